@@ -1,0 +1,138 @@
+"""How much a video moves: the paper's motion score, and the camera's own motion where there is one to recover."""
+
+from dataclasses import dataclass
+from importlib import import_module
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+SCORE_SIZE = (800, 450)  # width, height: every score is in pixels of this size, whatever the video's own
+ESTIMATOR = "OpenCV DIS (medium) at 800x450"
+
+
+@dataclass(frozen=True)
+class MotionScore:
+    """Mean flow magnitude per pair of adjacent frames, and its sum over the pairs, in pixels at 800x450."""
+
+    value: float
+    per_pair: tuple[float, ...]
+    estimator: str
+
+
+def motion_score(frames: UInt8[np.ndarray, "f h w c"]) -> MotionScore:
+    """Motion score of `frames` (uint8 RGB, [f h w 3], two frames or more), as the paper defines it (section 5.1).
+
+    Frames are resized to 800x450, the magnitude of the optical flow between adjacent frames is averaged over the pixels
+    and summed over the pairs. The paper's flow is RAFT's; here it is DIS, so compare only scores of one `estimator`.
+
+    It measures change, not good motion: on 64x64 textures a pan of 1 px/frame scores 12.4 per pair, but a still under
+    noise of 5 grey levels 5.7, a dissolve into another picture over 8 frames up to 5, independent noise 24, a flicker
+    of 10 % in brightness 1. `camera_motion` tells these apart. Slow motion of small videos is underrated: a quarter
+    pixel per frame at 64x64 by 14 %.
+    """
+    _check(frames)
+    cv2 = _import("cv2")
+    gray = [
+        cv2.cvtColor(cv2.resize(frame, SCORE_SIZE, interpolation=cv2.INTER_LINEAR), cv2.COLOR_RGB2GRAY)
+        for frame in frames
+    ]
+    flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    per_pair = tuple(float(np.linalg.norm(flow.calc(a, b, None), axis=-1).mean()) for a, b in pairwise(gray))
+    return MotionScore(sum(per_pair), per_pair, ESTIMATOR)
+
+
+def camera_motion(frames: UInt8[np.ndarray, "f h w c"]) -> Float[np.ndarray, "pairs 4"]:
+    """Motion of the picture as a whole between adjacent frames: dx, dy, log zoom, rotation of each of the f - 1 pairs.
+
+    `frames` are uint8 RGB, [f h w 3], 16 pixels or more on a side. dx, dy: how far the content at the frame's centre
+    moves to the right and down, in pixels of `frames` per frame. Log zoom: > 0 where the content grows. Rotation:
+    radians, > 0 clockwise as seen. A pair that no such motion explains (a blank frame, noise, most cuts) is NaN: less
+    than half of either frame would be in both, or the aligned frames correlate by less than 0.3.
+
+    The similarity is fitted to the intensities, coarse to fine, with weights that let go what moves otherwise; gain and
+    offset of the brightness are fitted along. On clean textures it is right to 0.01 px at the edge of the frame, under
+    noise of 30 grey levels to 0.6 px at 64x64 and 0.13 px at 256x256. It fails where an object of more than about a
+    quarter of a 64x64 frame moves on its own, or the picture jumps by more than an eighth of its width. A dissolve of
+    64x64 frames over 8 frames reads as up to 0.8 px per pair.
+    """
+    _check(frames, smallest=16)
+    gray = frames.astype(np.float64) @ (0.299, 0.587, 0.114)
+    return np.array([_similarity(a, b) for a, b in pairwise(gray)])
+
+
+def _similarity(a: np.ndarray, b: np.ndarray) -> tuple[float, float, float, float]:
+    """Robust similarity with b(zoom p + shift) = a(p), positions as complex numbers x + iy from the frame's centre.
+
+    Gauss-Newton with the mean of both frames' gradients (Benhimane and Malis 2004: second-order convergence) and
+    Geman-McClure weights.
+    """
+    ndimage = _import("scipy.ndimage")
+    height, width = a.shape
+    centre = complex((width - 1) / 2, (height - 1) / 2)
+    zoom, shift, gain, offset = 1 + 0j, 0j, 1.0, float(np.median(a - b))
+    stride = 1 << int(np.log2(min(height, width) / 16))
+    while stride:
+        first = slice(stride // 2, None, stride)
+        coarse_a, coarse_b = (ndimage.gaussian_filter(x, 0.8 * stride, mode="nearest")[first, first] for x in (a, b))
+        spline = ndimage.spline_filter(coarse_b, mode="mirror")
+        y, x = np.mgrid[:height, :width][:, first, first]
+        p = x + 1j * y - centre
+        grad_a = _gradient(coarse_a, stride)
+        for _ in range(30):
+            q = zoom * p + shift + centre
+            warped = ndimage.map_coordinates(
+                spline, [(axis - stride // 2) / stride for axis in (q.imag, q.real)], mode="mirror", prefilter=False
+            )
+            in_view = (q.real >= 0) & (q.real <= width - 1) & (q.imag >= 0) & (q.imag <= height - 1)
+            in_view = ndimage.binary_erosion(in_view)  # the gradient at the rim is not the picture's
+            if in_view.mean() < 0.3:
+                return (np.nan,) * 4
+            value, target = warped[in_view], coarse_a[in_view]
+            g = ((grad_a + gain * _gradient(warped, stride)) / 2)[in_view]
+            turned = g * p[in_view].conj()
+            jacobian = np.stack(
+                [g.real, g.imag, turned.real, turned.imag, np.ones_like(value), value - value.mean()], 1
+            )
+            residual = gain * value + offset - target
+            scale = 2.4 * 1.4826 * np.median(abs(residual)) + 0.25  # grey levels; rounding alone leaves about 0.25
+            weighted = jacobian / (1 + (residual / scale) ** 2)[:, None] ** 2
+            hessian, slope = weighted.T @ jacobian, weighted.T @ residual
+            unit = np.sqrt(np.maximum(np.diag(hessian), np.finfo(float).tiny))
+            # A direction the picture says nothing about (along a stripe) is left alone.
+            step = -np.linalg.lstsq(hessian / unit / unit[:, None], slope / unit, rcond=1e-6)[0] / unit
+            move, turn = complex(step[0], step[1]), complex(step[2], step[3])
+            shift, zoom = shift + zoom * move, zoom * (1 + turn)
+            gain, offset = gain + step[5], offset + step[4] - step[5] * value.mean()
+            if max(abs(move), abs(turn) * abs(centre)) < 1e-3:
+                break
+        stride //= 2
+    explained = np.ptp(target) > 1e-6 and np.ptp(value) > 1e-6 and np.corrcoef(target, value)[0, 1] > 0.3
+    if in_view.mean() * min(1, abs(zoom) ** 2) < 0.5 or not explained:
+        return (np.nan,) * 4
+    return shift.real, shift.imag, float(np.log(abs(zoom))), float(np.angle(zoom))
+
+
+def _gradient(image: np.ndarray, spacing: float) -> np.ndarray:
+    down, right = np.gradient(image, spacing)
+    return right + 1j * down
+
+
+def _check(frames: np.ndarray, smallest: int = 1) -> None:
+    f, h, w, c = frames.shape
+    if f < 2 or c != 3 or min(h, w) < smallest:
+        raise ValueError(
+            f"motion is measured on two or more RGB frames [f h w 3] of {smallest} pixels or more on a side, "
+            f"not on an array of shape {list(frames.shape)}"
+        )
+
+
+def _import(module: str) -> Any:
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"measuring motion needs {error.name}, which is not installed: pip install 'unleak[evaluate]'",
+            name=error.name,
+        ) from error
