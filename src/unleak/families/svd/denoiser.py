@@ -1,0 +1,138 @@
+"""Stable Video Diffusion as a denoiser: what training, diagnosis and parity tests ask of the family.
+
+Latents are `b c f h w` here and `b f c h w` at diffusers' border. The condition latents are *raw* VAE output, not
+multiplied by the scaling factor: that is what the network was trained on, and the unit of every noise strength on them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers.pipelines.stable_video_diffusion.pipeline_stable_video_diffusion import _resize_with_antialiasing
+from einops import rearrange, repeat
+from jaxtyping import Float
+from torch import Tensor
+
+CLIP_SIZE = (224, 224)  # the pipeline resizes to this whatever the image encoder's own configuration says
+
+
+@dataclass(frozen=True)
+class SVDCondition:
+    """What the network is told besides x_t: one raw image latent per clip or per frame, the CLIP embedding of the
+    image, and (fps, motion bucket id, noise strength)."""
+
+    latents: Float[Tensor, "b c h w"] | Float[Tensor, "b c f h w"]
+    image_embeddings: Float[Tensor, "b 1 d"]
+    added_time_ids: Float[Tensor, "b 3"]
+
+
+def precondition(sigma: Float[Tensor, "b"]) -> tuple[Float[Tensor, "b"], ...]:
+    """c_skip, c_out, c_in, c_noise of EDM (Karras et al. 2022, eq. 7) for a v-predicting network, sigma_data 1."""
+    root = (sigma**2 + 1).sqrt()
+    return 1 / root**2, -sigma / root, 1 / root, 0.25 * sigma.log()
+
+
+def predict_clean(
+    unet: Callable[..., Any],
+    x_t: Float[Tensor, "b c f h w"],
+    sigma: Float[Tensor, "b"],
+    condition: SVDCondition,
+) -> Float[Tensor, "b c f h w"]:
+    """x_0 = c_skip x_t + c_out F(c_in x_t, c_noise; condition), with `unet` any callable of the diffusers signature."""
+    c_skip, c_out, c_in, c_noise = precondition(sigma)
+    image = condition.latents
+    if image.ndim == 4:
+        image = repeat(image, "b c h w -> b c f h w", f=x_t.shape[2])
+    sample = torch.cat([_per_clip(c_in) * x_t, image], dim=1)
+    prediction = unet(
+        rearrange(sample, "b c f h w -> b f c h w"),
+        c_noise,
+        encoder_hidden_states=condition.image_embeddings,
+        added_time_ids=condition.added_time_ids,
+        return_dict=False,
+    )[0]
+    return _per_clip(c_skip) * x_t + _per_clip(c_out) * rearrange(prediction, "b f c h w -> b c f h w")
+
+
+class SVDDenoiser:
+    """The denoiser view of a `StableVideoDiffusionPipeline`. Holds the pipeline, changes nothing in it.
+
+    `unet` may be replaced by a wrapped network (mixed precision, several processes). `frames_at_once` bounds the memory
+    of the VAE. Results have the dtype of the images given.
+    """
+
+    def __init__(self, pipe: Any, *, unet: Callable[..., Any] | None = None, frames_at_once: int = 64):
+        self.pipe = pipe
+        self.unet = pipe.unet if unet is None else unet
+        self.frames_at_once = frames_at_once
+
+    @property
+    def scaling_factor(self) -> float:
+        """Model latents = scaling factor * raw VAE output."""
+        return float(self.pipe.vae.config.scaling_factor)
+
+    @torch.no_grad()
+    def encode_video(self, video: Float[Tensor, "b f 3 H W"]) -> Float[Tensor, "b c f h w"]:
+        """Model latents (scaled) of videos in [-1, 1]: the mode of the posterior, every frame on its own."""
+        latents = self.encode_raw(rearrange(video, "b f c h w -> (b f) c h w"))
+        return rearrange(latents * self.scaling_factor, "(b f) c h w -> b c f h w", b=video.shape[0])
+
+    @torch.no_grad()
+    def encode_raw(self, images: Float[Tensor, "n 3 H W"]) -> Float[Tensor, "n c h w"]:
+        """Raw VAE latents (mode of the posterior) of images in [-1, 1], in float32 if float16 would overflow."""
+        vae = self.pipe.vae
+        upcast = vae.dtype == torch.float16 and vae.config.force_upcast
+        if upcast:
+            vae.to(torch.float32)
+        try:
+            pieces = images.to(vae.device, vae.dtype).split(self.frames_at_once)
+            latents = torch.cat([vae.encode(piece).latent_dist.mode() for piece in pieces])
+        finally:
+            if upcast:
+                vae.to(torch.float16)
+        return latents.to(images.dtype)
+
+    @torch.no_grad()
+    def embed_image(self, image: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b 1 d"]:
+        """CLIP embedding of images in [-1, 1], by the pipeline's own resizing and normalisation."""
+        encoder, processor = self.pipe.image_encoder, self.pipe.feature_extractor
+        pixels = (_resize_with_antialiasing(image.float(), CLIP_SIZE) + 1) / 2
+        mean, std = (pixels.new_tensor(v).view(3, 1, 1) for v in (processor.image_mean, processor.image_std))
+        pixels = ((pixels - mean) / std).to(encoder.device, encoder.dtype)
+        return encoder(pixels).image_embeds[:, None].to(image.dtype)
+
+    def encode_condition(
+        self,
+        image: Float[Tensor, "b 3 H W"],
+        *,
+        fps: float,
+        motion_bucket_id: float,
+        noise_aug_strength: float = 0.0,
+        generator: torch.Generator | None = None,
+    ) -> SVDCondition:
+        """The condition for images in [-1, 1]: `noise_aug_strength` * noise is added to the pixels before the VAE.
+
+        `fps` is what the network is told. The pipeline's own call subtracts one: its fps=7 is fps=6 here.
+        """
+        noisy = image
+        if noise_aug_strength:
+            device = generator.device if generator is not None else image.device
+            noise = torch.randn(image.shape, generator=generator, device=device, dtype=image.dtype)
+            noisy = image + noise_aug_strength * noise.to(image.device)
+        ids = image.new_tensor([fps, motion_bucket_id, noise_aug_strength]).expand(len(image), 3)
+        return SVDCondition(self.encode_raw(noisy), self.embed_image(image), ids)
+
+    def precondition(self, sigma: Float[Tensor, "b"]) -> tuple[Float[Tensor, "b"], ...]:
+        """c_skip, c_out, c_in, c_noise at sigma."""
+        return precondition(sigma)
+
+    def predict_clean(
+        self, x_t: Float[Tensor, "b c f h w"], sigma: Float[Tensor, "b"], condition: SVDCondition
+    ) -> Float[Tensor, "b c f h w"]:
+        """The network's x_0 given x_t = x_0 + sigma eps."""
+        return predict_clean(self.unet, x_t, sigma, condition)
+
+
+def _per_clip(values: Float[Tensor, "b"]) -> Float[Tensor, "b 1 1 1 1"]:
+    return values[:, None, None, None, None]

@@ -1,0 +1,134 @@
+"""Everything random about a training step, keyed by (seed, position of the clip in the run).
+
+Each clip has its own CPU generator, so its draws do not depend on the number of processes, the device, accumulation, or
+on where a run was stopped and resumed.
+"""
+
+import hashlib
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from unleak.core.timenoise import TimeNoise
+from unleak.families.svd.denoiser import SVDCondition
+from unleak.train.config import ConditionConfig, PixelNoiseConfig, SigmaConfig, TimeNoiseConfig
+from unleak.train.loss import SigmaDistribution
+
+REFERENCE_SIGMA_MAX = 700.0  # the reference implementation's t is sigma / 700
+
+
+def key(*parts: object) -> int:
+    """A seed that depends on every part."""
+    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+def generator(*parts: object) -> torch.Generator:
+    """A fresh CPU generator keyed by `parts`."""
+    return torch.Generator().manual_seed(key(*parts))
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, length: int) -> list[int]:
+    return torch.randperm(length, generator=generator(seed, "order", epoch)).tolist()
+
+
+def clip_at(position: int, *, seed: int, length: int) -> int:
+    """Index of the clip at `position` of the run: every epoch is its own permutation of the `length` clips."""
+    epoch, offset = divmod(position, length)
+    return _order(seed, epoch, length)[offset]
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The draws for a batch. `pixel_noise` and `latent_noise` are already multiplied by their strength, which the
+    network is told as `strength`."""
+
+    sigma: Float[Tensor, "b"]
+    eps: Float[Tensor, "b c f h w"]
+    dropped: Bool[Tensor, "b"]
+    strength: Float[Tensor, "b"]
+    pixel_noise: Float[Tensor, "b 3 H W"] | None = None
+    latent_noise: Float[Tensor, "b _ _ _"] | Float[Tensor, "b _ _ _ _"] | None = None
+
+    def to(self, device: torch.device) -> "Draws":
+        """The same draws on `device`."""
+        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Draws(**{k: v if v is None else v.to(device) for k, v in values.items()})
+
+
+def sigma_distribution(config: SigmaConfig) -> SigmaDistribution:
+    """The training distribution of sigma that a recipe asks for."""
+    return SigmaDistribution(config.p_mean, config.p_std, config.uniform_share, config.uniform_range)
+
+
+def draw(
+    condition: ConditionConfig,
+    distribution: SigmaDistribution,
+    generators: list[torch.Generator],
+    *,
+    latent_shape: torch.Size,
+    image_shape: torch.Size,
+) -> Draws:
+    """One clip's draws from each generator; `latent_shape` is (c, f, h, w), `image_shape` (3, H, W)."""
+    each = [_draw_one(condition, distribution, g, latent_shape, image_shape) for g in generators]
+    columns: dict[str, Any] = {f.name: [getattr(one, f.name) for one in each] for f in fields(Draws)}
+    return Draws(**{name: None if column[0] is None else torch.cat(column) for name, column in columns.items()})
+
+
+def _draw_one(
+    condition: ConditionConfig,
+    distribution: SigmaDistribution,
+    g: torch.Generator,
+    latent_shape: torch.Size,
+    image_shape: torch.Size,
+) -> Draws:
+    sigma = distribution.sample(g)[None]
+    eps = torch.randn((1, *latent_shape), generator=g)
+    dropped = torch.rand(1, generator=g) < condition.dropout
+    pixel_noise = latent_noise = None
+    if isinstance(condition, TimeNoiseConfig):
+        c, f, h, w = latent_shape
+        still = torch.zeros((1, c, f, h, w) if condition.per_frame else (1, c, h, w))
+        noise = TimeNoise(condition.beta_m, condition.a, spread=condition.spread, mu_max=condition.mu_max)
+        if condition.reference:
+            strength = noise.sample_beta((sigma / REFERENCE_SIGMA_MAX).clamp(max=1), generator=g)
+            latent_noise = still + strength * torch.randn(1, generator=g)
+        else:
+            latent_noise, strength = noise(still, distribution.cdf(sigma), generator=g)
+    else:
+        strength = (
+            torch.full((1,), condition.noise_aug_strength) if condition.noise == "none" else _lognormal(condition, g)
+        )
+        if strength > 0:
+            pixel_noise = strength * torch.randn((1, *image_shape), generator=g)
+    return Draws(sigma, eps, dropped, strength, pixel_noise, latent_noise)
+
+
+def _lognormal(config: PixelNoiseConfig, g: torch.Generator) -> Float[Tensor, "1"]:
+    return (config.p_mean + config.p_std * torch.randn(1, generator=g)).exp()
+
+
+def build_condition(
+    raw: Float[Tensor, "b c h w"],
+    embeddings: Float[Tensor, "b 1 d"],
+    *,
+    fps: Float[Tensor, "b"],
+    motion_bucket_id: Float[Tensor, "b"],
+    draws: Draws,
+) -> SVDCondition:
+    """The condition of a training step from raw image latents: noised after the VAE where `draws` says so, and dropped
+    per clip (zero latents and zero embedding together, as in the unconditional branch of guidance)."""
+    latents = raw
+    if draws.latent_noise is not None:
+        latents = draws.latent_noise + (raw if draws.latent_noise.ndim == 4 else raw[:, :, None])
+    kept = (~draws.dropped).to(raw.dtype)
+    return SVDCondition(
+        latents * kept.view(-1, *[1] * (latents.ndim - 1)),
+        embeddings * kept[:, None, None],
+        torch.stack([fps, motion_bucket_id, draws.strength], dim=1),
+    )

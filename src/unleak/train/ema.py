@@ -1,0 +1,28 @@
+"""The exponential moving average of the trained weights, which is what a run hands over."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+
+class EMA:
+    """average <- d average + (1 - d) weights, with d = min(decay, (1 + n) / (10 + n)) at update n, so that the first
+    weights are soon forgotten."""
+
+    def __init__(self, weights: Mapping[str, Tensor], decay: float):
+        self.decay = decay
+        self.average = {name: tensor.detach().float().clone() for name, tensor in weights.items()}
+
+    @torch.no_grad()
+    def update(self, weights: Mapping[str, Tensor], n: int) -> None:
+        """Take in `weights` after optimizer step `n` (the first is 1)."""
+        decay = min(self.decay, (1 + n) / (10 + n))
+        current = [weights[name].detach().float() for name in self.average]
+        torch._foreach_lerp_(list(self.average.values()), current, 1 - decay)
+
+    def load(self, average: Mapping[str, Tensor]) -> None:
+        """Take over a saved average."""
+        assert average.keys() == self.average.keys()
+        for name, tensor in self.average.items():
+            tensor.copy_(average[name])

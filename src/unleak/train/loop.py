@@ -1,0 +1,264 @@
+"""The training loop: every optimizer step is a function of (recipe, step, state), so that a run can be cut anywhere."""
+
+import math
+import time
+from contextlib import AbstractContextManager, nullcontext
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from diffusers import StableVideoDiffusionPipeline, UNetSpatioTemporalConditionModel
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from unleak.families.svd.denoiser import SVDDenoiser
+from unleak.train import checkpoint
+from unleak.train.cache import build_cache, cache_key, to_unit
+from unleak.train.config import Recipe, RecipeError, differing_keys, dump_recipe, parse_recipe
+from unleak.train.data import StepSampler, batches, open_dataset
+from unleak.train.draws import Draws, build_condition, draw, generator, key, sigma_distribution
+from unleak.train.ema import EMA
+from unleak.train.log import Log
+from unleak.train.loss import edm_loss
+
+
+def train(recipe: Recipe) -> Path:
+    """Run `recipe`, or go on with it if its output folder holds a checkpoint, and return the finished pipeline folder.
+
+    The output folder holds `pipeline/` (EMA weights), `recipe.yaml` (every default written out), `log.jsonl` and
+    `checkpoints/`. Raises RecipeError when the recipe cannot be run or differs from the one that wrote the checkpoint.
+    """
+    started = time.monotonic()
+    accelerator = _accelerator(recipe)
+    resumed = _resume(recipe)
+    pipe = load_pipeline(recipe)
+    pipe.to(accelerator.device)
+    denoiser = SVDDenoiser(pipe)
+    dataset = _dataset(recipe, denoiser, accelerator)
+    step = resumed.step if resumed else 0
+    if accelerator.is_main_process:
+        recipe.output.mkdir(parents=True, exist_ok=True)
+        (recipe.output / "recipe.yaml").write_text(dump_recipe(recipe))
+        checkpoint.sweep(recipe.output / "checkpoints")
+
+    unet = pipe.unet
+    if resumed:
+        unet.load_state_dict(resumed.model)
+    weights = _trainable(unet, recipe)
+    optimizer = torch.optim.AdamW(
+        weights.values(), lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True
+    )
+    ema = EMA(weights, recipe.ema_decay)
+    if recipe.gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
+    denoiser.unet, optimizer = accelerator.prepare(unet.train(), optimizer)
+    if resumed:
+        optimizer.load_state_dict(resumed.optimizer)
+        ema.load(resumed.ema)
+        if accelerator.scaler is not None and resumed.scaler is not None:
+            accelerator.scaler.load_state_dict(resumed.scaler)
+    accelerator.wait_for_everyone()
+
+    sampler = StepSampler(
+        seed=recipe.seed,
+        length=len(dataset),
+        steps=range(step, recipe.steps),
+        batch_size=recipe.batch_size,
+        accumulation=recipe.accumulation,
+        processes=accelerator.num_processes,
+        rank=accelerator.process_index,
+    )
+    feed = batches(dataset, sampler, workers=recipe.data.workers)
+    log = Log(recipe, accelerator, step)
+    if resumed:
+        log.say(f"resuming after step {step}")
+    while step < recipe.steps:
+        for group in optimizer.param_groups:
+            group["lr"] = lr_at(recipe, step)
+        # For layers that draw by themselves (dropout): a function of the step, like every other random number here.
+        torch.manual_seed(key(recipe.seed, "layers", step, accelerator.process_index))
+        for piece in range(recipe.accumulation):
+            batch = {name: tensor.to(accelerator.device) for name, tensor in next(feed).items()}
+            generators = [generator(recipe.seed, "clip", p) for p in sampler.positions(step, piece)]
+            last = piece == recipe.accumulation - 1
+            with _attention(accelerator), nullcontext() if last else accelerator.no_sync(denoiser.unet):
+                sigma, loss = _losses(recipe, denoiser, batch, generators)
+                accelerator.backward(loss.mean() / recipe.accumulation)
+            log.add(sigma, loss)
+        norm = accelerator.clip_grad_norm_(weights.values(), recipe.clip or math.inf)
+        optimizer.step()
+        optimizer.zero_grad()
+        step += 1
+        ema.update(weights, step)
+
+        out_of_time = False
+        if step % recipe.log_every == 0 or step == recipe.steps:
+            log.write(step, lr=lr_at(recipe, step - 1), gradient_norm=norm)
+            out_of_time = _out_of_time(recipe, accelerator, started)
+        if step % recipe.checkpoint_every == 0 or step == recipe.steps or out_of_time:
+            log.check(step)
+            if accelerator.is_main_process:
+                _save(recipe, step, unet, ema, optimizer, accelerator)
+        if out_of_time:
+            break
+    if accelerator.is_main_process:
+        _export(pipe, ema.average, recipe, recipe.output / "pipeline")
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+    return recipe.output / "pipeline"
+
+
+def export(recipe: Recipe, folder: Path) -> Path:
+    """Write the EMA weights of the newest checkpoint as a pipeline folder; a run in progress is not disturbed."""
+    found = checkpoint.latest(recipe.output / "checkpoints")
+    if found is None:
+        raise RecipeError(f"no checkpoint in {recipe.output / 'checkpoints'} to export: train first")
+    _export(load_pipeline(recipe), checkpoint.load(found).ema, recipe, folder)
+    return folder
+
+
+def lr_at(recipe: Recipe, step: int) -> float:
+    """Learning rate of optimizer step `step` (from 0): linear warm-up, then constant, or down to 0 at `steps`."""
+    warm = min(1.0, (step + 1) / recipe.warmup_steps) if recipe.warmup_steps else 1.0
+    done = min(1.0, max(0, step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps))
+    decay = {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}[recipe.schedule]
+    return recipe.lr * warm * decay
+
+
+def load_pipeline(recipe: Recipe) -> Any:
+    """The recipe's pipeline in float32, frozen; with `init: random` the UNet is drawn from its config and the seed."""
+    parts: dict[str, Any] = {}
+    if recipe.init == "random":
+        config = UNetSpatioTemporalConditionModel.load_config(recipe.model, subfolder="unet")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(key(recipe.seed, "init"))
+            parts["unet"] = UNetSpatioTemporalConditionModel.from_config(config)
+    pipe = StableVideoDiffusionPipeline.from_pretrained(recipe.model, torch_dtype=torch.float32, **parts)
+    for module in (pipe.vae, pipe.image_encoder, pipe.unet):
+        module.requires_grad_(False)
+    return pipe
+
+
+def _losses(
+    recipe: Recipe, denoiser: SVDDenoiser, batch: dict[str, Tensor], generators: list[torch.Generator]
+) -> tuple[Float[Tensor, "b"], Float[Tensor, "b"]]:
+    """sigma and loss of every clip of a batch."""
+    if "latents" in batch:
+        x_0, first_frame = batch["latents"], batch["first_frame"]
+    else:
+        x_0, first_frame = denoiser.encode_video(to_unit(batch["video"])), batch["video"][:, 0]
+    image = to_unit(first_frame[:, None])[:, 0]
+    draws: Draws = draw(
+        recipe.condition,
+        sigma_distribution(recipe.sigma),
+        generators,
+        latent_shape=x_0.shape[1:],
+        image_shape=image.shape[1:],
+    ).to(x_0.device)
+    if draws.pixel_noise is None:
+        # The VAE encodes every frame on its own, so the clean image's latent is that of frame 0.
+        raw = x_0[:, :, 0] / denoiser.scaling_factor
+    else:
+        raw = denoiser.encode_raw(image + draws.pixel_noise)
+    condition = build_condition(
+        raw, denoiser.embed_image(image), fps=batch["fps"], motion_bucket_id=batch["motion_bucket_id"], draws=draws
+    )
+
+    def predict(x_t: Tensor, sigma: Tensor) -> Tensor:
+        return denoiser.predict_clean(x_t, sigma, condition)
+
+    return draws.sigma, edm_loss(predict, x_0, draws.eps, draws.sigma, sigma_data=recipe.sigma.sigma_data)
+
+
+def _accelerator(recipe: Recipe) -> Accelerator:
+    accelerator = Accelerator(
+        mixed_precision=recipe.mixed_precision,
+        log_with=None if recipe.report_to == "none" else recipe.report_to,
+        project_dir=recipe.output,
+    )
+    if recipe.mixed_precision == "fp16" and accelerator.device.type == "cpu":
+        raise RecipeError("mixed_precision: fp16 needs an accelerator and this machine has none: use bf16 or no")
+    pieces = recipe.accumulation * accelerator.num_processes
+    if recipe.batch_size % pieces:
+        raise RecipeError(
+            f"batch_size: {recipe.batch_size} clips cannot be shared by {accelerator.num_processes} processes times "
+            f"{recipe.accumulation} accumulation pieces: choose a multiple of {pieces}"
+        )
+    return accelerator
+
+
+def _resume(recipe: Recipe) -> checkpoint.Checkpoint | None:
+    folder = recipe.output / "checkpoints"
+    found = checkpoint.latest(folder)
+    if found is None:
+        return None
+    resumed = checkpoint.load(found)
+    if changed := differing_keys(recipe, parse_recipe(resumed.recipe)):
+        raise RecipeError(
+            f"{found} was made by another recipe, differing in {', '.join(changed)}: "
+            "restore these or choose another output"
+        )
+    return resumed
+
+
+def _dataset(recipe: Recipe, denoiser: SVDDenoiser, accelerator: Accelerator) -> Any:
+    dataset = open_dataset(recipe.data)
+    if recipe.data.cache is None:
+        return dataset
+    described = recipe.data.model_dump(mode="json", exclude={"cache", "workers"})
+    folder = recipe.data.cache / cache_key(described, denoiser.pipe.vae)
+    with accelerator.main_process_first():
+
+        def tell(done: int, total: int) -> None:
+            if accelerator.is_main_process and (done == total or done % 200 < 8):
+                print(f"latent cache: {done} of {total} clips", flush=True)
+
+        return build_cache(folder, dataset, denoiser.encode_video, progress=tell)
+
+
+def _trainable(unet: torch.nn.Module, recipe: Recipe) -> dict[str, torch.nn.Parameter]:
+    patterns = ["*"] if recipe.trainable == "all" else recipe.trainable
+    weights = {n: p for n, p in unet.named_parameters() if any(fnmatch(n, pattern) for pattern in patterns)}
+    if not weights:
+        example = next(name for name, _ in unet.named_parameters())
+        raise RecipeError(f"trainable: no parameter of the UNet matches {', '.join(patterns)}; one is {example}")
+    for parameter in weights.values():
+        parameter.requires_grad_(True)
+    return weights
+
+
+def _attention(accelerator: Accelerator) -> AbstractContextManager[Any]:
+    # On the CPU the backward pass of the fused attention kernel is slow at these short sequences: plain matrix products
+    # make a whole training step 1.5 times faster.
+    return sdpa_kernel(SDPBackend.MATH) if accelerator.device.type == "cpu" else nullcontext()
+
+
+def _out_of_time(recipe: Recipe, accelerator: Accelerator, started: float) -> bool:
+    if recipe.max_hours is None:
+        return False
+    late = torch.tensor(float(time.monotonic() - started > recipe.max_hours * 3600), device=accelerator.device)
+    # Clocks differ a little between processes, and all must stop at the same step.
+    return bool(accelerator.reduce(late) > 0)
+
+
+def _save(recipe: Recipe, step: int, unet: torch.nn.Module, ema: EMA, optimizer: Any, accelerator: Accelerator) -> None:
+    scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else None
+    state = checkpoint.Checkpoint(
+        step, recipe.model_dump(mode="json"), unet.state_dict(), ema.average, optimizer.state_dict(), scaler
+    )
+    checkpoint.save(recipe.output / "checkpoints", state, keep=recipe.keep)
+
+
+def _export(pipe: Any, average: dict[str, Tensor], recipe: Recipe, folder: Path) -> None:
+    state = pipe.unet.state_dict()
+    pipe.unet.load_state_dict({**state, **{name: t.to(state[name]) for name, t in average.items()}})
+    pipe.unet.eval()
+    if recipe.dtype == "fp16":
+        pipe.to(torch.float16)
+    partial = folder.with_name(f".partial-{folder.name}")
+    pipe.save_pretrained(partial)
+    (partial / "recipe.yaml").write_text(dump_recipe(recipe))
+    checkpoint.publish(partial, folder)
