@@ -1,0 +1,210 @@
+"""First two moments of video latents, E[X_0] and E[X_0^2]: streamed, merged, saved, moved to another size."""
+
+import json
+import os
+import pickle
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Float64
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+__all__ = ["LatentMoments", "MomentsMeta"]
+
+_VERSION = 1
+_LAYOUT = "c f h w"
+
+
+@dataclass(frozen=True)
+class MomentsMeta:
+    """What the moments are moments of. Empty or None: not known."""
+
+    model: str = ""
+    """Name of the model, for people."""
+    vae: str = ""
+    """The latent space, as `unleak.attach.latent_space` names it: moments serve every model that shares it."""
+    fps: float | int | None = None
+    """Frame rate of the clips, Hz."""
+    height: int | None = None
+    """Size of the clips, pixels."""
+    width: int | None = None
+    source: str = ""
+    """Where the clips came from."""
+
+
+@dataclass(frozen=True, eq=False)
+class LatentMoments:
+    """Element-wise moments of `count` video latents X_0 in model latent space (what the denoiser sees).
+
+    Population moments (divided by n), float64 on the CPU. `count` is None where a file does not say (the reference's).
+    """
+
+    count: int | None
+    mean: Float64[Tensor, "c f h w"]
+    mean_square: Float64[Tensor, "c f h w"]
+    meta: MomentsMeta = field(default_factory=MomentsMeta)
+
+    @classmethod
+    def empty(cls, shape: Sequence[int], meta: MomentsMeta | None = None) -> "LatentMoments":
+        """Moments of nothing yet, for latents of `shape` [c, f, h, w]: the start of a stream."""
+        zeros = torch.zeros(*shape, dtype=torch.float64)
+        return cls(0, zeros, zeros.clone(), meta or MomentsMeta())
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(c, f, h, w)."""
+        c, f, h, w = self.mean.shape
+        return c, f, h, w
+
+    @property
+    def variance(self) -> Float64[Tensor, "c f h w"]:
+        """Var X_0 per element; rounding below zero is cut off."""
+        return (self.mean_square - self.mean.square()).clamp(min=0)
+
+    @property
+    def isotropic_variance(self) -> float:
+        """tr(Cov X_0) / d: the variance of the isotropic Gaussian closest to X_0 in KL."""
+        return self.variance.mean().item()
+
+    def update(self, latents: Float[Tensor, "b c f h w"]) -> "LatentMoments":
+        """These moments with a batch of latents added. Memory does not grow with the number of batches."""
+        if tuple(latents.shape[1:]) != self.shape:
+            raise ValueError(
+                f"latents of shape {list(latents.shape[1:])} cannot join moments of shape {list(self.shape)}"
+                " [c, f, h, w]: encode every clip at one size and frame count."
+            )
+        if not latents.isfinite().all():
+            raise ValueError("latents hold NaN or inf, which would spoil the moments for good: leave this clip out.")
+        latents = latents.detach().cpu().double()
+        batch = LatentMoments(len(latents), latents.mean(0), latents.square().mean(0), self.meta)
+        return self.merge(batch) if len(latents) else self
+
+    def merge(self, other: "LatentMoments") -> "LatentMoments":
+        """Moments of both sets together; any order and grouping gives the same up to rounding."""
+        if self.count is None or other.count is None:
+            raise ValueError("moments without a sample count cannot be merged: nothing says how much each set weighs.")
+        source = "; ".join(sorted({*self.meta.source.split("; "), *other.meta.source.split("; ")} - {""}))
+        meta = replace(self.meta, source=source)
+        if self.shape != other.shape or meta != replace(other.meta, source=source):
+            raise ValueError(
+                f"moments of {self.shape} {self.meta} and of {other.shape} {other.meta} describe different latents:"
+                " merge only moments of one model, size, frame count and frame rate."
+            )
+        count = self.count + other.count
+        share = self.count / count if count else 0.0
+        mean = share * self.mean + (1 - share) * other.mean
+        mean_square = share * self.mean_square + (1 - share) * other.mean_square
+        return LatentMoments(count, mean, mean_square, meta)
+
+    def resample(self, num_frames: int, height: int, width: int) -> "LatentMoments":
+        """The same video distribution seen on another latent grid; sizes are latent frames, rows and columns.
+
+        An encoder is taken to give the element at a place of the scene the same law whatever the size of the clip: a
+        latent at half the size is a latent *at* that place, not an average of four. So E[X_0] and Var X_0 are fields
+        over the scene that are *read* at the new places, linearly between known ones: in space between the centres of
+        elements, in time between frames, first on first and last on last.
+
+        - tr(Cov)/d is kept exactly. Averaging latents would shrink it; interpolating E[X_0^2] in place of Var X_0 would
+          add the local spread of the mean, as an interpolated square is not the square of the interpolation.
+        - Where mean and variance do not depend on the place (stationary data), the law on the new grid is exact.
+        - The whole scene is mapped onto the whole new grid, so another aspect ratio stretches the mean map.
+        """
+        size = (num_frames, height, width)
+        if min(size) < 1:
+            raise ValueError(f"moments need at least one frame, row and column, not {size}.")
+        if size == self.shape[1:]:
+            return self
+        _, f, h, w = self.shape
+        weights = (_at_instants(f, num_frames), _at_cells(h, height), _at_cells(w, width))
+
+        def read(grid: Float64[Tensor, "c f h w"]) -> Float64[Tensor, "c f2 h2 w2"]:
+            return torch.einsum("cfhw,Ff,Hh,Ww->cFHW", grid, *weights)
+
+        mean, variance = read(self.mean), read(self.variance)
+        if self.isotropic_variance:
+            variance = variance * (self.isotropic_variance / variance.mean())
+        return LatentMoments(self.count, mean, mean.square() + variance, self.meta)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write one safetensors file; an existing file is replaced only once the new one is complete."""
+        about = {"version": _VERSION, "layout": _LAYOUT, "count": self.count, **asdict(self.meta)}
+        partial = Path(f"{os.fspath(path)}.partial")
+        try:
+            tensors = {"mean": self.mean.contiguous(), "mean_square": self.mean_square.contiguous()}
+            save_file(tensors, partial, metadata={"unleak_moments": json.dumps(about)})
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "LatentMoments":
+        """Read moments that `save` or the reference implementation (see `from_reference`) wrote."""
+        tensors, metadata = _read(path)
+        if "unleak_moments" not in metadata:
+            return cls.from_reference(path)
+        about = json.loads(metadata["unleak_moments"])
+        version, layout, count = (about.pop(key, None) for key in ("version", "layout", "count"))
+        if version != _VERSION or layout != _LAYOUT:
+            raise ValueError(
+                f"{path}: moments file of version {version}, layout {layout!r}; this unleak reads version {_VERSION},"
+                f" layout {_LAYOUT!r}: update unleak, or make the moments again."
+            )
+        return cls(count, tensors["mean"], tensors["mean_square"], MomentsMeta(**about))
+
+    @classmethod
+    def from_reference(cls, path: str | os.PathLike[str]) -> "LatentMoments":
+        """Read a file of the reference implementation: its two pickled schemas, or the same tensors in safetensors.
+
+        DynamiCrafter and VideoCrafter: `Expectation_X0` [1, c, f, h, w], `Tr_Cov_d`. SVD: `Expectation_x_0`
+        [f, c, h, w] (frames first), `trCov_d`. They hold E[X_0] and the scalar tr(Cov)/d only, so the variance here is
+        that scalar everywhere and the count is unknown. Nothing in a pickle but plain tensors is loaded.
+        """
+        tensors, _ = _read(path)
+        match tensors:
+            case {"Expectation_X0": Tensor(ndim=5, shape=(1, *_)) as mean, "Tr_Cov_d": variance}:
+                mean = mean[0]
+            case {"Expectation_x_0": Tensor(ndim=4) as mean, "trCov_d": variance}:
+                mean = mean.transpose(0, 1)
+            case _:
+                raise ValueError(
+                    f"{path} holds {sorted(map(str, tensors))}, not moments: expected a file of `unleak stats`, or the"
+                    " reference's Expectation_X0 and Tr_Cov_d (DynamiCrafter) or Expectation_x_0 and trCov_d (SVD)."
+                )
+        mean = mean.double().contiguous()
+        return cls(None, mean, mean.square() + float(variance), MomentsMeta(source=Path(path).name))
+
+
+def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file, or of a pickle that holds nothing else."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no moments file at {path}.")
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except SafetensorError:
+        pass
+    try:
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise ValueError(f"{path} is neither safetensors nor a pickle of plain tensors: refused.") from error
+    if not isinstance(tensors, dict):
+        raise ValueError(f"{path} holds a {type(tensors).__name__}, not a dictionary of tensors.")
+    return tensors, {}
+
+
+def _at_cells(old: int, new: int) -> Float64[Tensor, "new old"]:
+    """Weights that read a field known at the centres of `old` cells at the centres of `new` ones."""
+    return _linear(((torch.arange(new, dtype=torch.float64) + 0.5) * old / new - 0.5).clamp(0, old - 1), old)
+
+
+def _at_instants(old: int, new: int) -> Float64[Tensor, "new old"]:
+    """The same for instants, first on first and last on last: frame 0 stays the frame of the image."""
+    return _linear(torch.linspace(0, old - 1, new, dtype=torch.float64), old)
+
+
+def _linear(position: Float64[Tensor, " new"], old: int) -> Float64[Tensor, "new old"]:
+    return (1 - (torch.arange(old) - position[:, None]).abs()).clamp(min=0)

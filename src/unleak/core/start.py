@@ -1,0 +1,99 @@
+"""Where sampling starts: a level named in any unit (940, 0.94T, sigma=100, logsnr=-5.3) and resolved on a process."""
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from unleak.core.process import Level, NoiseProcess
+
+__all__ = ["Start", "describe"]
+
+Unit = Literal["timestep", "fraction", "sigma", "log_snr"]
+_EXAMPLES = "940 (timestep), 0.94T (fraction), sigma=100 or logsnr=-5.3"
+_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|[+-]?inf"
+
+
+@dataclass(frozen=True)
+class Start:
+    """A starting level that has not met its model yet. Build it by unit, or `Start.parse` the command line's text."""
+
+    unit: Unit
+    value: float
+
+    def __post_init__(self) -> None:
+        if math.isnan(self.value):
+            raise ValueError(f"a start cannot be nan: say for example {_EXAMPLES}.")
+
+    @classmethod
+    def timestep(cls, timestep: float | int) -> "Start":
+        """A timestep of the training schedule, counted from 1: VP `940` is the level of index 939."""
+        return cls("timestep", float(timestep))
+
+    @classmethod
+    def fraction(cls, fraction: float | int) -> "Start":
+        """A fraction of the process, 1 = noisiest: VP round(f T), RF sigma after any shift, VE Karras time."""
+        return cls("fraction", float(fraction))
+
+    @classmethod
+    def sigma(cls, sigma: float | int) -> "Start":
+        """sigma / alpha for VP and VE (as in EDM and k-diffusion); the flow sigma in (0, 1] for RF."""
+        return cls("sigma", float(sigma))
+
+    @classmethod
+    def log_snr(cls, log_snr: float | int) -> "Start":
+        """Log signal-to-noise ratio, 2 ln(alpha / sigma): the one number that means the same for every model."""
+        return cls("log_snr", float(log_snr))
+
+    @classmethod
+    def parse(cls, text: str | float | int) -> "Start":
+        """Read `940`, `0.94T`, `sigma=100`, `logsnr=-5.3` or `timestep=939.5`; a bare `0.94` is refused: ambiguous."""
+        word = str(text).strip().lower()
+        if re.fullmatch(r"\d+", word):
+            return cls.timestep(int(word))
+        if match := re.fullmatch(rf"({_NUMBER})\s*t", word):
+            return cls.fraction(float(match[1]))
+        if match := re.fullmatch(rf"(timestep|fraction|sigma|log[_-]?snr)\s*=\s*({_NUMBER})", word):
+            unit = "log_snr" if match[1].startswith("log") else match[1]
+            start: Start = getattr(cls, unit)(float(match[2]))
+            return start
+        if re.fullmatch(_NUMBER, word):
+            raise ValueError(f"start {text!s} is ambiguous: {text!s}T or sigma={text!s}?")
+        raise ValueError(f"start {text!r} is not understood: say for example {_EXAMPLES}.")
+
+    def resolve(self, process: NoiseProcess) -> Level:
+        """The level of `process` that this start names; ValueError with the range if it lies outside."""
+        level: Level = getattr(process, f"level_at_{self.unit}")(self.value)
+        return level
+
+    def __str__(self) -> str:
+        number = _shortest(self.value)
+        match self.unit:
+            case "fraction":
+                return f"{number}T"
+            case "timestep" if number.isdigit():
+                return number
+            case unit:
+                return f"{unit.replace('_', '')}={number}"
+
+
+def describe(level: Level, process: NoiseProcess) -> dict[str, Any]:
+    """A level in every unit, for people (`text`) and for JSON (numbers; None where the value is infinite).
+
+    `edm_sigma` and `flow_sigma` are the sigmas of the same SNR in a VE and in an RF model.
+    """
+    units: dict[str, float] = {unit: getattr(process, f"{unit}_of")(level) for unit in get_args(Unit)}
+    equal_snr = {"edm_sigma": level.edm_sigma, "flow_sigma": level.flow_sigma}
+    text = (
+        f"timestep {units['timestep']:.6g} = {units['fraction']:.4g}T = sigma {units['sigma']:.6g}"
+        f" = log-SNR {units['log_snr']:.4g} ({process.kind}; EDM sigma {level.edm_sigma:.6g}, flow sigma"
+        f" {level.flow_sigma:.4g})"
+    )
+    numbers = {"alpha": level.alpha, "noise": level.sigma, **units, **equal_snr}
+    finite = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+    return {"process": process.kind, **finite, "text": text}
+
+
+def _shortest(value: float) -> str:
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)

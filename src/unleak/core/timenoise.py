@@ -1,0 +1,70 @@
+"""TimeNoise: noise the conditional image more at noisier times, so that it cannot be copied (arXiv 2406.15735)."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+__all__ = ["TimeNoise", "logit_normal", "mu"]
+
+
+def mu(t: Float[Tensor, " b"], *, a: float | int = 5.0, mu_max: float | int = 1.0) -> Float[Tensor, " b"]:
+    """mu(t) = mu_max (2 t^a - 1), t in [0, 1]: from -mu_max on clean video to mu_max on pure noise."""
+    return mu_max * (2 * t**a - 1)
+
+
+def logit_normal(
+    y: Float[Tensor, " b"], mu: Float[Tensor, " b"], *, beta_m: float | int, spread: float | int = 1.0
+) -> Float[Tensor, " b"]:
+    """beta_s in [0, beta_m] with logit(beta_s / beta_m) = mu + spread y; y ~ N(0, 1) gives the logit-normal law."""
+    return beta_m * torch.sigmoid(mu + spread * y)
+
+
+class TimeNoise:
+    """y_s = y + beta_s eps, logit(beta_s / beta_m) ~ N(mu(t), spread^2), mu(t) = mu_max (2 t^a - 1).
+
+    Higher `beta_m` or lower `a`: more motion, less consistency and likeness to the image. `beta_m` is in the units of
+    the condition it is added to; `beta_m = 0` is the plain condition. For training: sampling keeps a clean image.
+    """
+
+    def __init__(
+        self,
+        beta_m: float | int = 100.0,
+        a: float | int = 5.0,
+        *,
+        spread: float | int = 1.0,
+        mu_max: float | int = 1.0,
+    ) -> None:
+        if not (beta_m >= 0 and a > 0 and spread >= 0):
+            raise ValueError(f"TimeNoise needs beta_m >= 0, a > 0 and spread >= 0, not {beta_m}, {a} and {spread}.")
+        self.beta_m, self.a, self.spread, self.mu_max = beta_m, a, spread, mu_max
+
+    def __repr__(self) -> str:
+        return f"TimeNoise(beta_m={self.beta_m}, a={self.a}, spread={self.spread}, mu_max={self.mu_max})"
+
+    def mu(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+        """Centre of logit(beta_s / beta_m) at time t in [0, 1]."""
+        return mu(t, a=self.a, mu_max=self.mu_max)
+
+    def sample_beta(self, t: Float[Tensor, " b"], generator: torch.Generator | None = None) -> Float[Tensor, " b"]:
+        """One noise strength in [0, beta_m] per sample."""
+        if not ((t >= 0) & (t <= 1)).all():
+            raise ValueError(
+                f"t must lie in [0, 1] (0 clean, 1 pure noise), not {t.min():g} to {t.max():g}: rescale it."
+            )
+        return logit_normal(_normal_like(t, generator), self.mu(t), beta_m=self.beta_m, spread=self.spread)
+
+    def __call__(
+        self, condition: Float[Tensor, "b ..."], t: Float[Tensor, " b"], generator: torch.Generator | None = None
+    ) -> tuple[Float[Tensor, "b ..."], Float[Tensor, " b"]]:
+        """Noise `condition` at times `t`: one strength beta per sample, independent noise per element; returns both."""
+        if condition.shape[:1] != t.shape:
+            raise ValueError(f"t must be one time per sample, [{len(condition)}], not {list(t.shape)}.")
+        beta = self.sample_beta(t, generator)
+        strength = beta.to(condition).reshape(-1, *[1] * (condition.ndim - 1))
+        return condition + strength * _normal_like(condition, generator), beta
+
+
+def _normal_like(tensor: Tensor, generator: torch.Generator | None) -> Tensor:
+    # A generator draws on its own device only, so that a CPU seed gives the same noise on every machine.
+    device = generator.device if generator is not None else tensor.device
+    return torch.randn(tensor.shape, generator=generator, device=device, dtype=tensor.dtype).to(tensor.device)
