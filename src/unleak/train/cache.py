@@ -34,10 +34,13 @@ class LatentCache:
         }
 
 
-def cache_key(data: dict[str, Any], vae: torch.nn.Module) -> str:
-    """A name that changes with the data configuration and with every bit of the VAE's weights and scaling."""
-    digest = hashlib.sha256(json.dumps(data, sort_keys=True).encode())
-    digest.update(str(vae.config.scaling_factor).encode())  # type: ignore[union-attr]
+def cache_key(described: dict[str, Any], dataset: Any, vae: Any) -> str:
+    """A name that changes with the data's description, with the pixels of its first and last clip (so with the files and
+    the code that make them), and with every bit of the VAE's weights and scaling."""
+    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
+    for index in (0, len(dataset) - 1):
+        digest.update(dataset[index]["video"].numpy().tobytes())
+    digest.update(str(vae.config.scaling_factor).encode())
     for name, tensor in sorted(vae.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())

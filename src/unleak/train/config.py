@@ -116,6 +116,7 @@ class FolderData(_Strict):
     path: Path
     size: tuple[Count, Count] = (320, 512)
     num_frames: Count = 16
+    seed: int = 0
     fps: Positive = 3.0
     motion_bucket_id: NonNegative = 20.0
     max_failures: Share = 0.05

@@ -1,13 +1,17 @@
-"""From a recipe's `data:` to batches: which clips belong to which step, and the cache in front of them."""
+"""From a recipe's `data:` to batches: the clips of a folder of videos, and which clips belong to which step."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Sampler
 
+from unleak.data.folder import find_videos
+from unleak.data.image import MediaError
+from unleak.data.video import read_video, video_duration
 from unleak.train.config import FolderData, SyntheticData
-from unleak.train.draws import clip_at
+from unleak.train.draws import clip_at, generator
 
 
 def open_dataset(config: SyntheticData | FolderData) -> Any:
@@ -25,7 +29,53 @@ def open_dataset(config: SyntheticData | FolderData) -> Any:
             fps=config.fps,
             motion_bucket_id=config.motion_bucket_id,
         )
-    raise NotImplementedError(config.kind)
+    return VideoFolder(config)
+
+
+class VideoFolder:
+    """One clip of every video of a folder that is long enough, starting at a place keyed by (seed, index).
+
+    `failures` maps the others to their reasons. Raises MediaError if they exceed the share `max_failures`; a video that
+    turns out damaged further in raises when its clip is read, and the message names it.
+    """
+
+    def __init__(self, config: FolderData):
+        self.config = config
+        self.failures: dict[Path, str] = {}
+        self.starts: list[tuple[Path, float]] = []
+        needed = config.num_frames / config.fps
+        paths = find_videos([config.path])
+        for path in paths:
+            try:
+                duration = video_duration(path)
+            except MediaError as error:
+                self.failures[path] = str(error)
+                continue
+            if duration is not None and duration < needed:
+                self.failures[path] = f"{path}: {duration:.1f} s long, {needed:.1f} s needed"
+                continue
+            place = torch.rand((), generator=generator(config.seed, "start", len(self.starts)))
+            self.starts.append((path, float(place) * ((duration or needed) - needed)))
+        if len(self.failures) > config.max_failures * len(paths):
+            reasons = "\n".join(f"  {reason}" for reason in self.failures.values())
+            raise MediaError(
+                f"{config.path}: {len(self.failures)} of {len(paths)} videos cannot be used, more than the share "
+                f"max_failures = {config.max_failures:g} allows:\n{reasons}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        path, start = self.starts[index]
+        config = self.config
+        clip = read_video(path, num_frames=config.num_frames, fps=config.fps, start=start, size=config.size)
+        return {
+            "video": torch.from_numpy(clip.frames),
+            "fps": config.fps,
+            "motion_bucket_id": config.motion_bucket_id,
+            "name": str(path),
+        }
 
 
 class StepSampler(Sampler[list[int]]):

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from unleak.core.timenoise import TimeNoise
+from unleak.core.timenoise import TimeNoise, logit_normal, mu
 from unleak.families.svd.denoiser import SVDCondition
 from unleak.train.config import ConditionConfig, PixelNoiseConfig, SigmaConfig, TimeNoiseConfig
 from unleak.train.loss import SigmaDistribution
@@ -92,13 +92,13 @@ def _draw_one(
     dropped = torch.rand(1, generator=g) < condition.dropout
     pixel_noise = latent_noise = None
     if isinstance(condition, TimeNoiseConfig):
-        c, f, h, w = latent_shape
-        still = torch.zeros((1, c, f, h, w) if condition.per_frame else (1, c, h, w))
-        noise = TimeNoise(condition.beta_m, condition.a, spread=condition.spread, mu_max=condition.mu_max)
         if condition.reference:
-            strength = noise.sample_beta((sigma / REFERENCE_SIGMA_MAX).clamp(max=1), generator=g)
-            latent_noise = still + strength * torch.randn(1, generator=g)
+            normals = torch.randn(1, generator=g), torch.randn(1, generator=g)
+            latent_noise, strength = reference_timenoise(condition, sigma, *normals)
         else:
+            c, f, h, w = latent_shape
+            still = torch.zeros((1, c, f, h, w) if condition.per_frame else (1, c, h, w))
+            noise = TimeNoise(condition.beta_m, condition.a, spread=condition.spread, mu_max=condition.mu_max)
             latent_noise, strength = noise(still, distribution.cdf(sigma), generator=g)
     else:
         strength = (
@@ -107,6 +107,15 @@ def _draw_one(
         if strength > 0:
             pixel_noise = strength * torch.randn((1, *image_shape), generator=g)
     return Draws(sigma, eps, dropped, strength, pixel_noise, latent_noise)
+
+
+def reference_timenoise(
+    config: TimeNoiseConfig, sigma: Float[Tensor, "b"], y: Float[Tensor, "b"], scalar: Float[Tensor, "b"]
+) -> tuple[Float[Tensor, "b 1 1 1"], Float[Tensor, "b"]]:
+    """The reference implementation's noise and beta from normals `y`, `scalar`: t = sigma / 700, one offset per clip."""
+    t = (sigma / REFERENCE_SIGMA_MAX).clamp(max=1)
+    beta = logit_normal(y, mu(t, a=config.a, mu_max=config.mu_max), beta_m=config.beta_m, spread=config.spread)
+    return (beta * scalar)[:, None, None, None], beta
 
 
 def _lognormal(config: PixelNoiseConfig, g: torch.Generator) -> Float[Tensor, "1"]:

@@ -209,7 +209,7 @@ def _dataset(recipe: Recipe, denoiser: SVDDenoiser, accelerator: Accelerator) ->
     if recipe.data.cache is None:
         return dataset
     described = recipe.data.model_dump(mode="json", exclude={"cache", "workers"})
-    folder = recipe.data.cache / cache_key(described, denoiser.pipe.vae)
+    folder = recipe.data.cache / cache_key(described, dataset, denoiser.pipe.vae)
     with accelerator.main_process_first():
 
         def tell(done: int, total: int) -> None:
