@@ -15,4 +15,4 @@ def latent_space(vae: Any) -> str:
     """
     weight = next((p for p in vae.encoder.parameters() if p.ndim > 1 and not p.is_meta), None)
     signs = "" if weight is None else sha256((weight.detach() > 0).cpu().numpy().tobytes()).hexdigest()[:8]
-    return "/".join(filter(None, [type(vae).__name__, f"{vae.config.scaling_factor:.6g}", signs]))
+    return "/".join(filter(None, [type(vae).__name__, f"{vae.config.get('scaling_factor', 1):.6g}", signs]))
