@@ -1,0 +1,24 @@
+"""A file that is there whole or not at all."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+
+@contextmanager
+def written_whole(path: str | Path) -> Iterator[Path]:
+    """Give a temporary name beside `path` to write to; it becomes `path` at the end of the block.
+
+    If the block raises (a full disk, Ctrl-C) the temporary file is removed and what stood at `path` is untouched.
+    """
+    path = Path(path)
+    # Hidden, and of a length of its own: the name of the target may be as long as the file system allows.
+    temporary = path.parent / f".{uuid4().hex}.part"
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,43 @@
+"""What a file name, a folder or a pattern on the command line stands for."""
+
+import glob
+from collections.abc import Iterable, Set
+from pathlib import Path
+
+from unleak.data.image import IMAGE_SUFFIXES, MediaError
+from unleak.data.video import VIDEO_SUFFIXES
+
+
+def find_images(sources: Iterable[str | Path]) -> list[Path]:
+    """The photos that `sources` (files, folders, patterns such as "shots/*.jpg") stand for; see `find_media`."""
+    return find_media(sources, IMAGE_SUFFIXES, "images")
+
+
+def find_videos(sources: Iterable[str | Path]) -> list[Path]:
+    """The videos that `sources` stand for, those in sub-folders included; see `find_media`."""
+    return find_media(sources, VIDEO_SUFFIXES, "videos", recursive=True)
+
+
+def find_media(sources: Iterable[str | Path], suffixes: Set[str], kind: str, *, recursive: bool = False) -> list[Path]:
+    """Files in the order given, those of a folder or pattern by name, each once.
+
+    Of a folder or pattern the visible files with one of `suffixes` are taken; a file named as such is taken whatever it
+    is called. Raises MediaError if a source does not exist or holds none.
+    """
+    found: dict[Path, None] = {}
+    for source in sources:
+        path = Path(source)
+        if path.is_dir():
+            matches = sorted(path.rglob("*") if recursive else path.iterdir())
+        elif path.exists():
+            found[path] = None
+            continue
+        elif glob.has_magic(str(source)):
+            matches = sorted(map(Path, glob.glob(str(source), recursive=True)))
+        else:
+            raise MediaError(f"{path}: no such file or folder")
+        chosen = [m for m in matches if m.suffix.lower() in suffixes and not m.name.startswith(".") and m.is_file()]
+        if not chosen:
+            raise MediaError(f"{path}: no {kind} in it; known endings are {' '.join(sorted(suffixes))}")
+        found.update(dict.fromkeys(chosen))
+    return list(found)

@@ -1,0 +1,124 @@
+"""Photos as people have them, to upright 8-bit sRGB."""
+
+import io
+import struct
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".png", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".gif", ".jp2", ".ppm", ".pgm"}
+)
+
+# Enough for phones and cameras, little enough for a laptop (450 MB decoded), and below the size at which Pillow raises.
+MAX_PIXELS = 150_000_000
+
+_TOO_LARGE = f"more than the {MAX_PIXELS // 1_000_000} million pixels that are read; scale the image down first"
+
+# Only formats that Pillow decodes itself: EPS, for one, would start Ghostscript on the file.
+_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "JPEG2000", "PPM")
+_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
+
+# What Pillow's decoders raise on damaged files, seen by damaging files of every format above.
+_DAMAGED = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    SyntaxError,
+    EOFError,
+    LookupError,
+    TypeError,
+    OverflowError,
+    struct.error,
+)
+
+
+class MediaError(ValueError):
+    """A photo or video that cannot be used; the message is one line naming the file, the reason and what to do."""
+
+
+def load_image(path: str | Path) -> Image.Image:
+    """Load a photo as an upright 8-bit sRGB image (mode "RGB").
+
+    EXIF orientation is applied, transparency is composited on white, 16-bit samples are scaled by 1/257, palette, grey,
+    CMYK and images with a colour profile are converted to sRGB, and of several frames or pages the first is taken.
+    What a person should know about the conversion is in `image.info["notes"]`, a list of sentences.
+
+    Raises MediaError if the file is not an image, is empty, damaged or larger than `MAX_PIXELS` (by its header, before
+    anything is decoded), and OSError if it cannot be opened.
+    """
+    path = Path(path)
+    with path.open("rb") as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's remarks on metadata and size; ours are errors and notes
+        try:
+            image = Image.open(file, formats=_FORMATS)
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise MediaError(f"{width}x{height} has {_TOO_LARGE}")
+            notes = _notes(image)
+            rgb = _to_srgb(ImageOps.exif_transpose(image), notes)
+        except UnidentifiedImageError:
+            file.seek(0)
+            raise MediaError(f"{path}: {_why_unidentified(file.read(16))}") from None
+        except Image.DecompressionBombError:
+            raise MediaError(f"{path}: the image has {_TOO_LARGE}") from None
+        except MediaError as error:
+            raise MediaError(f"{path}: {error}") from None
+        except _DAMAGED as error:
+            raise MediaError(f"{path}: truncated or damaged ({_one_line(error)}); copy or export it again") from error
+    rgb.info = {"notes": notes}
+    return rgb
+
+
+def fit_image(image: Image.Image, height: int, width: int) -> Image.Image:
+    """Scale `image` to cover `height` x `width` and crop the centre; antialiased."""
+    return ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
+
+
+def _why_unidentified(head: bytes) -> str:
+    if not head:
+        return "the file is empty (0 bytes); copy or download it again"
+    if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS:
+        return "HEIC photos cannot be read; export it as JPEG or PNG"
+    return "not an image that can be read; give a JPEG, PNG, WebP, AVIF, TIFF, BMP, GIF or JPEG 2000 file"
+
+
+def _notes(image: Image.Image) -> list[str]:
+    count = getattr(image, "n_frames", 1)
+    if count == 1 or image.format == "MPO":  # the further pictures of an MPO are a phone's previews and depth maps
+        return []
+    return [f"{count} {'pages' if image.format == 'TIFF' else 'frames'}, the first is used"]
+
+
+def _to_srgb(image: Image.Image, notes: list[str]) -> Image.Image:
+    """Any mode Pillow has to RGB; `image` is loaded and upright."""
+    profile = image.info.get("icc_profile")
+    if image.mode == "F":
+        raise MediaError("floating-point pixels have no defined white; save the image with 8 or 16 bits")
+    if image.mode.startswith("I"):
+        samples = np.asarray(image, dtype=np.int64)
+        if samples.min() < 0 or samples.max() > 65535:
+            raise MediaError("more than 16 bits a sample; save the image with 8 or 16 bits")
+        image = Image.fromarray(((samples + 128) // 257).astype(np.uint8))
+    elif image.has_transparency_data:
+        image = image.convert("RGBA")
+        notes.append("transparency is filled with white")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    elif image.mode not in ("L", "CMYK"):
+        image = image.convert("RGB")
+    if profile:
+        srgb = ImageCms.createProfile("sRGB")
+        try:
+            converted = ImageCms.profileToProfile(image, io.BytesIO(profile), srgb, outputMode="RGB")
+        except (ImageCms.PyCMSError, OSError):
+            notes.append("its colour profile is unusable and ignored")
+        else:
+            assert converted is not None  # only an in-place conversion returns nothing
+            return converted
+    return image.convert("RGB")
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
