@@ -1,0 +1,52 @@
+# make demo    a photo becomes two videos under out/, standard and fixed
+# make test    the tests
+# Both make .venv first. PYTHON=python3.12 picks another interpreter, ARGS is handed to pytest.
+
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+
+.PHONY: help demo test lint types contracts format nano clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo | test | lint | types | contracts | format | nano | clean"
+
+demo: .venv/.evaluate
+	@$(BIN)/python examples/demo.py
+
+test: .venv/.dev
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/.dev
+	$(BIN)/mypy
+
+contracts: .venv/.dev
+	$(BIN)/lint-imports
+
+format: .venv/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+nano: .venv/.dev
+	@echo "make nano: no recipe yet"; exit 1
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .import_linter_cache dist
+	find src tests examples benchmarks -name __pycache__ -prune -exec rm -rf {} +
+
+# .venv/.EXTRA says that the package is installed with that extra, as pyproject.toml and constraints.txt now ask.
+.venv/.%: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing into .venv; the first time takes minutes, most of them for PyTorch."
+	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[$*]'
+	@touch $@
+
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || { echo "unleak needs Python 3.11 or newer; $(PYTHON) was not found: install it, or make PYTHON=/path/to/python" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "unleak needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) -V 2>&1): try make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@$(PYTHON) -m venv .venv
