@@ -13,7 +13,9 @@ help:
 	@echo "make demo | test | lint | types | contracts | format | nano | clean"
 
 demo: .venv/.evaluate
-	@$(BIN)/python examples/demo.py
+	$(BIN)/unleak generate examples/photo.jpg --model nano --seed 0 --start 1.0T --init standard --out out/standard.mp4 --overwrite
+	$(BIN)/unleak generate examples/photo.jpg --model nano --seed 0 --motion high --out out/fixed.mp4 --overwrite
+	$(BIN)/python examples/compare.py out/strip.png out/standard.mp4 out/fixed.mp4
 
 test: .venv/.dev
 	$(BIN)/python -m pytest $(ARGS)

@@ -54,8 +54,8 @@ def camera_motion(frames: UInt8[np.ndarray, "f h w c"]) -> Float[np.ndarray, "pa
     The similarity is fitted to the intensities, coarse to fine, with weights that let go what moves otherwise; gain and
     offset of the brightness are fitted along. On clean textures it is right to 0.01 px at the edge of the frame, under
     noise of 30 grey levels to 0.6 px at 64x64 and 0.13 px at 256x256. It fails where an object of more than about a
-    quarter of a 64x64 frame moves on its own, or the picture jumps by more than an eighth of its width. A dissolve of
-    64x64 frames over 8 frames reads as up to 0.8 px per pair.
+    quarter of a 64x64 frame, or one that has most of the texture, moves on its own, or where the picture jumps by more
+    than an eighth of its width. A dissolve of 64x64 frames over 8 frames reads as up to 0.8 px per pair.
     """
     _check(frames, smallest=16)
     gray = frames.astype(np.float64) @ (0.299, 0.587, 0.114)

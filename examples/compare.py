@@ -1,0 +1,21 @@
+"""Videos side by side, in one picture and in numbers: python examples/compare.py strip.png a.mp4 b.mp4 ..."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from unleak.data.video import read_video, save_strip
+from unleak.evaluate.motion import camera_motion, motion_score
+
+strip, *paths = map(Path, sys.argv[1:])
+videos = [read_video(path).frames for path in paths]
+for path, frames in zip(paths, videos, strict=True):
+    pairs = camera_motion(frames)
+    dx, dy, log_zoom, rotation = np.nanmean(pairs, axis=0) if np.isfinite(pairs).any() else pairs[0]
+    print(
+        f"{path}: motion score {motion_score(frames).value:.0f}; camera, per frame: {dx:+.2f}, {dy:+.2f} px,", end=" "
+    )
+    print(f"zoom {np.expm1(log_zoom):+.1%}, turn {np.degrees(rotation):+.2f} degrees")
+save_strip(videos, [path.stem for path in paths], strip)
+print(f"{strip}: the frames side by side")
