@@ -35,13 +35,14 @@ class LatentCache:
 
 
 def cache_key(described: dict[str, Any], dataset: Any, vae: Any) -> str:
-    """A name that changes with the data's description, with the pixels of its first and last clip (so with the files and
-    the code that make them), and with every bit of the VAE's weights and scaling."""
+    """A name that changes with the data's description, with the pixels of its first and last clip (so with the files
+    and the code that make them), and with every bit of the VAE's encoder and its scaling."""
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
     for index in (0, len(dataset) - 1):
         digest.update(dataset[index]["video"].numpy().tobytes())
     digest.update(str(vae.config.scaling_factor).encode())
-    for name, tensor in sorted(vae.state_dict().items()):
+    encoder = {name: t for name, t in vae.state_dict().items() if not name.startswith("decoder.")}
+    for name, tensor in sorted(encoder.items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -4,7 +4,7 @@ import json
 import re
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -74,7 +74,7 @@ class TimeNoiseConfig(_Strict):
     dropout: Share = 0.1
 
     @model_validator(mode="after")
-    def _reference_is_per_clip(self) -> Self:
+    def _reference_is_per_clip(self) -> "TimeNoiseConfig":
         if self.reference and self.per_frame:
             raise ValueError("per_frame and reference exclude each other: the reference draws one scalar per clip")
         return self
@@ -162,7 +162,7 @@ class Recipe(_Strict):
     dtype: Literal["fp32", "fp16"] = "fp32"
 
     @model_validator(mode="after")
-    def _divisible(self) -> Self:
+    def _divisible(self) -> "Recipe":
         if self.batch_size % self.accumulation:
             raise ValueError(
                 f"batch_size {self.batch_size} cannot be cut into {self.accumulation} equal pieces: "

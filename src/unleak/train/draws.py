@@ -57,8 +57,9 @@ class Draws:
 
     def to(self, device: torch.device) -> "Draws":
         """The same draws on `device`."""
-        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Draws(**{k: v if v is None else v.to(device) for k, v in values.items()})
+        values = ((field.name, getattr(self, field.name)) for field in fields(self))
+        moved: dict[str, Any] = {name: value if value is None else value.to(device) for name, value in values}
+        return Draws(**moved)
 
 
 def sigma_distribution(config: SigmaConfig) -> SigmaDistribution:
@@ -76,8 +77,9 @@ def draw(
 ) -> Draws:
     """One clip's draws from each generator; `latent_shape` is (c, f, h, w), `image_shape` (3, H, W)."""
     each = [_draw_one(condition, distribution, g, latent_shape, image_shape) for g in generators]
-    columns: dict[str, Any] = {f.name: [getattr(one, f.name) for one in each] for f in fields(Draws)}
-    return Draws(**{name: None if column[0] is None else torch.cat(column) for name, column in columns.items()})
+    columns = ((field.name, [getattr(one, field.name) for one in each]) for field in fields(Draws))
+    batch: dict[str, Any] = {name: None if column[0] is None else torch.cat(column) for name, column in columns}
+    return Draws(**batch)
 
 
 def _draw_one(
@@ -112,7 +114,7 @@ def _draw_one(
 def reference_timenoise(
     config: TimeNoiseConfig, sigma: Float[Tensor, "b"], y: Float[Tensor, "b"], scalar: Float[Tensor, "b"]
 ) -> tuple[Float[Tensor, "b 1 1 1"], Float[Tensor, "b"]]:
-    """The reference implementation's noise and beta from normals `y`, `scalar`: t = sigma / 700, one offset per clip."""
+    """The reference implementation's noise and beta from normals `y`, `scalar`: t = sigma / 700, one offset each."""
     t = (sigma / REFERENCE_SIGMA_MAX).clamp(max=1)
     beta = logit_normal(y, mu(t, a=config.a, mu_max=config.mu_max), beta_m=config.beta_m, spread=config.spread)
     return (beta * scalar)[:, None, None, None], beta
