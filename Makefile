@@ -13,9 +13,9 @@ help:
 	@echo "make demo | test | lint | types | contracts | format | nano | clean"
 
 demo: .venv/.evaluate
-	$(BIN)/unleak generate examples/photo.jpg --model nano --seed 0 --start 1.0T --init standard --out out/standard.mp4 --overwrite
-	$(BIN)/unleak generate examples/photo.jpg --model nano --seed 0 --motion high --out out/fixed.mp4 --overwrite
-	$(BIN)/python examples/compare.py out/strip.png out/standard.mp4 out/fixed.mp4
+	$(BIN)/unleak generate examples/photo.jpg --seed 0 --start 1.0T --out out/standard --overwrite
+	$(BIN)/unleak generate examples/photo.jpg --seed 0 --out out/fixed --overwrite
+	$(BIN)/python examples/compare.py out/strip.png out/standard/photo.mp4 out/fixed/photo.mp4
 
 test: .venv/.dev
 	$(BIN)/python -m pytest $(ARGS)

@@ -1,4 +1,4 @@
-"""Videos side by side, in one picture and in numbers: python examples/compare.py strip.png a.mp4 b.mp4 ..."""
+"""Videos side by side, in one picture and in numbers: python examples/compare.py strip.png a/photo.mp4 b/photo.mp4 ..."""
 
 import sys
 from pathlib import Path
@@ -17,5 +17,5 @@ for path, frames in zip(paths, videos, strict=True):
         f"{path}: motion score {motion_score(frames).value:.0f}; camera, per frame: {dx:+.2f}, {dy:+.2f} px,", end=" "
     )
     print(f"zoom {np.expm1(log_zoom):+.1%}, turn {np.degrees(rotation):+.2f} degrees")
-save_strip(videos, [path.stem for path in paths], strip)
+save_strip(videos, [path.parent.name for path in paths], strip)
 print(f"{strip}: the frames side by side")
