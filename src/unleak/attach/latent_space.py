@@ -9,9 +9,9 @@ __all__ = ["latent_space"]
 def latent_space(vae: Any) -> str:
     """Name of the space a VAE encodes into, e.g. `AutoencoderKLTemporalDecoder/0.18215/4f1c09ab`.
 
-    Class, scaling factor and a hash of the signs of the first encoder weights: signs do not change with dtype or device,
-    so that a half-precision copy has the same name and another VAE of the same shape another. The hash is left out where
-    the weights are not in memory (offloaded to the meta device).
+    Class, scaling factor and a hash of the signs of the first encoder weights: signs do not change with dtype or
+    device, so a half-precision copy keeps the name and another VAE of the same shape has another. The hash is left out
+    where the weights are not in memory (offloaded to the meta device).
     """
     weight = next((p for p in vae.encoder.parameters() if p.ndim > 1 and not p.is_meta), None)
     signs = "" if weight is None else sha256((weight.detach() > 0).cpu().numpy().tobytes()).hexdigest()[:8]
