@@ -1,0 +1,47 @@
+import pytest
+import torch
+
+from unleak.families.svd.denoiser import SVDDenoiser
+from unleak.train.cache import build_cache, cache_key, to_unit
+from unleak.train.data import open_dataset
+
+
+def test_a_stopped_cache_goes_on_and_holds_the_latents(tmp_path, recipe, tiny_svd):
+    dataset, denoiser = open_dataset(recipe().data), SVDDenoiser(tiny_svd)
+    encoded = []
+
+    def encode(video):
+        if len(encoded) == 1:
+            encoded.append("stopped")
+            raise KeyboardInterrupt
+        encoded.append(len(video))
+        return denoiser.encode_video(video)
+
+    with pytest.raises(KeyboardInterrupt):
+        build_cache(tmp_path, dataset, encode, batch=2)
+    cache = build_cache(tmp_path, dataset, encode, batch=2)
+    assert encoded == [2, "stopped", 2, 1]
+    build_cache(tmp_path, dataset, encode, batch=2)
+    assert len(encoded) == 4
+
+    assert len(cache) == len(dataset) == 5
+    for item, clip in ((cache[i], dataset[i]) for i in range(5)):
+        exact = denoiser.encode_video(to_unit(clip["video"][None]))[0]
+        torch.testing.assert_close(item["latents"], exact, rtol=2**-10, atol=1e-4)
+        assert torch.equal(item["first_frame"], clip["video"][0])
+        assert (item["fps"], item["motion_bucket_id"]) == (clip["fps"], clip["motion_bucket_id"])
+
+
+def test_the_key_follows_data_pixels_and_weights(recipe, tiny_svd):
+    dataset = open_dataset(recipe().data)
+    key = cache_key({"size": 32}, dataset, tiny_svd.vae)
+    assert key == cache_key({"size": 32}, dataset, tiny_svd.vae)
+    assert key != cache_key({"size": 64}, dataset, tiny_svd.vae)
+    other = open_dataset(recipe().data.model_copy(update={"seed": 1}))
+    assert key != cache_key({"size": 32}, other, tiny_svd.vae)
+    weight = tiny_svd.vae.quant_conv.bias
+    with torch.no_grad():
+        weight[0] += 1
+        changed = cache_key({"size": 32}, dataset, tiny_svd.vae)
+        weight[0] -= 1
+    assert key != changed

@@ -1,0 +1,101 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from unleak.train.config import RecipeError, differing_keys, dump_recipe, load_recipe, parse_recipe
+
+MINIMAL = {
+    "model": "nano",
+    "output": "out",
+    "steps": 10,
+    "data": {"kind": "synthetic", "photos": "photos"},
+    "condition": {"noise": "none"},
+}
+
+
+def written(folder: Path, text: str) -> Path:
+    (folder / "recipe.yaml").write_text(text)
+    return folder / "recipe.yaml"
+
+
+def test_overrides_and_numbers_as_people_write_them(tmp_path):
+    path = written(tmp_path, yaml.safe_dump(MINIMAL) + "lr: 3e-5\n")
+    recipe = load_recipe(path, ["condition={noise: timenoise, beta_m: 15}", "data.size=32", "clip=null", "lr=1E-4"])
+    assert (recipe.lr, recipe.clip, recipe.data.size) == (1e-4, None, 32)
+    assert recipe.condition.beta_m == 15
+    assert load_recipe(path).lr == 3e-5
+
+
+def test_the_resolved_recipe_reads_back(tmp_path):
+    recipe = parse_recipe(MINIMAL)
+    assert load_recipe(written(tmp_path, dump_recipe(recipe))) == recipe
+
+
+@pytest.mark.parametrize("name", ["naive", "timenoise"])
+def test_shipped_recipes_are_the_papers(name):
+    recipe = load_recipe(Path(__file__).parents[2] / "recipes" / f"svd-512-{name}.yaml")
+    assert (recipe.lr, recipe.steps, recipe.data.size, recipe.data.num_frames) == (3e-5, 20_000, (320, 512), 16)
+    assert (recipe.sigma.p_mean, recipe.sigma.p_std, recipe.condition.dropout) == (-1.2, 1.2, 0.1)
+    assert recipe.condition.noise == {"naive": "pixel", "timenoise": "timenoise"}[name]
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"stepps": 5}, "stepps: unknown key"),
+        ({"steps": 0}, "steps: input should be greater than or equal to 1 (given 0)"),
+        ({"steps": "10"}, "steps: input should be a valid integer (given '10')"),
+        ({"lr": -1.0}, "lr: input should be greater than 0 (given -1.0)"),
+        ({"lr": float("nan")}, "lr: input should be a finite number"),
+        ({"batch_size": 3, "accumulation": 2}, "recipe: batch_size 3 cannot be cut into 2 equal pieces"),
+        ({"condition": {"noise": "none", "beta_m": 15}}, "condition.beta_m: unknown key"),
+        ({"condition": {"noise": "loud"}}, "condition: input tag 'loud' found"),
+        ({"condition": {"noise": "timenoise", "per_frame": True, "reference": True}}, "exclude each other"),
+        ({"sigma": {"uniform_range": [700, 10]}}, "sigma.uniform_range: must be [low, high] with low < high"),
+        ({"data": {"kind": "synthetic"}}, "data.photos: missing"),
+        ({"data": {**MINIMAL["data"], "motion": {"spin": 1.0}}}, "data.motion: unknown spin; known are max_speed"),
+    ],
+)
+def test_a_wrong_recipe_is_refused_by_key(change, line):
+    with pytest.raises(RecipeError, match="1 problem\n") as refusal:
+        parse_recipe(MINIMAL | change)
+    assert line in str(refusal.value)
+
+
+def test_all_problems_at_once():
+    with pytest.raises(RecipeError, match="recipe: 3 problems") as refusal:
+        parse_recipe({**MINIMAL, "lr": 0, "seeds": 1, "schedule": "step"})
+    assert len(str(refusal.value).splitlines()) == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "message"),
+    [
+        ("a: [", [], "not YAML"),
+        ("- a", [], "expected a mapping"),
+        ("a: 1", ["lr"], "expected key=value"),
+        ("a: 1", ["a.b=1"], "a is not a mapping"),
+    ],
+)
+def test_what_is_no_recipe(tmp_path, text, overrides, message):
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(written(tmp_path, text), overrides)
+
+
+def test_only_what_changes_the_result_differs():
+    recipe = parse_recipe(MINIMAL)
+    free = {"steps": 20, "output": "elsewhere", "log_every": 1, "max_hours": 1.0, "keep": 9}
+    assert differing_keys(recipe, parse_recipe(MINIMAL | free)) == []
+    other = parse_recipe(MINIMAL | {"lr": 1e-3, "condition": {"noise": "pixel"}})
+    assert differing_keys(recipe, other) == [
+        "condition.noise",
+        "condition.noise_aug_strength",
+        "condition.p_mean",
+        "condition.p_std",
+        "lr",
+    ]
+    cached = {"data": {**MINIMAL["data"], "cache": "a"}}
+    moved = {"data": {**MINIMAL["data"], "cache": "b"}}
+    assert differing_keys(parse_recipe(MINIMAL | cached), parse_recipe(MINIMAL | moved)) == []
+    assert differing_keys(recipe, parse_recipe(MINIMAL | cached)) == ["data.cache"]

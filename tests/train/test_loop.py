@@ -1,0 +1,198 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableVideoDiffusionPipeline
+from safetensors.torch import load_file
+
+from unleak.data.synthetic import SyntheticClips
+from unleak.data.video import write_video
+from unleak.train import checkpoint
+from unleak.train.config import RecipeError
+from unleak.train.data import StepSampler
+from unleak.train.loop import export, lr_at, train
+
+
+def state(recipe):
+    return checkpoint.load(checkpoint.latest(recipe.output / "checkpoints"))
+
+
+def assert_same(a, b):
+    assert a.step == b.step
+    for part in ("model", "ema"):
+        ours, theirs = getattr(a, part), getattr(b, part)
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours), part
+    for number, entry in a.optimizer["state"].items():
+        assert all(torch.equal(value, b.optimizer["state"][number][name]) for name, value in entry.items())
+
+
+@pytest.fixture
+def straight(recipe, tmp_path):
+    """Four steps in one go, on three and a half epochs' worth of a cosine schedule."""
+    run = recipe(output=str(tmp_path / "straight"), schedule="cosine", warmup_steps=1)
+    train(run)
+    return run
+
+
+def test_a_killed_run_resumes_bit_for_bit(recipe, straight, tmp_path, monkeypatch):
+    run = straight.model_copy(update={"output": tmp_path / "killed"})
+    read, clip = [], SyntheticClips.__getitem__
+
+    def dying(self, index):
+        read.append(index)
+        if len(read) == 7:  # in the fourth step, after the checkpoint of the second
+            raise KeyboardInterrupt
+        return clip(self, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SyntheticClips, "__getitem__", dying)
+        with pytest.raises(KeyboardInterrupt):
+            train(run)
+    assert state(run).step == 2
+    (run.output / "checkpoints" / ".partial-step-00000004").mkdir()  # a save that was cut short
+    torch.manual_seed(99)  # nothing may hang on the global generator
+    train(run)
+    assert_same(state(run), state(straight))
+    assert not list((run.output / "checkpoints").glob(".*"))
+    lines = [json.loads(line) for line in (run.output / "log.jsonl").read_text().splitlines()]
+    whole = [json.loads(line) for line in (straight.output / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    assert [line["loss"] for line in lines] == [line["loss"] for line in whole]
+
+
+def test_fewer_steps_and_then_more_are_the_same_run(recipe, tmp_path):
+    long = recipe(output=str(tmp_path / "long"), ema_decay=0.5)
+    short = long.model_copy(update={"output": tmp_path / "short", "steps": 3, "checkpoint_every": 100, "log_every": 7})
+    train(long)
+    train(short)
+    assert state(short).step == 3
+    train(short.model_copy(update={"steps": 4}))
+    assert_same(state(short), state(long))
+
+
+def test_the_guard_can_fail(recipe, straight, tmp_path):
+    other = straight.model_copy(update={"output": tmp_path / "other", "seed": 1})
+    train(other)
+    with pytest.raises(AssertionError, match="model"):
+        assert_same(state(other), state(straight))
+
+
+def test_a_changed_recipe_is_refused(recipe, straight):
+    changed = straight.model_copy(update={"lr": 1e-2, "sigma": straight.sigma.model_copy(update={"p_mean": 0.7})})
+    with pytest.raises(RecipeError, match=r"differing in lr, sigma.p_mean: restore these or choose another output$"):
+        train(changed)
+
+
+def test_the_output_is_a_pipeline_with_the_average(recipe, straight):
+    folder = straight.output / "pipeline"
+    weights = load_file(folder / "unet" / "diffusion_pytorch_model.safetensors")
+    final = state(straight)
+    assert all(torch.equal(weights[name], final.ema[name]) for name in weights)
+    assert not all(torch.equal(weights[name], final.model[name]) for name in weights)
+    assert (folder / "recipe.yaml").read_text() == (straight.output / "recipe.yaml").read_text()
+    half = export(straight.model_copy(update={"dtype": "fp16"}), straight.output / "half")
+    assert StableVideoDiffusionPipeline.from_pretrained(half, dtype=torch.float16).unet.dtype == torch.float16
+    stored = load_file(half / "unet" / "diffusion_pytorch_model.safetensors")
+    assert all(torch.equal(stored[name], weights[name].half()) for name in weights)
+
+
+def test_accumulation_changes_rounding_only(recipe, tmp_path):
+    whole = recipe(output=str(tmp_path / "whole"), steps=1, condition={"noise": "none"})
+    pieces = whole.model_copy(update={"output": tmp_path / "pieces", "accumulation": 2})
+    train(whole)
+    train(pieces)
+    for ours, theirs in zip(
+        state(whole).optimizer["state"].values(), state(pieces).optimizer["state"].values(), strict=True
+    ):
+        torch.testing.assert_close(ours["exp_avg"], theirs["exp_avg"], rtol=1e-3, atol=1e-6)
+
+
+def test_processes_share_a_step_without_overlap():
+    def positions(processes, accumulation):
+        options = {"batch_size": 8, "accumulation": accumulation, "processes": processes}
+        samplers = [StepSampler(seed=0, length=5, steps=range(3, 4), rank=rank, **options) for rank in range(processes)]
+        return sorted(p for s in samplers for piece in range(accumulation) for p in s.positions(3, piece))
+
+    assert positions(1, 1) == positions(2, 1) == positions(2, 2) == positions(4, 2) == list(range(24, 32))
+
+
+@pytest.mark.parametrize("condition", [{"noise": "none", "noise_aug_strength": 0.02}, {"noise": "pixel"}])
+def test_cached_latents_train_the_same_to_half_precision(recipe, tmp_path, condition):
+    plain = recipe(output=str(tmp_path / "plain"), steps=1, condition=condition)
+    cached = recipe(
+        output=str(tmp_path / "cached"),
+        steps=1,
+        condition=condition,
+        data={**plain.data.model_dump(mode="json"), "cache": str(tmp_path / "cache")},
+    )
+    train(plain)
+    train(cached)
+    losses = [json.loads((run.output / "log.jsonl").read_text())["loss"] for run in (plain, cached)]
+    assert losses[0] == pytest.approx(losses[1], rel=2e-3)
+
+
+def test_only_what_is_trainable_moves(recipe, tiny_svd):
+    run = recipe(steps=2, trainable=["*temporal_transformer_blocks*"])
+    train(run)
+    before, after = tiny_svd.unet.state_dict(), state(run).model
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved
+    assert set(state(run).ema) == {name for name in before if "temporal_transformer_blocks" in name} >= moved
+    with pytest.raises(RecipeError, match="no parameter of the UNet matches nothing"):
+        train(recipe(output=str(run.output / "other"), trainable=["nothing"]))
+
+
+def test_random_weights_follow_the_seed(recipe, tmp_path):
+    runs = [
+        recipe(output=str(tmp_path / f"{i}"), init="random", steps=1, seed=seed, lr=1e-9)
+        for i, seed in enumerate([0, 0, 1])
+    ]
+    for run in runs:
+        train(run)
+    first, again, other = (state(run).model["conv_in.weight"] for run in runs)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_time_runs_out(recipe):
+    run = recipe(steps=1000, max_hours=1e-9)
+    train(run)
+    assert state(run).step == 1
+    assert (run.output / "pipeline" / "model_index.json").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_before_it_is_saved(recipe):
+    run = recipe(lr=1e30, steps=50, checkpoint_every=1, clip=None)
+    with pytest.raises(FloatingPointError, match="not finite"):
+        train(run)
+    assert all(weight.isfinite().all() for weight in state(run).model.values())
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("constant", [0.5, 1, 1, 1, 1, 1]),
+        ("linear", [0.5, 1, 1, 0.75, 0.5, 0.25]),
+        ("cosine", [0.5, 1, 1, 0.8536, 0.5, 0.1464]),
+    ],
+)
+def test_learning_rate(recipe, schedule, expected):
+    run = recipe(lr=2.0, warmup_steps=2, steps=6, schedule=schedule)
+    assert [lr_at(run, step) / 2 for step in range(6)] == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_folder_of_videos(recipe, tmp_path):
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    rng = np.random.default_rng(0)
+    for name, frames in (("a", 9), ("b", 12), ("short", 2)):
+        write_video(rng.integers(0, 256, (frames, 40, 56, 3), dtype=np.uint8), clips / f"{name}.mp4", fps=6)
+    (clips / "broken.mp4").write_bytes(b"no video")
+    data = {"kind": "folder", "path": str(clips), "size": [32, 32], "num_frames": 3, "fps": 3.0, "max_failures": 0.5}
+    train(recipe(data=data, steps=1))
+    with pytest.raises(ValueError, match=r"2 of 4 videos cannot be used") as refusal:
+        train(recipe(data={**data, "max_failures": 0.4}, output=str(tmp_path / "none")))
+    assert "broken.mp4" in str(refusal.value)
+    assert "short.mp4: 0.3 s long, 1.0 s needed" in str(refusal.value)
