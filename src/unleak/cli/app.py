@@ -1,0 +1,61 @@
+"""The `unleak` command: its sub-commands and what holds for all of them."""
+
+import os
+import signal
+import sys
+import warnings
+from typing import Annotated, Any
+
+import typer
+
+from unleak import __version__
+from unleak.cli.doctor import doctor
+from unleak.cli.errors import run_reporting_errors
+from unleak.cli.generate import generate
+from unleak.cli.stats import stats
+from unleak.cli.train import train
+
+app = typer.Typer(
+    name="unleak",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (generate, stats, train, doctor):
+    app.command()(command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"unleak {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _unleak(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """Make image-to-video diffusion models move: generate videos, gather statistics, train."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line `arguments` (default: the program's own) and return its exit status."""
+    # Read by the libraries when they are imported, which is after this.
+    for name in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"):
+        os.environ.setdefault(name, "error")
+    if arguments is None:
+        arguments = sys.argv[1:]
+        # So that a killed run, too, removes its temporary files.
+        signal.signal(signal.SIGTERM, _terminate)
+    with warnings.catch_warnings():
+        if not sys.warnoptions:
+            warnings.simplefilter("ignore")
+        return run_reporting_errors(lambda: app(arguments, prog_name="unleak", standalone_mode=False))
+
+
+def _terminate(number: int, frame: Any) -> None:
+    del frame
+    sys.exit(128 + number)

@@ -1,0 +1,56 @@
+"""What goes wrong, in one red line and an exit status: the only place of the command line that knows how."""
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+# Their common base is in a private module, and not the same one in every version of typer.
+_UsageError: Any = typer.BadParameter.__base__
+
+WRONG_INPUT = 2
+INTERRUPTED = 130
+
+
+def run_reporting_errors(run: Callable[[], int | None]) -> int:
+    """Call `run` and return an exit status: its own, 2 for bad input or a full disk, 130 for Ctrl-C.
+
+    With UNLEAK_DEBUG=1 in the environment errors are raised instead, with their traceback.
+    """
+    try:
+        return run() or 0
+    except typer.Exit as exit_:
+        return exit_.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        print_error("interrupted")
+        return INTERRUPTED
+    except _UsageError as error:
+        if not error.message:  # a bare command: its help has been shown
+            return WRONG_INPUT
+        command = error.ctx.command_path if error.ctx else "unleak"
+        print_error(f"{error.format_message()} (see {command} --help)")
+        return WRONG_INPUT
+    except (ValueError, OSError) as error:
+        if os.environ.get("UNLEAK_DEBUG"):
+            raise
+        print_error(describe_error(error))
+        return WRONG_INPUT
+
+
+def describe_error(error: BaseException) -> str:
+    """One line for a person: which file, what is wrong, what to do where that is known."""
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+            text += "; free some space or choose another --out"
+    return " ".join(text.split()) or type(error).__name__
+
+
+def print_error(text: str) -> None:
+    """One line on stderr, its first word red on a terminal."""
+    head = "\x1b[31merror:\x1b[0m" if sys.stderr.isatty() and "NO_COLOR" not in os.environ else "error:"
+    print(head, text, file=sys.stderr)

@@ -1,0 +1,25 @@
+"""Option values that are more than a word or a number."""
+
+
+def parse_size(text: str | None) -> tuple[int | None, int | None]:
+    """`1024x576` to width and height in pixels; (None, None) if not given."""
+    if text is None:
+        return None, None
+    width, _, height = text.lower().partition("x")
+    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+        raise ValueError(f"--size {text}: give width and height in pixels, such as 1024x576")
+    return int(width), int(height)
+
+
+def parse_guidance(text: str | None) -> tuple[float | None, float | None]:
+    """`1:3` to the guidance at the first and at the last frame; one number stands for both."""
+    if text is None:
+        return None, None
+    low, _, high = text.partition(":")
+    try:
+        scales = float(low), float(high or low)
+    except ValueError:
+        scales = (0.0, 0.0)
+    if not all(1 <= scale <= 100 for scale in scales):
+        raise ValueError(f"--guidance {text}: give one or two numbers from 1 (none) to 100, such as 1:3")
+    return scales

@@ -1,0 +1,45 @@
+"""`unleak train`: run a recipe."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unleak.cli.errors import WRONG_INPUT, print_error
+from unleak.cli.terminal import Terminal
+
+
+def train(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="What to train, on what, how.")],
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the recipe; repeatable.")
+    ] = None,
+    export: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Write the newest checkpoint as a pipeline, and stop.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check and print the complete recipe; train nothing.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say results and failures only.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> int:
+    """Train a recipe. The same command resumes where the run stopped."""
+    from unleak.train.config import RecipeError, dump_recipe, load_recipe
+
+    terminal = Terminal(quiet, as_json)
+    try:
+        checked = load_recipe(recipe, overrides)
+        if dry_run:
+            terminal.line(dump_recipe(checked).rstrip())
+            terminal.json({"recipe": checked.model_dump(mode="json")})
+            return 0
+        from unleak.train import loop
+
+        done = loop.export(checked, export) if export else loop.train(checked)
+    except RecipeError as error:  # one line per problem: a recipe is mended faster when all are seen at once
+        for line in str(error).splitlines():
+            print_error(line.strip())
+        return WRONG_INPUT
+    terminal.line(str(done))
+    terminal.json({"pipeline": str(done), "recipe": checked.model_dump(mode="json")})
+    return 0
