@@ -1,0 +1,37 @@
+"""Fill a nano recipe's latent cache a hundred times faster than its autoencoder would: the encoder is a linear code.
+
+    python recipes/nano/fill_cache.py recipes/nano/base.yaml
+"""
+
+import sys
+from pathlib import Path
+
+from diffusers import AutoencoderKLTemporalDecoder
+from einops import rearrange
+
+from unleak.families.nano.autoencoder import read_code
+from unleak.train.cache import build_cache, cache_key
+from unleak.train.config import load_recipe
+from unleak.train.data import open_dataset
+
+
+def main(path: Path) -> None:
+    recipe = load_recipe(path)
+    assert recipe.data.cache is not None, "the recipe has no cache"
+    vae = AutoencoderKLTemporalDecoder.from_pretrained(recipe.model, subfolder="vae")
+    code, dataset = read_code(vae), open_dataset(recipe.data)
+    folder = recipe.data.cache / cache_key(recipe.data.model_dump(mode="json", exclude={"cache", "workers"}), dataset, vae)
+    build_cache(
+        folder,
+        dataset,
+        lambda video: rearrange(
+            code.encode(rearrange(video, "b f c h w -> (b f) c h w")), "(b f) c h w -> b c f h w", b=len(video)
+        ),
+        batch=64,
+        progress=lambda done, total: print(f"\rlatent cache: {done} of {total} clips", end="", flush=True),
+    )
+    print()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
