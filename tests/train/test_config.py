@@ -22,6 +22,7 @@ def written(folder: Path, text: str) -> Path:
 def test_overrides_and_numbers_as_people_write_them(tmp_path):
     path = written(tmp_path, yaml.safe_dump(MINIMAL) + "lr: 3e-5\n")
     recipe = load_recipe(path, ["condition={noise: timenoise, beta_m: 15}", "data.size=32", "clip=null", "lr=1E-4"])
+    assert load_recipe(path, ["mixed_precision=no", "gradient_checkpointing=true"]).mixed_precision == "no"
     assert (recipe.lr, recipe.clip, recipe.data.size) == (1e-4, None, 32)
     assert recipe.condition.beta_m == 15
     assert load_recipe(path).lr == 3e-5

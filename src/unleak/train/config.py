@@ -179,9 +179,14 @@ FREE_ON_RESUME = {
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML with 3e-5 as a number: PyYAML, following YAML 1.1, would read a string."""
+    """YAML 1.2's words and numbers: PyYAML follows 1.1, where `no` is false and 3e-5 a string."""
 
 
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(true|false)$", re.IGNORECASE), list("tTfF"))
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
 )

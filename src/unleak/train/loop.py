@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from diffusers import StableVideoDiffusionPipeline, UNetSpatioTemporalConditionModel
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -23,6 +22,7 @@ from unleak.train.draws import Draws, build_condition, draw, generator, key, sig
 from unleak.train.ema import EMA
 from unleak.train.log import Log
 from unleak.train.loss import edm_loss
+from unleak.zoo.hub import load, quiet
 
 
 def train(recipe: Recipe) -> Path:
@@ -130,13 +130,11 @@ def lr_at(recipe: Recipe, step: int) -> float:
 
 def load_pipeline(recipe: Recipe) -> Any:
     """The recipe's pipeline in float32, frozen; with `init: random` the UNet is drawn from its config and the seed."""
-    parts: dict[str, Any] = {}
+    pipe = load(recipe.model, dtype=torch.float32, device="cpu")
     if recipe.init == "random":
-        config = UNetSpatioTemporalConditionModel.load_config(recipe.model, subfolder="unet")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(key(recipe.seed, "init"))
-            parts["unet"] = UNetSpatioTemporalConditionModel.from_config(config)
-    pipe = StableVideoDiffusionPipeline.from_pretrained(recipe.model, torch_dtype=torch.float32, **parts)
+            pipe.unet = type(pipe.unet).from_config(pipe.unet.config)
     for module in (pipe.vae, pipe.image_encoder, pipe.unet):
         module.requires_grad_(False)
     return pipe
@@ -259,6 +257,7 @@ def _export(pipe: Any, average: dict[str, Tensor], recipe: Recipe, folder: Path)
     if recipe.dtype == "fp16":
         pipe.to(torch.float16)
     partial = folder.with_name(f".partial-{folder.name}")
-    pipe.save_pretrained(partial)
+    with quiet():
+        pipe.save_pretrained(partial)
     (partial / "recipe.yaml").write_text(dump_recipe(recipe))
     checkpoint.publish(partial, folder)

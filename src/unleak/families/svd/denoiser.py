@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers.pipelines.stable_video_diffusion.pipeline_stable_video_diffusion import _resize_with_antialiasing
 from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor
@@ -96,11 +95,15 @@ class SVDDenoiser:
     @torch.no_grad()
     def embed_image(self, image: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b 1 d"]:
         """CLIP embedding of images in [-1, 1], by the pipeline's own resizing and normalisation."""
+        # Not at the top: that module loads half of transformers, which whoever holds a pipeline has done already.
+        from diffusers.pipelines.stable_video_diffusion.pipeline_stable_video_diffusion import _resize_with_antialiasing
+
         encoder, processor = self.pipe.image_encoder, self.pipe.feature_extractor
-        pixels = (_resize_with_antialiasing(image.float(), CLIP_SIZE) + 1) / 2
+        pixels = _resize_with_antialiasing(image.float(), CLIP_SIZE)
         mean, std = (pixels.new_tensor(v).view(3, 1, 1) for v in (processor.image_mean, processor.image_std))
-        pixels = ((pixels - mean) / std).to(encoder.device, encoder.dtype)
-        return encoder(pixels).image_embeds[:, None].to(image.dtype)
+        # In place, on the resized copy: in a small model's training step these large images would cost more than CLIP.
+        pixels.add_(1).div_(2).sub_(mean).div_(std)
+        return encoder(pixels.to(encoder.device, encoder.dtype)).image_embeds[:, None].to(image.dtype)
 
     def encode_condition(
         self,
