@@ -216,6 +216,13 @@ def test_batch_and_generators_per_sample(pipe) -> None:
 # What the caller brings
 
 
+def test_the_progress_bar_ends_full(pipe, capfd) -> None:
+    pipe.set_progress_bar_config(disable=False)
+    call(unleak.apply(pipe, start="sigma=2", mode="truncate"))
+    assert "100%" in capfd.readouterr().err
+    pipe.set_progress_bar_config(disable=True)
+
+
 def test_latents_of_the_caller_are_left_alone(pipe) -> None:
     latents = torch.randn(LATENTS, generator=torch.Generator().manual_seed(3))
     seen = Seen(unleak.apply(pipe, start="sigma=2", init=AnalyticInit(moments_for(pipe))), latents=latents)
@@ -421,6 +428,7 @@ def test_moments_that_do_not_say_and_half_precision_are_accepted(pipe) -> None:
     unnamed, offloaded = MomentsMeta(), MomentsMeta(vae=name.rpartition("/")[0])
     for meta in (unnamed, offloaded):
         unleak.apply(pipe, init=AnalyticInit(replace(moments_for(pipe), meta=meta)))
+    assert latent_space(copy.deepcopy(pipe.vae).to("meta")) == name.rpartition("/")[0]
     other = copy.deepcopy(pipe.vae)
     next(iter(other.encoder.parameters())).neg_()
     assert latent_space(other) != name

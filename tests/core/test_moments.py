@@ -71,6 +71,7 @@ def test_sources_of_shards_are_both_kept_whatever_the_order() -> None:
         (lambda m: m.merge(LatentMoments.empty(m.shape)), "merge only moments of one model"),
         (lambda m: m.merge(LatentMoments(None, m.mean, m.mean_square, META)), "without a sample count"),
         (lambda m: m.resample(0, 5, 6), "at least one frame"),
+        (lambda m: LatentMoments(1, m.mean, m.mean_square / 0), "NaN or inf: make them again"),
     ],
 )
 def test_what_does_not_belong_is_refused(act, message: str) -> None:
@@ -199,6 +200,13 @@ def test_files_that_are_no_moments_are_refused_in_one_line(tmp_path: Path, conte
     with pytest.raises(ValueError, match=message) as caught:
         LatentMoments.load(path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_lost_something_is_named(tmp_path: Path) -> None:
+    tensor, about = torch.zeros(1, 1, 1, 1, dtype=torch.float64), '{"version": 1, "layout": "c f h w", "count": 1}'
+    save_file({"mean": tensor}, tmp_path / "half.safetensors", metadata={"unleak_moments": about})
+    with pytest.raises(ValueError, match="damaged or was edited: 'mean_square'"):
+        LatentMoments.load(tmp_path / "half.safetensors")
 
 
 def test_other_tensors_and_missing_files_are_named(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ __all__ = ["Summary", "applied", "apply", "remove", "summary"]
 def apply(
     pipe: Any,
     *,
-    start: Start | str | int | None = None,
+    start: Start | str | float | int | None = None,
     init: InitialNoise | str = "standard",
     mode: str = "rescale",
     motion: str | None = None,
@@ -121,7 +121,9 @@ def summary(pipe: Any, *, num_inference_steps: int | None = None) -> Summary:
     )
 
 
-def _plan(pipe: Any, start: Start | str | int | None, init: InitialNoise | str, mode: str, motion: str | None) -> Plan:
+def _plan(
+    pipe: Any, start: Start | str | float | int | None, init: InitialNoise | str, mode: str, motion: str | None
+) -> Plan:
     """The plan that the arguments of `apply` ask for, checked against this pipeline as far as can be known now."""
     seam = seam_of(pipe)
     if mode not in get_args(Mode):

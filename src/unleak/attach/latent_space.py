@@ -13,6 +13,6 @@ def latent_space(vae: Any) -> str:
     device, so a half-precision copy keeps the name and another VAE of the same shape has another. The hash is left out
     where the weights are not in memory (offloaded to the meta device).
     """
-    weight = next((p for p in vae.encoder.parameters() if p.ndim > 1 and not p.is_meta), None)
-    signs = "" if weight is None else sha256((weight.detach() > 0).cpu().numpy().tobytes()).hexdigest()[:8]
+    weight = next(parameter for parameter in vae.encoder.parameters() if parameter.ndim > 1)
+    signs = "" if weight.is_meta else sha256((weight.detach() > 0).cpu().numpy().tobytes()).hexdigest()[:8]
     return "/".join(filter(None, [type(vae).__name__, f"{vae.config.get('scaling_factor', 1):.6g}", signs]))

@@ -24,8 +24,8 @@ __all__ = ["session"]
 def session(pipe: Any, plan: Plan, arguments: Mapping[str, Any]) -> Iterator[None]:
     """Carry out `plan` on `pipe` while the body calls it with `arguments` (by name).
 
-    Only the instance's own `scheduler` and `prepare_latents` are replaced, and put back whatever happens; the scheduler
-    itself is never touched, the session works on a copy.
+    Only attributes of this instance are replaced, and put back whatever happens; the scheduler itself is never touched,
+    the session works on a copy.
     """
     seam, process = seam_of(pipe), process_of(pipe.scheduler)
     level, own = plan.level(process), [name for name in seam.own_schedule if arguments.get(name) is not None]
@@ -38,6 +38,7 @@ def session(pipe: Any, plan: Plan, arguments: Mapping[str, Any]) -> Iterator[Non
             )
     else:
         replaced["scheduler"] = started(pipe.scheduler, level, plan.mode)
+        replaced["progress_bar"] = types.MethodType(_progress_bar, pipe)
     if not _is_pipelines_own(plan.init):
         replaced["prepare_latents"] = _prepare_latents(pipe, seam, plan.init, level)
 
@@ -74,6 +75,12 @@ def _prepare_latents(pipe: Any, seam: Seam, init: InitialNoise, level: Level) ->
         return _with_globals(plain, randn_tensor=draw)(self, *args, **kwargs)
 
     return types.MethodType(prepare_latents, pipe)
+
+
+def _progress_bar(self: Any, iterable: Any = None, total: int | None = None) -> Any:
+    # Pipelines count the steps asked for; a truncated schedule has fewer.
+    steps = None if total is None else -(-len(self.scheduler.timesteps) // self.scheduler.order)
+    return type(self).progress_bar(self, iterable, steps)
 
 
 def _first(function: Callable[..., Tensor], change: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:

@@ -48,6 +48,16 @@ class LatentMoments:
     mean_square: Float64[Tensor, "c f h w"]
     meta: MomentsMeta = field(default_factory=MomentsMeta)
 
+    def __post_init__(self) -> None:
+        for moment in (self.mean, self.mean_square):
+            if moment.dtype != torch.float64 or moment.ndim != 4 or moment.shape != self.mean.shape:
+                raise ValueError(
+                    f"moments are two float64 tensors of one shape [c, f, h, w], not {moment.dtype}"
+                    f" {list(moment.shape)} beside {list(self.mean.shape)}: convert them with .double()."
+                )
+            if not moment.isfinite().all():
+                raise ValueError("moments hold NaN or inf: make them again.")
+
     @classmethod
     def empty(cls, shape: Sequence[int], meta: MomentsMeta | None = None) -> "LatentMoments":
         """Moments of nothing yet, for latents of `shape` [c, f, h, w]: the start of a stream."""
@@ -79,9 +89,10 @@ class LatentMoments:
             )
         if not latents.isfinite().all():
             raise ValueError("latents hold NaN or inf, which would spoil the moments for good: leave this clip out.")
+        if not len(latents):
+            return self
         latents = latents.detach().cpu().double()
-        batch = LatentMoments(len(latents), latents.mean(0), latents.square().mean(0), self.meta)
-        return self.merge(batch) if len(latents) else self
+        return self.merge(LatentMoments(len(latents), latents.mean(0), latents.square().mean(0), self.meta))
 
     def merge(self, other: "LatentMoments") -> "LatentMoments":
         """Moments of both sets together; any order and grouping gives the same up to rounding."""
@@ -153,7 +164,10 @@ class LatentMoments:
                 f"{path}: moments file of version {version}, layout {layout!r}; this unleak reads version {_VERSION},"
                 f" layout {_LAYOUT!r}: update unleak, or make the moments again."
             )
-        return cls(count, tensors["mean"], tensors["mean_square"], MomentsMeta(**about))
+        try:
+            return cls(count, tensors["mean"], tensors["mean_square"], MomentsMeta(**about))
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{path} is damaged or was edited: {error}. Make the moments again.") from error
 
     @classmethod
     def from_reference(cls, path: str | os.PathLike[str]) -> "LatentMoments":
