@@ -12,3 +12,13 @@ def tiny_svd():
     from tests.tiny import tiny_svd
 
     return tiny_svd()
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory):
+    """The same as a folder on disk named `tiny`: 4 frames of 64x64 by default, of 16x16 in no time."""
+    from tests.tiny import tiny_svd
+
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    tiny_svd().save_pretrained(folder)
+    return folder

@@ -26,10 +26,11 @@ for command in (generate, stats, train, doctor):
     app.command()(command)
 
 
-def _print_version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> bool:
     if wanted:
         print(f"unleak {__version__}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()

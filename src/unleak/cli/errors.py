@@ -25,10 +25,9 @@ def run_reporting_errors(run: Callable[[], int | None]) -> int:
     except typer.Exit as exit_:
         return exit_.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        print_error("interrupted")
         return INTERRUPTED
     except _UsageError as error:
-        if not error.message:  # a bare command: its help has been shown
+        if type(error).__name__ == "NoArgsIsHelpError":  # a bare `unleak`: its help has been shown
             return WRONG_INPUT
         command = error.ctx.command_path if error.ctx else "unleak"
         print_error(f"{error.format_message()} (see {command} --help)")

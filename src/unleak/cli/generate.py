@@ -80,8 +80,10 @@ def generate(
     if len(jobs) == 1:
         load_image(jobs[0].photo)
 
+    from unleak.zoo.hub import pick_device, pick_dtype
     from unleak.zoo.sample import Settings, initial_noise
 
+    pick_dtype(dtype, pick_device(device))
     settings = Settings.for_model(
         spec,
         height=height,
@@ -99,13 +101,14 @@ def generate(
         seed=seed,
     )
     noise = initial_noise(settings.init, spec)
+    if not dry_run:
+        _check_writable(out)
     terminal.note(_in_words(spec, settings, recommended=start is None and motion is None))
     done: list[dict[str, Any]] = []
     if dry_run:
         for job in jobs:
             terminal.line(f"{job.photo} -> {job.video}")
     else:
-        _check_writable(out)
         done = _run(jobs, failures, spec, settings, noise, device, dtype, terminal)
     terminal.json(
         {
@@ -247,7 +250,7 @@ def _in_words(spec: "ModelSpec", settings: "Settings", *, recommended: bool) -> 
     else:
         why = ", the fix recommended for this model" if recommended else ""
         start = f"start {settings.start}{why}: {settings.level(spec)['text']}"
-    return f"{spec.name}: {size}, {settings.steps} steps, seed {settings.seed}\n{start}; init {settings.init}"
+    return f"{spec.name}: {size}, steps {settings.steps}, seed {settings.seed}\n{start}; init {settings.init}"
 
 
 def _check_writable(folder: Path) -> None:

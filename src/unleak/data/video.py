@@ -90,8 +90,11 @@ def stream_frames(
 
 
 def video_duration(path: str | Path) -> float | None:
-    """Length in seconds by the file's header, or None if it does not say."""
+    """Length of the pictures in seconds by the file's header, or None if it does not say."""
     with _opened(path) as container:
+        stream = container.streams.video[0]
+        if stream.duration and stream.time_base:
+            return float(stream.duration * stream.time_base)
         return container.duration / av.time_base if container.duration else None
 
 

@@ -48,9 +48,9 @@ def estimate(
     """Encode clips of `num_frames` at `fps` Hz, `height` x `width` pixels, and take the moments of their latents.
 
     Where a clip begins in its video, and which videos are used when `max_clips` is fewer than there are, depends on
-    `seed` and the names of the files alone. A video that cannot be read, or is too short, is skipped: `on_video` is told
-    after each one, with the reason or None. Raises MediaError once more than the share `max_failures` of the videos is
-    skipped. Of the pipeline only the VAE is used.
+    `seed` and the names of the files alone. A video that cannot be read, or is too short, is skipped: `on_video` is
+    told after each one, with the reason or None. Raises MediaError once more than the share `max_failures` of the
+    videos is skipped. Of the pipeline only the VAE is used.
     """
     denoiser = SVDDenoiser(pipe)
     meta = MomentsMeta(model, latent_space(pipe.vae), fps, height, width, source)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,7 +50,7 @@ class Settings:
         mode: str = "rescale",
         seed: int = 0,
         **others: Any,
-    ) -> Self:
+    ) -> "Settings":
         """The defaults of a model, with what is given (not None) in their place.
 
         Without `start` and `motion` the model's recommended fix is chosen; a given `start` comes with the `standard`

@@ -1,0 +1,86 @@
+import logging
+import shutil
+import socket
+
+import pytest
+import torch
+
+from unleak.zoo.hub import load, pick_device, pick_dtype, quiet
+
+
+def test_a_folder_loads_without_network_and_without_a_word(tiny_folder, monkeypatch, capfd):
+    def no_network(*args, **kwargs):
+        raise AssertionError("the network was used")
+
+    monkeypatch.setattr(socket, "getaddrinfo", no_network)
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    pipe = load(tiny_folder, device="cpu")
+    assert pipe.unet.dtype == torch.float32
+    assert capfd.readouterr() == ("", "")
+
+
+def test_only_the_networks_wanted_are_loaded(tiny_folder):
+    pipe = load(tiny_folder, only=("vae",), dtype="bfloat16", device="cpu")
+    assert pipe.vae.dtype == torch.bfloat16
+    assert pipe.unet is None
+    assert pipe.image_encoder is None
+
+
+def test_quiet_puts_everything_back():
+    import transformers
+
+    before = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity(logging.INFO)
+    try:
+        with quiet():
+            assert transformers.logging.get_verbosity() == logging.ERROR
+        assert transformers.logging.get_verbosity() == logging.INFO
+    finally:
+        transformers.logging.set_verbosity(before)
+
+
+@pytest.mark.parametrize("missing", ["unet/diffusion_pytorch_model.safetensors", "vae", "scheduler"])
+def test_an_incomplete_folder_is_one_line(tiny_folder, tmp_path, missing):
+    folder = tmp_path / "broken"
+    shutil.copytree(tiny_folder, folder)
+    target = folder / missing
+    shutil.rmtree(target) if target.is_dir() else target.unlink()
+    with pytest.raises(ValueError, match=r"model broken .*: its files are incomplete") as caught:
+        load(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_pickled_model_is_refused(tiny_folder, tmp_path):
+    folder = tmp_path / "pickled"
+    shutil.copytree(tiny_folder, folder)
+    weights = folder / "unet/diffusion_pytorch_model.safetensors"
+    torch.save({}, weights.with_suffix(".bin"))
+    weights.unlink()
+    with pytest.raises(ValueError, match="incomplete"):
+        load(folder)
+
+
+@pytest.mark.parametrize("name", ["svd", "someone/their-svd"])
+def test_offline_a_model_that_is_not_here_is_one_line(name, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ValueError, match=r"not on this machine and not to be had") as caught:
+        load(name)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("device", "message"), [("gpu7", "unknown"), ("cuda", "no accelerator"), ("mps", "this machine has")]
+)
+def test_devices_that_are_not_there(device, message):
+    if torch.accelerator.is_available():
+        pytest.skip("this machine has an accelerator")
+    with pytest.raises(ValueError, match="give"):
+        pick_device(device)
+
+
+def test_dtypes():
+    assert pick_dtype(None, torch.device("cpu")) == torch.float32
+    assert pick_dtype(None, torch.device("cuda")) == torch.float16
+    assert pick_dtype("bfloat16", torch.device("cpu")) == torch.bfloat16
+    with pytest.raises(ValueError, match="give one of float32, float16, bfloat16"):
+        pick_dtype("int8", torch.device("cpu"))
