@@ -143,7 +143,7 @@ class SyntheticClips:
         return SyntheticClip(video.permute(0, 2, 3, 1).contiguous(), camera, objects, self.paths[photo].stem)
 
     @cached_property
-    def _pyramids(self) -> list[list[Float[Tensor, "3 h w"]]]:
+    def _pyramids(self) -> list[list[Float[Tensor, "3 _ _"]]]:
         """Every photo at full, half, quarter ... size, down to the size drawn, so that a wide view does not alias."""
         pyramids = []
         for path in self.paths:
@@ -155,7 +155,7 @@ class SyntheticClips:
         return pyramids
 
     def _camera_frames(
-        self, pyramid: list[Float[Tensor, "3 h w"]], camera: Motion, rng: np.random.Generator
+        self, pyramid: list[Float[Tensor, "3 _ _"]], camera: Motion, rng: np.random.Generator
     ) -> Float[Tensor, "f 3 hh ww"]:
         n, side = self.num_frames, self.size * _SUPERSAMPLE
         velocity = np.array([camera.dx, camera.dy]) * _SUPERSAMPLE
@@ -189,7 +189,7 @@ class SyntheticClips:
         return torch.stack(views)
 
     def _with_cut_out(
-        self, scene: Float[Tensor, "f 3 hh ww"], pyramid: list[Float[Tensor, "3 h w"]], rng: np.random.Generator
+        self, scene: Float[Tensor, "f 3 hh ww"], pyramid: list[Float[Tensor, "3 _ _"]], rng: np.random.Generator
     ) -> tuple[Float[Tensor, "f 3 hh ww"], CutOut]:
         side = self.size * _SUPERSAMPLE
         motion = self.motion.draw(rng)
