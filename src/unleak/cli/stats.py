@@ -50,6 +50,7 @@ def stats(
             raise ValueError(f"{path} exists; give --overwrite, another --out, or --merge {out} to add to it")
     spec = find_model(model)
     width, height = parse_size(size)
+    spec.check_size(height or spec.height, width or spec.width)
     found = find_videos(videos or [])
 
     from unleak.core.moments import LatentMoments

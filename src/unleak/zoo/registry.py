@@ -43,6 +43,14 @@ class ModelSpec:
     variant: str | None = None
     """Name of the half-precision weights, where they are kept apart."""
 
+    def check_size(self, height: int, width: int) -> None:
+        """Raise ValueError for a size in pixels that the network cannot take."""
+        multiple = self.size_multiple
+        if height % multiple or width % multiple or min(height, width) < multiple:
+            raise ValueError(
+                f"size {width}x{height}: {self.name} takes multiples of {multiple}, such as {self.width}x{self.height}"
+            )
+
 
 _SVD = ModelSpec(
     name="svd",

@@ -65,12 +65,7 @@ class Settings:
         values["start"] = spec.start if recommended else start
         values["init"] = init or (spec.init if recommended else "standard")
         settings = cls(**values, mode=mode, motion=motion, seed=seed)
-        multiple = spec.size_multiple
-        if settings.height % multiple or settings.width % multiple or min(settings.height, settings.width) < multiple:
-            raise ValueError(
-                f"size {settings.width}x{settings.height}: {spec.name} takes multiples of {multiple}, "
-                f"such as {spec.width}x{spec.height}"
-            )
+        spec.check_size(settings.height, settings.width)
         if settings.start is not None:
             settings.level(spec)
         return settings
