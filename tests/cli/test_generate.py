@@ -90,9 +90,13 @@ def test_dry_run_writes_and_loads_nothing(generate, photo, tmp_path, monkeypatch
     monkeypatch.setattr("unleak.zoo.hub.load", None)
     result = generate(photo, "--dry-run")
     assert result.out == f"{photo} -> out/photo.mp4\n"
-    told = json.loads(generate(photo, "--dry-run", "--json").out)
+    (tmp_path / "bad.png").touch()
+    mixed = generate(photo, "bad.png", "--dry-run", "--json")
+    assert mixed.status == 2
+    told = json.loads(mixed.out)
     assert told["planned"] == [{"photo": str(photo), "video": "out/photo.mp4"}]
-    assert list(tmp_path.iterdir()) == [photo]
+    assert [failure["photo"] for failure in told["failed"]] == ["bad.png"]
+    assert not (tmp_path / "out").exists()
 
 
 def test_existing_videos_are_refused_skipped_or_replaced(generate, photo, tmp_path):
@@ -123,7 +127,13 @@ def test_photos_of_one_name_do_not_overwrite_each_other(generate, photo, tmp_pat
     Image.open(photo).save(tmp_path / "photo.bmp")
     result = generate(tmp_path)
     assert (result.status, result.out) == (2, "out/photo.mp4\n")
-    assert re.search(r"photo.png: would become out/photo.mp4, as .*photo.bmp does; rename one", result.err)
+    assert re.search(r"photo.png: out/photo.mp4 is of another photo of that name; rename one", result.err)
+    record = json.loads((tmp_path / "out/photo.json").read_text())
+    assert record["photo"]["file"].endswith("photo.bmp")
+    (tmp_path / "photo.bmp").write_bytes(b"damaged")
+    again = generate(tmp_path, "--overwrite")
+    assert (again.status, again.out) == (2, "out/photo.mp4\n")
+    assert "photo.bmp: not an image" in again.err
 
 
 def test_the_notes_of_a_photo_are_told_and_kept(generate, tmp_path):

@@ -66,7 +66,7 @@ def generate(
     """
     # What needs no torch comes first: a missing photo is told at once.
     from unleak.data.folder import find_images
-    from unleak.data.image import load_image
+    from unleak.data.image import MediaError
     from unleak.zoo.registry import find_model
 
     terminal = Terminal(quiet, as_json)
@@ -75,12 +75,12 @@ def generate(
     spec = find_model(model)
     width, height = parse_size(size)
     low, high = parse_guidance(guidance)
-    jobs, failures = _jobs(find_images(inputs), out, format)
+    jobs = [Job(photo, out / f"{photo.stem}.{format}") for photo in find_images(inputs)]
     jobs, skipped = _without_existing(jobs, overwrite=overwrite, skip_existing=skip_existing)
     if len(jobs) == 1:
-        load_image(jobs[0].photo)
+        jobs[0].load_photo([])
 
-    from unleak.zoo.hub import pick_device, pick_dtype
+    from unleak.zoo.hub import load, pick_device, pick_dtype
     from unleak.zoo.sample import Settings, initial_noise
 
     pick_dtype(dtype, pick_device(device))
@@ -104,23 +104,36 @@ def generate(
     if not dry_run:
         _check_writable(out)
     terminal.note(_in_words(spec, settings, recommended=start is None and motion is None))
-    done: list[dict[str, Any]] = []
-    if dry_run:
+    pipe, done, failed = None, list[dict[str, Any]](), list[dict[str, str]]()
+    with terminal.progress() as progress:
+        photos = progress.add_task("photos", total=len(jobs), visible=len(jobs) > 1)
         for job in jobs:
-            terminal.line(f"{job.photo} -> {job.video}")
-    else:
-        done = _run(jobs, failures, spec, settings, noise, device, dtype, terminal)
+            try:
+                image = job.load_photo(done)
+            except (MediaError, OSError) as error:  # a bad photo stops no other
+                failed.append({"photo": str(job.photo), "reason": describe_error(error)})
+                terminal.failure(describe_error(error))
+            else:
+                for note in image.info["notes"]:
+                    terminal.note(f"{job.photo}: {note}")
+                if dry_run:
+                    record = {"photo": str(job.photo), "video": str(job.video)}
+                else:
+                    pipe = pipe or load(spec.source, device=device, dtype=dtype)
+                    record = _animate(pipe, job, image, spec, settings, noise, progress)
+                done.append(record)
+                terminal.line(f"{job.photo} -> {job.video}" if dry_run else str(job.video))
+            progress.advance(photos)
     terminal.json(
         {
             "model": asdict(spec),
             "settings": asdict(settings),
-            "videos": done,
-            "planned": [{"photo": str(job.photo), "video": str(job.video)} for job in jobs] if dry_run else [],
+            "planned" if dry_run else "videos": done,
             "skipped": [str(job.video) for job in skipped],
-            "failed": [{"photo": str(photo), "reason": reason} for photo, reason in failures.items()],
+            "failed": failed,
         }
     )
-    return WRONG_INPUT if failures else 0
+    return WRONG_INPUT if failed else 0
 
 
 @dataclass(frozen=True)
@@ -135,6 +148,17 @@ class Job:
         """Where the configuration goes."""
         return self.video.with_suffix(".json")
 
+    def load_photo(self, done: list[dict[str, Any]]) -> "Image.Image":
+        """The photo; MediaError if its video would replace it, or one that is among the records `done`."""
+        from unleak.data.image import MediaError, load_image
+
+        if self.video.exists() and self.video.samefile(self.photo):
+            raise MediaError(f"{self.photo}: its video would replace it; choose another --out or --format")
+        for record in done:
+            if record["video"] == str(self.video):
+                raise MediaError(f"{self.photo}: {self.video} is of another photo of that name; rename one of them")
+        return load_image(self.photo)
+
     def write(self, frames: Any, record: dict[str, Any], *, fps: float) -> None:
         """Write the video and its record, both or neither."""
         from unleak.data.atomic import written_whole
@@ -143,21 +167,6 @@ class Job:
         with written_whole(self.record) as temporary:
             temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
             write_video(frames, self.video, fps=fps)
-
-
-def _jobs(photos: list[Path], out: Path, format: str) -> tuple[list[Job], dict[Path, str]]:
-    """A job for each photo, and the photos whose video would overwrite another file of this run."""
-    jobs: dict[Path, Job] = {}
-    failures = {}
-    for photo in photos:
-        job = Job(photo, out / f"{photo.stem}.{format}")
-        if job.video in jobs:
-            failures[photo] = f"{photo}: would become {job.video}, as {jobs[job.video].photo} does; rename one of them"
-        elif job.video.exists() and job.video.samefile(photo):
-            failures[photo] = f"{photo}: its video would replace it; choose another --out or --format"
-        else:
-            jobs[job.video] = job
-    return list(jobs.values()), failures
 
 
 def _without_existing(jobs: list[Job], *, overwrite: bool, skip_existing: bool) -> tuple[list[Job], list[Job]]:
@@ -170,41 +179,6 @@ def _without_existing(jobs: list[Job], *, overwrite: bool, skip_existing: bool) 
         found = next(path for path in (existing[0].video, existing[0].record) if path.exists())
         raise ValueError(f"{found}{more} exists; give --overwrite, --skip-existing or another --out")
     return [job for job in jobs if job not in existing], existing
-
-
-def _run(
-    jobs: list[Job],
-    failures: dict[Path, str],
-    spec: "ModelSpec",
-    settings: "Settings",
-    noise: "InitialNoise",
-    device: str | None,
-    dtype: str | None,
-    terminal: Terminal,
-) -> list[dict[str, Any]]:
-    """Do the jobs and return their records. Photos that cannot be read join `failures` and stop no other."""
-    from unleak.data.image import MediaError, load_image
-    from unleak.zoo.hub import load
-
-    for reason in failures.values():
-        terminal.failure(reason)
-    pipe, records = None, []
-    with terminal.progress() as progress:
-        photos = progress.add_task("photos", total=len(jobs), visible=len(jobs) > 1)
-        for job in jobs:
-            try:
-                image = load_image(job.photo)
-            except (MediaError, OSError) as error:
-                failures[job.photo] = describe_error(error)
-                terminal.failure(failures[job.photo])
-            else:
-                for note in image.info["notes"]:
-                    terminal.note(f"{job.photo}: {note}")
-                pipe = pipe or load(spec.source, device=device, dtype=dtype)
-                records.append(_animate(pipe, job, image, spec, settings, noise, progress))
-                terminal.line(str(job.video))
-            progress.advance(photos)
-    return records
 
 
 def _animate(
