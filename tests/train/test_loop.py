@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -9,7 +12,8 @@ from safetensors.torch import load_file
 from unleak.data.synthetic import SyntheticClips
 from unleak.data.video import write_video
 from unleak.train import checkpoint
-from unleak.train.config import RecipeError
+from unleak.train.__main__ import main
+from unleak.train.config import RecipeError, dump_recipe
 from unleak.train.data import StepSampler
 from unleak.train.loop import export, lr_at, train
 
@@ -116,6 +120,38 @@ def test_processes_share_a_step_without_overlap():
         return sorted(p for s in samplers for piece in range(accumulation) for p in s.positions(3, piece))
 
     assert positions(1, 1) == positions(2, 1) == positions(2, 2) == positions(4, 2) == list(range(24, 32))
+
+
+@pytest.mark.slow
+def test_two_processes_compute_what_one_does(recipe, tmp_path):
+    alone = recipe(output=str(tmp_path / "alone"), steps=2)
+    train(alone)
+    (tmp_path / "recipe.yaml").write_text(dump_recipe(alone))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command += ["-m", "unleak.train", str(tmp_path / "recipe.yaml"), "--set", f"output={tmp_path / 'pair'}"]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 0, ran.stderr
+    pair = state(alone.model_copy(update={"output": tmp_path / "pair"}))
+    for ours, theirs in zip(state(alone).optimizer["state"].values(), pair.optimizer["state"].values(), strict=True):
+        torch.testing.assert_close(ours["exp_avg"], theirs["exp_avg"], rtol=1e-3, atol=1e-6)
+
+
+def test_the_module_is_a_command(recipe, tmp_path, capsys):
+    run = recipe(steps=1)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(dump_recipe(run))
+    assert main([str(path)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == str(run.output / "pipeline")
+    assert main([str(path), "--export", str(tmp_path / "copy")]) == 0
+    assert (tmp_path / "copy" / "model_index.json").exists()
+    for arguments, line in (
+        (["--set", "lr=0"], "  lr: input should be greater than 0 (given 0)"),
+        (["--set", "seed=1"], "differing in seed"),
+    ):
+        capsys.readouterr()
+        assert main([str(path), *arguments]) == 2
+        assert line in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.parametrize("condition", [{"noise": "none", "noise_aug_strength": 0.02}, {"noise": "pixel"}])

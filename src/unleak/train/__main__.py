@@ -7,7 +7,7 @@ from pathlib import Path
 from unleak.train.config import load_recipe
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Train a recipe, or export its newest checkpoint; 2 on a recipe that cannot be run."""
     parser = argparse.ArgumentParser(
         prog="python -m unleak.train", description="Train a recipe; the same command resumes."
@@ -17,16 +17,20 @@ def main() -> int:
     parser.add_argument(
         "--export", type=Path, metavar="FOLDER", help="write the newest checkpoint as a pipeline and stop"
     )
-    arguments = parser.parse_args()
+    options = parser.parse_args(arguments)
     try:
-        recipe = load_recipe(arguments.recipe, arguments.overrides)
+        recipe = load_recipe(options.recipe, options.overrides)
+        # Only now: --help and a wrong recipe need neither torch nor diffusers.
+        from accelerate import PartialState
+
         from unleak.train.loop import export, train
 
-        done = export(recipe, arguments.export) if arguments.export else train(recipe)
+        done = export(recipe, options.export) if options.export else train(recipe)
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
-    print(done)
+    if PartialState().is_main_process:
+        print(done)
     return 0
 
 
