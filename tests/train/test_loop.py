@@ -15,6 +15,7 @@ from unleak.train import checkpoint
 from unleak.train.__main__ import main
 from unleak.train.config import RecipeError, dump_recipe
 from unleak.train.data import StepSampler
+from unleak.train.log import DivergedError
 from unleak.train.loop import export, lr_at, train
 
 
@@ -56,6 +57,8 @@ def test_a_killed_run_resumes_bit_for_bit(recipe, straight, tmp_path, monkeypatc
             train(run)
     assert state(run).step == 2
     (run.output / "checkpoints" / ".partial-step-00000004").mkdir()  # a save that was cut short
+    with (run.output / "log.jsonl").open("a") as file:
+        file.write('{"step": 3, "lo')  # as was this line
     torch.manual_seed(99)  # nothing may hang on the global generator
     train(run)
     assert_same(state(run), state(straight))
@@ -192,6 +195,18 @@ def test_random_weights_follow_the_seed(recipe, tmp_path):
     assert not torch.equal(first, other)
 
 
+def test_a_size_the_network_cannot_halve_is_refused(recipe):
+    run = recipe()
+    with pytest.raises(RecipeError, match=r"data.size: clips of 40x40 pixels; this model needs multiples of 16"):
+        train(run.model_copy(update={"data": run.data.model_copy(update={"size": 40})}))
+
+
+def test_tensorboard(recipe):
+    run = recipe(steps=1, report_to="tensorboard")
+    train(run)
+    assert list(run.output.rglob("events.out.tfevents*"))
+
+
 def test_time_runs_out(recipe):
     run = recipe(steps=1000, max_hours=1e-9)
     train(run)
@@ -201,7 +216,7 @@ def test_time_runs_out(recipe):
 
 def test_a_loss_that_is_not_finite_stops_before_it_is_saved(recipe):
     run = recipe(lr=1e30, steps=50, checkpoint_every=1, clip=None)
-    with pytest.raises(FloatingPointError, match="not finite"):
+    with pytest.raises(DivergedError, match="not finite; the last checkpoint is still good"):
         train(run)
     assert all(weight.isfinite().all() for weight in state(run).model.values())
 

@@ -9,12 +9,20 @@ import torch
 from accelerate import Accelerator
 from jaxtyping import Float
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from unleak.train.config import Recipe
 from unleak.train.draws import sigma_distribution
 
 BUCKETS = 5  # of equal probability under the training distribution of sigma: a single number hides where a model fails
+
+
+class DivergedError(ValueError):
+    """A run whose numbers are no longer finite. Its last checkpoint is still good."""
+
+    def __init__(self, what: str):
+        super().__init__(f"{what}; the last checkpoint is still good: lower lr or clip in a new output and start again")
 
 
 class Log:
@@ -28,8 +36,19 @@ class Log:
             recipe.output.mkdir(parents=True, exist_ok=True)
             _forget_after(self.path, step)
         if recipe.report_to != "none":
-            accelerator.init_trackers("tensorboard")
+            accelerator.init_trackers("log")
+        self.bar = _bar(self.console, enabled=accelerator.is_main_process)
+        self.task = self.bar.add_task("step", total=recipe.steps, completed=step)
         self._restart(step)
+
+    def __enter__(self) -> "Log":
+        if self.step and self.accelerator.is_main_process:
+            self.console.print(f"resuming after step {self.step}")
+        self.bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.stop()
 
     def _restart(self, step: int) -> None:
         self.step, self.since = step, time.monotonic()
@@ -41,19 +60,16 @@ class Log:
         self.sums[0].index_add_(0, bucket, loss.detach())
         self.sums[1].index_add_(0, bucket, torch.ones_like(sigma))
 
-    def check(self, step: int) -> Float[Tensor, "2 buckets"]:
-        """Sums and counts over all processes. Raises FloatingPointError if a loss was not finite."""
-        sums = self.accelerator.reduce(self.sums, reduction="sum")
-        if not sums.isfinite().all():
-            raise FloatingPointError(
-                f"the loss is not finite at or before step {step}: nothing was saved since the last checkpoint; "
-                "lower lr or clip, or use mixed_precision: no"
-            )
-        return sums
+    def advance(self, step: int) -> None:
+        """Move the bar of a terminal."""
+        self.bar.update(self.task, completed=step)
 
     def write(self, step: int, *, lr: float, gradient_norm: Tensor) -> None:
-        """Report the steps since the last line."""
-        total, count = self.check(step).tolist()
+        """Report the steps since the last line. Raises DivergedError if a loss was not finite."""
+        sums = self.accelerator.reduce(self.sums, reduction="sum")
+        if not sums.isfinite().all():
+            raise DivergedError(f"step {step}: the loss is not finite")
+        total, count = sums.tolist()
         seconds = (time.monotonic() - self.since) / max(1, step - self.step)
         line: dict[str, Any] = {
             "step": step,
@@ -72,11 +88,6 @@ class Log:
         self.accelerator.log(scalars | buckets, step=step)
         self._restart(step)
 
-    def say(self, text: str) -> None:
-        """One line on the console, from the main process."""
-        if self.accelerator.is_main_process:
-            self.console.print(text)
-
     def _sentence(self, line: dict[str, Any]) -> str:
         buckets = " ".join("-" if v is None else f"{v:.3f}" for v in line["loss_by_sigma"])
         left = (self.recipe.steps - line["step"]) * line["seconds_per_step"]
@@ -87,8 +98,38 @@ class Log:
         )
 
 
+class Counter:
+    """Counts long work: a bar on a terminal, else a line for every tenth of it. Called with (done, total)."""
+
+    def __init__(self, label: str, accelerator: Accelerator):
+        self.label, self.main = label, accelerator.is_main_process
+        self.console = Console(highlight=False)
+        self.bar = _bar(self.console, enabled=self.main)
+        self.task = self.bar.add_task(label, total=None)
+        self.tenth = -1
+
+    def __enter__(self) -> "Counter":
+        self.bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.stop()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Tell that `done` of `total` are done."""
+        self.bar.update(self.task, completed=done, total=total)
+        if self.main and not self.console.is_terminal and 10 * done // total > self.tenth:
+            self.tenth = 10 * done // total
+            self.console.print(f"{self.label}: {done} of {total} clips")
+
+
+def _bar(console: Console, *, enabled: bool) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True, disable=not (enabled and console.is_terminal))
+
+
 def _forget_after(path: Path, step: int) -> None:
-    """Drop the lines of steps that a killed run made after its last checkpoint: they will be made again."""
+    """Drop the lines of steps that a killed run made after its last checkpoint, and a last line that it cut short."""
     if path.exists():
-        lines = [line for line in path.read_text().splitlines() if json.loads(line)["step"] <= step]
-        path.write_text("".join(line + "\n" for line in lines))
+        lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        path.write_text("".join(line for line in lines if json.loads(line)["step"] <= step))

@@ -20,7 +20,7 @@ from unleak.train.config import Recipe, RecipeError, differing_keys, dump_recipe
 from unleak.train.data import StepSampler, batches, open_dataset
 from unleak.train.draws import Draws, build_condition, draw, generator, key, sigma_distribution
 from unleak.train.ema import EMA
-from unleak.train.log import Log
+from unleak.train.log import Counter, DivergedError, Log
 from unleak.train.loss import edm_loss
 from unleak.zoo.hub import load, quiet
 
@@ -72,38 +72,37 @@ def train(recipe: Recipe) -> Path:
         rank=accelerator.process_index,
     )
     feed = batches(dataset, sampler, workers=recipe.data.workers)
-    log = Log(recipe, accelerator, step)
-    if resumed:
-        log.say(f"resuming after step {step}")
-    while step < recipe.steps:
-        for group in optimizer.param_groups:
-            group["lr"] = lr_at(recipe, step)
-        # For layers that draw by themselves (dropout): a function of the step, like every other random number here.
-        torch.manual_seed(key(recipe.seed, "layers", step, accelerator.process_index))
-        for piece in range(recipe.accumulation):
-            batch = {name: tensor.to(accelerator.device) for name, tensor in next(feed).items()}
-            generators = [generator(recipe.seed, "clip", p) for p in sampler.positions(step, piece)]
-            last = piece == recipe.accumulation - 1
-            with _attention(accelerator), nullcontext() if last else accelerator.no_sync(denoiser.unet):
-                sigma, loss = _losses(recipe, denoiser, batch, generators)
-                accelerator.backward(loss.mean() / recipe.accumulation)
-            log.add(sigma, loss)
-        norm = accelerator.clip_grad_norm_(weights.values(), recipe.clip or math.inf)
-        optimizer.step()
-        optimizer.zero_grad()
-        step += 1
-        ema.update(weights, step)
+    with Log(recipe, accelerator, step) as log:
+        while step < recipe.steps:
+            for group in optimizer.param_groups:
+                group["lr"] = lr_at(recipe, step)
+            # For layers that draw by themselves (dropout): a function of the step, like every other random number here.
+            torch.manual_seed(key(recipe.seed, "layers", step, accelerator.process_index))
+            for piece in range(recipe.accumulation):
+                batch = {name: tensor.to(accelerator.device) for name, tensor in next(feed).items()}
+                generators = [generator(recipe.seed, "clip", p) for p in sampler.positions(step, piece)]
+                last = piece == recipe.accumulation - 1
+                with _attention(accelerator), nullcontext() if last else accelerator.no_sync(denoiser.unet):
+                    sigma, loss = _losses(recipe, denoiser, batch, generators)
+                    accelerator.backward(loss.mean() / recipe.accumulation)
+                log.add(sigma, loss)
+            norm = accelerator.clip_grad_norm_(weights.values(), recipe.clip or math.inf)
+            optimizer.step()
+            optimizer.zero_grad()
+            step += 1
+            ema.update(weights, step)
+            log.advance(step)
 
-        out_of_time = False
-        if step % recipe.log_every == 0 or step == recipe.steps:
-            log.write(step, lr=lr_at(recipe, step - 1), gradient_norm=norm)
-            out_of_time = _out_of_time(recipe, accelerator, started)
-        if step % recipe.checkpoint_every == 0 or step == recipe.steps or out_of_time:
-            log.check(step)
-            if accelerator.is_main_process:
-                _save(recipe, step, unet, ema, optimizer, accelerator)
-        if out_of_time:
-            break
+            out_of_time = False
+            if step % recipe.log_every == 0 or step == recipe.steps:
+                log.write(step, lr=lr_at(recipe, step - 1), gradient_norm=norm)
+                out_of_time = _out_of_time(recipe, accelerator, started)
+            if step % recipe.checkpoint_every == 0 or step == recipe.steps or out_of_time:
+                _check_finite(weights, step)
+                if accelerator.is_main_process:
+                    _save(recipe, step, unet, ema, optimizer, accelerator)
+            if out_of_time:
+                break
     if accelerator.is_main_process:
         _export(pipe, ema.average, recipe, recipe.output / "pipeline")
     accelerator.wait_for_everyone()
@@ -204,17 +203,23 @@ def _resume(recipe: Recipe) -> checkpoint.Checkpoint | None:
 
 def _dataset(recipe: Recipe, denoiser: SVDDenoiser, accelerator: Accelerator) -> Any:
     dataset = open_dataset(recipe.data)
+    if accelerator.is_main_process:
+        for reason in getattr(dataset, "failures", {}).values():
+            print(f"skipped: {reason}")
+    _check_size(denoiser.pipe, dataset[0])
     if recipe.data.cache is None:
         return dataset
     described = recipe.data.model_dump(mode="json", exclude={"cache", "workers"})
     folder = recipe.data.cache / cache_key(described, dataset, denoiser.pipe.vae)
-    with accelerator.main_process_first():
+    with accelerator.main_process_first(), Counter("latent cache", accelerator) as counter:
+        return build_cache(folder, dataset, denoiser.encode_video, progress=counter)
 
-        def tell(done: int, total: int) -> None:
-            if accelerator.is_main_process and (done == total or done % 200 < 8):
-                print(f"latent cache: {done} of {total} clips", flush=True)
 
-        return build_cache(folder, dataset, denoiser.encode_video, progress=tell)
+def _check_size(pipe: Any, clip: dict[str, Any]) -> None:
+    step = pipe.vae_scale_factor * 2 ** (len(pipe.unet.config.block_out_channels) - 1)
+    height, width = clip["video"].shape[1:3]
+    if height % step or width % step:
+        raise RecipeError(f"data.size: clips of {height}x{width} pixels; this model needs multiples of {step}")
 
 
 def _trainable(unet: torch.nn.Module, recipe: Recipe) -> dict[str, torch.nn.Parameter]:
@@ -241,6 +246,11 @@ def _out_of_time(recipe: Recipe, accelerator: Accelerator, started: float) -> bo
     late = torch.tensor(float(time.monotonic() - started > recipe.max_hours * 3600), device=accelerator.device)
     # Clocks differ a little between processes, and all must stop at the same step.
     return bool(accelerator.reduce(late) > 0)
+
+
+def _check_finite(weights: dict[str, torch.nn.Parameter], step: int) -> None:
+    if broken := [name for name, weight in weights.items() if not weight.isfinite().all()]:
+        raise DivergedError(f"step {step}: {len(broken)} weights are not finite, among them {broken[0]}")
 
 
 def _save(recipe: Recipe, step: int, unet: torch.nn.Module, ema: EMA, optimizer: Any, accelerator: Accelerator) -> None:
