@@ -35,7 +35,7 @@ def train(
             return 0
         from unleak.train import loop
 
-        done = loop.export(checked, export) if export else loop.train(checked)
+        done = loop.export(checked, export) if export else loop.train(checked, quiet=quiet)
     except RecipeError as error:  # one line per problem: a recipe is mended faster when all are seen at once
         for line in str(error).splitlines():
             print_error(line.strip())
