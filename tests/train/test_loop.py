@@ -145,7 +145,11 @@ def test_the_module_is_a_command(recipe, tmp_path, capsys):
     path = tmp_path / "recipe.yaml"
     path.write_text(dump_recipe(run))
     assert main([str(path)]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == str(run.output / "pipeline")
+    said = capsys.readouterr()
+    assert said.out == f"{run.output / 'pipeline'}\n"
+    assert said.err.startswith("step 1/1  loss ")
+    train(run.model_copy(update={"output": tmp_path / "quiet"}), quiet=True)
+    assert capsys.readouterr() == ("", "")
     assert main([str(path), "--export", str(tmp_path / "copy")]) == 0
     assert (tmp_path / "copy" / "model_index.json").exists()
     for arguments, line in (

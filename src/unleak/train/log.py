@@ -1,4 +1,4 @@
-"""What a run says: one line per `log_every` steps, on the console, in `log.jsonl`, and to TensorBoard if asked."""
+"""What a run says: one line per `log_every` steps, on stderr, in `log.jsonl`, and to TensorBoard if asked."""
 
 import json
 import time
@@ -28,21 +28,21 @@ class DivergedError(ValueError):
 class Log:
     """Sums losses between two lines, per bucket of sigma (from clean to noisy), over all processes."""
 
-    def __init__(self, recipe: Recipe, accelerator: Accelerator, step: int):
-        self.recipe, self.accelerator, self.distribution = recipe, accelerator, sigma_distribution(recipe.sigma)
+    def __init__(self, recipe: Recipe, accelerator: Accelerator, console: Console, step: int):
+        self.recipe, self.accelerator, self.console = recipe, accelerator, console
+        self.distribution = sigma_distribution(recipe.sigma)
         self.path = recipe.output / "log.jsonl"
-        self.console = Console(highlight=False, soft_wrap=True)
         if accelerator.is_main_process:
             recipe.output.mkdir(parents=True, exist_ok=True)
             _forget_after(self.path, step)
         if recipe.report_to != "none":
             accelerator.init_trackers("log")
-        self.bar = _bar(self.console, enabled=accelerator.is_main_process)
+        self.bar = _bar(console)
         self.task = self.bar.add_task("step", total=recipe.steps, completed=step)
         self._restart(step)
 
     def __enter__(self) -> "Log":
-        if self.step and self.accelerator.is_main_process:
+        if self.step:
             self.console.print(f"resuming after step {self.step}")
         self.bar.start()
         return self
@@ -82,7 +82,7 @@ class Log:
         if self.accelerator.is_main_process:
             with self.path.open("a") as file:
                 file.write(json.dumps(line) + "\n")
-            self.console.print(self._sentence(line))
+        self.console.print(self._sentence(line))
         scalars = {k: v for k, v in line.items() if isinstance(v, float)}
         buckets = {f"loss_by_sigma/{i}": v for i, v in enumerate(line["loss_by_sigma"]) if v is not None}
         self.accelerator.log(scalars | buckets, step=step)
@@ -101,10 +101,9 @@ class Log:
 class Counter:
     """Counts long work: a bar on a terminal, else a line for every tenth of it. Called with (done, total)."""
 
-    def __init__(self, label: str, accelerator: Accelerator):
-        self.label, self.main = label, accelerator.is_main_process
-        self.console = Console(highlight=False)
-        self.bar = _bar(self.console, enabled=self.main)
+    def __init__(self, label: str, console: Console):
+        self.label, self.console = label, console
+        self.bar = _bar(console)
         self.task = self.bar.add_task(label, total=None)
         self.tenth = -1
 
@@ -118,14 +117,14 @@ class Counter:
     def __call__(self, done: int, total: int) -> None:
         """Tell that `done` of `total` are done."""
         self.bar.update(self.task, completed=done, total=total)
-        if self.main and not self.console.is_terminal and 10 * done // total > self.tenth:
+        if not self.console.is_terminal and 10 * done // total > self.tenth:
             self.tenth = 10 * done // total
             self.console.print(f"{self.label}: {done} of {total} clips")
 
 
-def _bar(console: Console, *, enabled: bool) -> Progress:
+def _bar(console: Console) -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=True, disable=not (enabled and console.is_terminal))
+    return Progress(*columns, console=console, transient=True, disable=console.quiet or not console.is_terminal)
 
 
 def _forget_after(path: Path, step: int) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from jaxtyping import Float
+from rich.console import Console
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -22,22 +23,24 @@ from unleak.train.draws import Draws, build_condition, draw, generator, key, sig
 from unleak.train.ema import EMA
 from unleak.train.log import Counter, DivergedError, Log
 from unleak.train.loss import edm_loss
-from unleak.zoo.hub import load, quiet
+from unleak.zoo import hub
 
 
-def train(recipe: Recipe) -> Path:
+def train(recipe: Recipe, *, quiet: bool = False) -> Path:
     """Run `recipe`, or go on with it if its output folder holds a checkpoint, and return the finished pipeline folder.
 
     The output folder holds `pipeline/` (EMA weights), `recipe.yaml` (every default written out), `log.jsonl` and
-    `checkpoints/`. Raises RecipeError when the recipe cannot be run or differs from the one that wrote the checkpoint.
+    `checkpoints/`. Progress goes to stderr unless `quiet`. Raises RecipeError when the recipe cannot be run or differs
+    from the one that wrote the checkpoint, and DivergedError when the numbers are no longer finite.
     """
     started = time.monotonic()
     accelerator = _accelerator(recipe)
+    console = Console(stderr=True, highlight=False, soft_wrap=True, quiet=quiet or not accelerator.is_main_process)
     resumed = _resume(recipe)
     pipe = load_pipeline(recipe)
     pipe.to(accelerator.device)
     denoiser = SVDDenoiser(pipe)
-    dataset = _dataset(recipe, denoiser, accelerator)
+    dataset = _dataset(recipe, denoiser, accelerator, console)
     step = resumed.step if resumed else 0
     if accelerator.is_main_process:
         recipe.output.mkdir(parents=True, exist_ok=True)
@@ -72,7 +75,7 @@ def train(recipe: Recipe) -> Path:
         rank=accelerator.process_index,
     )
     feed = batches(dataset, sampler, workers=recipe.data.workers)
-    with Log(recipe, accelerator, step) as log:
+    with Log(recipe, accelerator, console, step) as log:
         while step < recipe.steps:
             for group in optimizer.param_groups:
                 group["lr"] = lr_at(recipe, step)
@@ -129,7 +132,7 @@ def lr_at(recipe: Recipe, step: int) -> float:
 
 def load_pipeline(recipe: Recipe) -> Any:
     """The recipe's pipeline in float32, frozen; with `init: random` the UNet is drawn from its config and the seed."""
-    pipe = load(recipe.model, dtype=torch.float32, device="cpu")
+    pipe = hub.load(recipe.model, dtype=torch.float32, device="cpu")
     if recipe.init == "random":
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(key(recipe.seed, "init"))
@@ -201,17 +204,16 @@ def _resume(recipe: Recipe) -> checkpoint.Checkpoint | None:
     return resumed
 
 
-def _dataset(recipe: Recipe, denoiser: SVDDenoiser, accelerator: Accelerator) -> Any:
+def _dataset(recipe: Recipe, denoiser: SVDDenoiser, accelerator: Accelerator, console: Console) -> Any:
     dataset = open_dataset(recipe.data)
-    if accelerator.is_main_process:
-        for reason in getattr(dataset, "failures", {}).values():
-            print(f"skipped: {reason}")
+    for reason in getattr(dataset, "failures", {}).values():
+        console.print(f"skipped: {reason}")
     _check_size(denoiser.pipe, dataset[0])
     if recipe.data.cache is None:
         return dataset
     described = recipe.data.model_dump(mode="json", exclude={"cache", "workers"})
     folder = recipe.data.cache / cache_key(described, dataset, denoiser.pipe.vae)
-    with accelerator.main_process_first(), Counter("latent cache", accelerator) as counter:
+    with accelerator.main_process_first(), Counter("latent cache", console) as counter:
         return build_cache(folder, dataset, denoiser.encode_video, progress=counter)
 
 
@@ -268,7 +270,7 @@ def _export(pipe: Any, average: dict[str, Tensor], recipe: Recipe, folder: Path)
     if recipe.dtype == "fp16":
         pipe.to(torch.float16)
     partial = folder.with_name(f".partial-{folder.name}")
-    with quiet():
+    with hub.quiet():
         pipe.save_pretrained(partial)
     (partial / "recipe.yaml").write_text(dump_recipe(recipe))
     checkpoint.publish(partial, folder)
