@@ -1,6 +1,6 @@
 """Fill a nano recipe's latent cache a hundred times faster than its autoencoder would: the encoder is a linear code.
 
-    python recipes/nano/fill_cache.py recipes/nano/base.yaml
+python recipes/nano/fill_cache.py recipes/nano/base.yaml
 """
 
 import sys
@@ -16,11 +16,13 @@ from unleak.train.data import open_dataset
 
 
 def main(path: Path) -> None:
+    """Encode the recipe's clips where `unleak train` will look for them."""
     recipe = load_recipe(path)
     assert recipe.data.cache is not None, "the recipe has no cache"
     vae = AutoencoderKLTemporalDecoder.from_pretrained(recipe.model, subfolder="vae")
     code, dataset = read_code(vae), open_dataset(recipe.data)
-    folder = recipe.data.cache / cache_key(recipe.data.model_dump(mode="json", exclude={"cache", "workers"}), dataset, vae)
+    described = recipe.data.model_dump(mode="json", exclude={"cache", "workers"})
+    folder = recipe.data.cache / cache_key(described, dataset, vae)
     build_cache(
         folder,
         dataset,

@@ -2,8 +2,8 @@
 
     python recipes/nano/photos.py OUT [ROOT ...]
 
-A ROOT is where a package's `/usr/share` lies: `/usr/share` itself when the packages are installed (the default), or a folder
-that `dpkg -x` unpacked a package into.
+A ROOT is where a package's `/usr/share` lies: `/usr/share` itself when the packages are installed (the default), or a
+folder that `dpkg -x` unpacked a package into.
 """
 
 import sys
@@ -16,6 +16,7 @@ SHORT_SIDE = 640
 
 
 def main(out: Path, roots: list[Path]) -> int:
+    """Write the photos; 2 if some are missing, after naming their packages."""
     listed = yaml.safe_load((Path(__file__).parent / "photos.yaml").read_text())
     missing: dict[str, set[str]] = {}
     for split, photos in listed.items():
@@ -38,11 +39,8 @@ def main(out: Path, roots: list[Path]) -> int:
                 picture = picture.resize(size, Image.Resampling.LANCZOS)
             picture.save(target, quality=92)
     if missing:
-        print(
-            f"{sum(map(len, missing.values()))} photos not found; unpack these Debian 12 packages and name their folders: "
-            + " ".join(sorted(missing)),
-            file=sys.stderr,
-        )
+        count, packages = sum(map(len, missing.values())), " ".join(sorted(missing))
+        print(f"{count} photos not found; install or unpack these Debian 12 packages: {packages}", file=sys.stderr)
         return 2
     return 0
 

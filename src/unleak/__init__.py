@@ -5,7 +5,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-# Public name -> the module that defines it; imported on first use, so `import unleak` loads neither torch nor diffusers.
+# Public name -> the module that defines it, imported on first use: `import unleak` loads neither torch nor diffusers.
 _HOME = {
     "Start": "unleak.core.start",
     "LatentMoments": "unleak.core.moments",

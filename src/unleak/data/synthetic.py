@@ -1,7 +1,7 @@
 """Procedural clips of photos with known motion: a camera that pans, zooms and turns, and cut-outs that drift.
 
-The velocity of a clip is drawn apart from its photo, so the first frame says nothing about it, and every clip carries its
-true motion. Clip `i` of a given seed is always the same clip, on any machine and in any order.
+The velocity of a clip is drawn apart from its photo, so the first frame says nothing about it, and every clip carries
+its true motion. Clip `i` of a given seed is always the same clip, in whatever order clips are asked for.
 """
 
 import hashlib
@@ -24,8 +24,8 @@ _SUPERSAMPLE = 2  # frames are drawn at twice their size and averaged down, so t
 
 @dataclass(frozen=True)
 class Motion:
-    """What moves how, per frame, in pixels of the clip: `dx` and `dy` (right and down are positive), `log_zoom` (positive:
-    content grows), `rotation` in radians (positive: content turns clockwise)."""
+    """How content moves, per frame: `dx` and `dy` in pixels of the clip (right and down are positive), `log_zoom`
+    (positive: it grows), `rotation` in radians (positive: it turns clockwise)."""
 
     dx: float = 0.0
     dy: float = 0.0
@@ -40,7 +40,7 @@ class Motion:
 
 @dataclass(frozen=True)
 class CutOut:
-    """A soft-edged piece of another photo: `x`, `y` its centre in frame 0 and `radius`, in pixels; `motion` relative to the screen."""
+    """A soft piece of another photo; centre `x`, `y` in frame 0 and `radius` in pixels, `motion` on the screen."""
 
     x: float
     y: float
@@ -62,8 +62,8 @@ class SyntheticClip:
 class MotionRange:
     """The law that motions are drawn from; speeds in pixels per frame, uniform in magnitude and direction.
 
-    A share `still` of the clips hardly moves (at most `still_speed`), as in web video. `object_share` of the clips have one
-    cut-out, with a velocity of its own drawn from the same law.
+    A share `still` of the clips hardly moves (at most `still_speed`), as in web video. A share `object_share` has one
+    cut-out, with a velocity of its own from the same law.
     """
 
     max_speed: float = 1.5
@@ -159,7 +159,7 @@ class SyntheticClips:
     ) -> Float[Tensor, "f 3 hh ww"]:
         n, side = self.num_frames, self.size * _SUPERSAMPLE
         velocity = np.array([camera.dx, camera.dy]) * _SUPERSAMPLE
-        # The view of frame k: photo = origin + centre_k + scale_k R_k (pixel - middle), in units of the first frame's pixels.
+        # Frame k sees the photo at origin + centre_k + scale_k R_k (pixel - middle), in pixels of the first frame.
         scales = np.exp(-camera.log_zoom * np.arange(n))
         turns = np.array([_rotation(-camera.rotation * k) for k in range(n)])
         steps = [-scale * turn @ velocity for scale, turn in zip(scales[:-1], turns[:-1], strict=True)]
@@ -176,7 +176,7 @@ class SyntheticClips:
         free = np.array([width - 1, height - 1]) - scale * (high - low)
         origin = rng.uniform(0, 1, 2) * free - scale * low
 
-        level = min(max(int(math.floor(math.log2(max(scale, 1.0)))), 0), len(pyramid) - 1)
+        level = min(max(math.floor(math.log2(max(scale, 1.0))), 0), len(pyramid) - 1)
         image, shrink = pyramid[level], 2.0**level
         grid = _pixel_grid(side)
         views = []

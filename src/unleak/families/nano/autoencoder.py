@@ -1,12 +1,13 @@
-"""The nano model's autoencoder: a linear code written into a real `AutoencoderKLTemporalDecoder`, and a decoder trained on it.
+"""The nano model's autoencoder: a linear code written into a real `AutoencoderKLTemporalDecoder`, its decoder trained.
 
-The encoder is not trained. The code of an 8x8 patch is its projection on the principal components of patches, so the latents
-are known before any network is, and moving a picture moves its code. The projection fits the library's encoder exactly:
-two-by-two downsamplings regroup pixels, residual branches are zero, and the final normalisation is made linear (below).
+The encoder is not trained. The code of an 8x8 patch is its projection on the principal components of patches, so the
+latents are known before any network is, and moving a picture moves its code. The projection fits the library's encoder
+exactly: its halvings regroup pixels, residual branches are zero, and the last normalisation is made linear (below).
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -40,8 +41,8 @@ def to_unit(video: UInt8[Tensor, "f h w 3"]) -> Float[Tensor, "f 3 h w"]:
 def principal_code(images: Float[Tensor, "b 3 hh ww"], *, channels: int, whitening: float = 0.5) -> PatchCode:
     """The first `channels` principal components of the patches of `images`, in [-1, 1].
 
-    Component i is scaled by std_i^-whitening: 0 keeps the pixels' own scale, where brightness drowns all detail, 1 gives every
-    component unit variance. The whole code then has mean square 1, which is what the noise schedule expects of latents.
+    Component i is scaled by std_i^-whitening: 0 keeps the pixels' own scale, where brightness drowns detail, 1 makes
+    all variances equal. The whole code has mean square 1, which is what the noise schedule expects.
     """
     patches = rearrange(images, "b c (h y) (w x) -> (b h w) (c y x)", y=PATCH, x=PATCH).double()
     mean = patches.mean(0)
@@ -77,11 +78,12 @@ def linear_autoencoder(code: PatchCode) -> AutoencoderKLTemporalDecoder:
 def write_encoder(vae: AutoencoderKLTemporalDecoder, code: PatchCode) -> None:
     """Set the encoder's weights so that `vae.encode(x).latent_dist.mode()` is `code.encode(x)` up to rounding.
 
-    Group normalisation and SiLU before the last convolution are not linear. Each group of four channels therefore carries
-    (C, -C, z, -z) with a constant C far above every code z: its mean is 0 and its deviation C / sqrt(2) up to (z / C)^2, and
-    silu(u) - silu(-u) = u holds exactly.
+    Group normalisation and SiLU before the last convolution are not linear. Each group of four channels therefore
+    carries (C, -C, z, -z) with a constant C far above every code z: its mean is 0 and its deviation C / sqrt(2) up to
+    (z / C)^2, and silu(u) - silu(-u) = u holds exactly.
     """
-    encoder, k = vae.encoder, len(code.project)
+    encoder: Any = vae.encoder
+    k = len(code.project)
     for name, parameter in encoder.named_parameters():
         parameter.fill_(1.0 if "norm" in name and name.endswith("weight") else 0.0)
     blocks = encoder.down_blocks
@@ -89,7 +91,7 @@ def write_encoder(vae: AutoencoderKLTemporalDecoder, code: PatchCode) -> None:
         encoder.conv_in.weight[c, c, 1, 1] = 1
     for c in range(12):
         blocks[1].resnets[0].conv_shortcut.weight[c, c] = 1
-    # Two halvings turn 4x4 pixels into 48 channels: channel (y2 x2 y1 x1 c) holds colour c of pixel (2 y2 + y1, 2 x2 + x1).
+    # Two halvings turn 4x4 pixels into 48 channels: (y2 x2 y1 x1 c) is colour c of pixel (2 y2 + y1, 2 x2 + x1).
     for y in range(2):
         for x in range(2):
             for c in range(3):
@@ -116,7 +118,8 @@ def write_encoder(vae: AutoencoderKLTemporalDecoder, code: PatchCode) -> None:
 @torch.no_grad()
 def read_code(vae: AutoencoderKLTemporalDecoder) -> PatchCode:
     """The code that `write_encoder` wrote."""
-    k, last = vae.config.latent_channels, vae.encoder.down_blocks[2].downsamplers[0].conv
+    encoder: Any = vae.encoder
+    k, last = vae.config.latent_channels, encoder.down_blocks[2].downsamplers[0].conv
     project = rearrange(
         last.weight[:k, :48, :2, :2], "k (y2 x2 y1 x1 c) y3 x3 -> k c (y3 y2 y1) (x3 x2 x1)", y1=2, y2=2, x1=2, x2=2
     )
@@ -124,8 +127,8 @@ def read_code(vae: AutoencoderKLTemporalDecoder) -> PatchCode:
 
 
 @torch.no_grad()
-def bypass_time(decoder: nn.Module) -> None:
-    """Make the decoder treat frames one by one: a linear code of real frames does not flicker, and frames decode alike alone."""
+def bypass_time(decoder: Any) -> None:
+    """Make the decoder treat frames one by one: a linear code of steady frames does not flicker."""
     for block in (decoder.mid_block, *decoder.up_blocks):
         for resnet in block.resnets:
             resnet.time_mixer.mix_factor.fill_(-30.0)  # the weight of the temporal branch is sigmoid of this
@@ -138,13 +141,15 @@ def bypass_time(decoder: nn.Module) -> None:
 class FrameDecoder(nn.Module):
     """The spatial layers of a temporal decoder, called without the temporal ones; they share their parameters."""
 
-    def __init__(self, decoder: nn.Module):
+    def __init__(self, decoder: Any):
         super().__init__()
         self.conv_in, self.conv_out = decoder.conv_in, decoder.conv_out
         self.norm_out, self.act = decoder.conv_norm_out, decoder.conv_act
         middle = decoder.mid_block
         first, *rest = [resnet.spatial_res_block for resnet in middle.resnets]
-        self.middle = nn.ModuleList([first, *(m for pair in zip(middle.attentions, rest, strict=False) for m in pair)])
+        self.middle = nn.ModuleList(
+            [first, *(m for pair in zip(list(middle.attentions), rest, strict=False) for m in pair)]
+        )
         self.up = nn.ModuleList(
             nn.ModuleList([*[r.spatial_res_block for r in block.resnets], *(block.upsamplers or [])])
             for block in decoder.up_blocks
@@ -171,12 +176,12 @@ def train_decoder(
     latent_noise: float = 0.05,
     report: Callable[[int, float], None] | None = None,
 ) -> None:
-    """Train the decoder in place to invert `code` on `batches` of images in [-1, 1], with a linearly decaying learning rate.
+    """Train the decoder in place to invert `code` on `batches` of images in [-1, 1]; the learning rate falls linearly.
 
-    The loss is the mean absolute error plus the mean square. Codes are noised a little, so that the last traces of sampling
-    noise are not painted as texture.
+    The loss is the mean absolute error plus the mean square. Codes are noised a little, so that the last traces of
+    sampling noise are not painted as texture.
     """
-    decoder = FrameDecoder(vae.decoder).to(memory_format=torch.channels_last)
+    decoder = FrameDecoder(vae.decoder).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(decoder.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=0.0)
     for step in range(steps):
         images = next(batches)

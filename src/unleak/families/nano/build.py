@@ -1,7 +1,7 @@
 """Build the untrained nano pipeline: `python -m unleak.families.nano.build PHOTOS OUT`.
 
-Everything but the U-Net is final: the autoencoder (a linear code and a decoder trained here) and the image encoder (a fixed
-random one). The U-Net is random; `unleak train recipes/nano-base.yaml` trains it.
+All but the U-Net is final: the autoencoder (a linear code and a decoder trained here) and the image encoder (a fixed
+random one). The U-Net is random; `unleak train recipes/nano/base.yaml` trains it.
 """
 
 import argparse
@@ -12,8 +12,10 @@ from pathlib import Path
 
 import torch
 from diffusers import EulerDiscreteScheduler, StableVideoDiffusionPipeline, UNetSpatioTemporalConditionModel
+from diffusers.models.resnet import ResnetBlock2D, TemporalResnetBlock
+from diffusers.models.transformers.transformer_temporal import TransformerSpatioTemporalModel
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from unleak.data.synthetic import MotionRange, SyntheticClips
@@ -26,7 +28,7 @@ PSNR_GATE = 26.0  # dB on held-out photos; below this a scene is not recognised
 
 
 def build(photos: Path, out: Path, *, decoder_steps: int = 3000, batch: int = 48, seed: int = 0) -> float:
-    """Write the pipeline folder `out` from the photos in `photos/train`; returns the mean PSNR on those in `photos/test` (dB).
+    """Write the pipeline folder `out` from `photos/train`; returns the mean PSNR in dB on `photos/test`.
 
     Raises RuntimeError when the autoencoder stays below the gate of 26 dB.
     """
@@ -43,9 +45,11 @@ def build(photos: Path, out: Path, *, decoder_steps: int = 3000, batch: int = 48
         running.append(mse)
         if (step + 1) % 100 == 0:
             mean = sum(running[-100:]) / 100
-            print(f"decoder step {step + 1}/{decoder_steps} mse {mean:.5f} {time.monotonic() - started:.0f} s", flush=True)
+            seconds = time.monotonic() - started
+            print(f"decoder step {step + 1}/{decoder_steps} mse {mean:.5f} {seconds:.0f} s", flush=True)
 
-    train_decoder(vae, code, _batches(train, batch, quarters=int(0.8 * decoder_steps)), steps=decoder_steps, report=report)
+    batches = _batches(train, batch, quarters=int(0.8 * decoder_steps))
+    train_decoder(vae, code, batches, steps=decoder_steps, report=report)
     held_out = _images(test, range(len(test)))
     vae = vae.half().float().eval()  # the precision it ships in
     with torch.inference_mode():
@@ -53,7 +57,7 @@ def build(photos: Path, out: Path, *, decoder_steps: int = 3000, batch: int = 48
     quality = float(psnr(decoded, held_out).mean())
     print(f"autoencoder: {quality:.2f} dB on held-out photos")
     if quality < PSNR_GATE:
-        raise RuntimeError(f"the autoencoder reaches {quality:.2f} dB on held-out photos, below the gate of {PSNR_GATE} dB")
+        raise RuntimeError(f"the autoencoder reaches {quality:.2f} dB on held-out photos; the gate is {PSNR_GATE} dB")
 
     torch.manual_seed(seed)
     pipe = StableVideoDiffusionPipeline(
@@ -87,8 +91,8 @@ def _batches(clips: SyntheticClips, size: int, *, quarters: int) -> Iterator[Flo
 
 
 def _unet() -> UNetSpatioTemporalConditionModel:
-    """Attention at full latent resolution, convolutions below; 3.7 M parameters."""
-    return UNetSpatioTemporalConditionModel(
+    """Attention at full latent resolution, convolutions below; 3.7 M parameters. Residual branches start at zero."""
+    unet = UNetSpatioTemporalConditionModel(
         sample_size=8,
         in_channels=2 * LATENT_CHANNELS,
         out_channels=LATENT_CHANNELS,
@@ -102,6 +106,17 @@ def _unet() -> UNetSpatioTemporalConditionModel:
         projection_class_embeddings_input_dim=96,
         num_frames=NUM_FRAMES,
     )
+    for module in unet.modules():
+        if isinstance(module, ResnetBlock2D | TemporalResnetBlock):
+            _zero(module.conv2)
+        elif isinstance(module, TransformerSpatioTemporalModel):
+            _zero(module.proj_out)
+    return unet
+
+
+def _zero(layer: nn.Module) -> None:
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
 
 
 def _image_encoder() -> CLIPVisionModelWithProjection:
@@ -144,4 +159,5 @@ if __name__ == "__main__":
     parser.add_argument("--batch", type=int, default=48)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    build(arguments.photos, arguments.out, decoder_steps=arguments.decoder_steps, batch=arguments.batch, seed=arguments.seed)
+    steps, batch, seed = arguments.decoder_steps, arguments.batch, arguments.seed
+    build(arguments.photos, arguments.out, decoder_steps=steps, batch=batch, seed=seed)
