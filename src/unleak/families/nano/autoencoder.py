@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKLTemporalDecoder
+from diffusers.models.resnet import ResnetBlock2D
 from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
@@ -147,22 +148,17 @@ class FrameDecoder(nn.Module):
         self.norm_out, self.act = decoder.conv_norm_out, decoder.conv_act
         middle = decoder.mid_block
         first, *rest = [resnet.spatial_res_block for resnet in middle.resnets]
-        self.middle = nn.ModuleList(
-            [first, *(m for pair in zip(list(middle.attentions), rest, strict=False) for m in pair)]
-        )
-        self.up = nn.ModuleList(
-            nn.ModuleList([*[r.spatial_res_block for r in block.resnets], *(block.upsamplers or [])])
-            for block in decoder.up_blocks
-        )
+        attended = zip(list(middle.attentions), rest, strict=False)
+        layers = [first, *(layer for pair in attended for layer in pair)]
+        for block in decoder.up_blocks:
+            layers += [*(resnet.spatial_res_block for resnet in block.resnets), *(block.upsamplers or [])]
+        self.layers = nn.ModuleList(layers)
 
     def forward(self, latents: Float[Tensor, "b k h w"]) -> Float[Tensor, "b 3 hh ww"]:
         """Decode frames one by one."""
         x = self.conv_in(latents)
-        for layer in self.middle:
-            x = layer(x, None) if hasattr(layer, "time_emb_proj") else layer(x)
-        for block in self.up:
-            for layer in block:
-                x = layer(x, None) if hasattr(layer, "time_emb_proj") else layer(x)
+        for layer in self.layers:
+            x = layer(x, None) if isinstance(layer, ResnetBlock2D) else layer(x)
         return self.conv_out(self.act(self.norm_out(x)))
 
 
