@@ -10,7 +10,7 @@ from diffusers import AutoencoderKLTemporalDecoder
 from einops import rearrange
 
 from unleak.families.nano.autoencoder import read_code
-from unleak.train.cache import build_cache, cache_key
+from unleak.train.cache import build_cache, cache_folder
 from unleak.train.config import load_recipe
 from unleak.train.data import open_dataset
 
@@ -21,10 +21,8 @@ def main(path: Path) -> None:
     assert recipe.data.cache is not None, "the recipe has no cache"
     vae = AutoencoderKLTemporalDecoder.from_pretrained(recipe.model, subfolder="vae")
     code, dataset = read_code(vae), open_dataset(recipe.data)
-    described = recipe.data.model_dump(mode="json", exclude={"cache", "workers"})
-    folder = recipe.data.cache / cache_key(described, dataset, vae)
     build_cache(
-        folder,
+        cache_folder(recipe.data, dataset, vae),
         dataset,
         lambda video: rearrange(
             code.encode(rearrange(video, "b f c h w -> (b f) c h w")), "(b f) c h w -> b c f h w", b=len(video)

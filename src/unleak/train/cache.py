@@ -34,6 +34,11 @@ class LatentCache:
         }
 
 
+def cache_folder(data: Any, dataset: Any, vae: Any) -> Path:
+    """Where the latents of a recipe's `data` lie; `dataset` are its clips."""
+    return data.cache / cache_key(data.model_dump(mode="json", exclude={"cache", "workers"}), dataset, vae)
+
+
 def cache_key(described: dict[str, Any], dataset: Any, vae: Any) -> str:
     """A name that changes with the data's description, with the pixels of its first and last clip (so with the files
     and the code that make them), and with every bit of the VAE's encoder and its scaling."""

@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from unleak.families.svd.denoiser import SVDDenoiser
 from unleak.train import checkpoint
-from unleak.train.cache import build_cache, cache_key, to_unit
+from unleak.train.cache import build_cache, cache_folder, to_unit
 from unleak.train.config import Recipe, RecipeError, differing_keys, dump_recipe, parse_recipe
 from unleak.train.data import StepSampler, batches, open_dataset
 from unleak.train.draws import Draws, build_condition, draw, generator, key, sigma_distribution
@@ -211,8 +211,7 @@ def _dataset(recipe: Recipe, denoiser: SVDDenoiser, accelerator: Accelerator, co
     _check_size(denoiser.pipe, dataset[0])
     if recipe.data.cache is None:
         return dataset
-    described = recipe.data.model_dump(mode="json", exclude={"cache", "workers"})
-    folder = recipe.data.cache / cache_key(described, dataset, denoiser.pipe.vae)
+    folder = cache_folder(recipe.data, dataset, denoiser.pipe.vae)
     with accelerator.main_process_first(), Counter("latent cache", console) as counter:
         return build_cache(folder, dataset, denoiser.encode_video, progress=counter)
 

@@ -3,11 +3,14 @@
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from unleak.attach.seams import seam_of
+from unleak.core.start import Start
 from unleak.zoo.registry import find_model
 
 
@@ -48,7 +51,10 @@ def load(
             )
             raise ValueError(f"model {spec.name} ({spec.source}): {where}: {_first_sentence(error)}") from error
         pipe.set_progress_bar_config(disable=True)
-        return pipe.to(device)
+    if spec.motion is not None:
+        starts = {name: Start.parse(text) for name, text in spec.motion.items()}
+        pipe.unleak_seam = replace(seam_of(pipe), motion=starts)
+    return pipe.to(device)
 
 
 def pick_device(device: torch.device | str | None = None) -> torch.device:
