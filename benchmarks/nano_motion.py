@@ -3,8 +3,8 @@
     python benchmarks/nano_motion.py PHOTOS [--model nano] [--clips 32] [--guidance 1:3]
 
 PHOTOS is the test split that recipes/nano/photos.py writes. Each setting animates the first frames of the same
-procedural clips from the same noise. Columns: pan speed of the camera (px/frame; mean over clips of the median over pairs), its
-relation to the true clips' speed, share of clips that hardly move (below 0.1 px/frame), share of frame pairs that no
+procedural clips from the same noise. Columns: pan speed of the camera (px/frame; mean over clips of the median over
+pairs), its relation to the true clips' speed, share of clips that hardly move (below 0.1 px/frame), share of frame pairs that no
 camera motion explains (dissolution), distance of frame 0 from the photo (RMSE, grey levels), and detail of the last
 frame (mean absolute difference of neighbouring pixels, real = 1).
 """
@@ -57,6 +57,7 @@ def main() -> None:
     clips = SyntheticClips(arguments.photos, seed=7, length=10_000)
     real = np.stack([clips.clip(i).video.numpy() for i in range(arguments.clips)])
     images = [Image.fromarray(video[0]) for video in real]
+    generators = [torch.Generator().manual_seed(arguments.seed + i) for i in range(len(images))]
     print(f"guidance {arguments.guidance}, {arguments.mode}, {arguments.clips} clips\n")
     print("| start, init | speed px/frame | of real | hardly moves | unexplained | frame 0 RMSE | detail | s/clip |")
     print("|---|---|---|---|---|---|---|---|")
@@ -72,7 +73,7 @@ def main() -> None:
                 pipe(
                     images[i : i + 8], height=64, width=64, num_frames=12, noise_aug_strength=0.0, output_type="np",
                     min_guidance_scale=low, max_guidance_scale=high, decode_chunk_size=96,
-                    generator=[torch.Generator().manual_seed(arguments.seed + j) for j in range(len(images))][i : i + 8],
+                    generator=[g.manual_seed(g.initial_seed()) for g in generators[i : i + 8]],
                 ).frames
                 for i in range(0, len(images), 8)
             ])  # fmt: skip
