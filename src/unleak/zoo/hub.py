@@ -51,8 +51,8 @@ def load(
             )
             raise ValueError(f"model {spec.name} ({spec.source}): {where}: {_first_sentence(error)}") from error
         pipe.set_progress_bar_config(disable=True)
-    if spec.motion is not None:
-        starts = {name: Start.parse(text) for name, text in spec.motion.items()}
+    if spec.motion_starts is not None:
+        starts = {name: Start.parse(text) for name, text in spec.motion_starts.items()}
         pipe.unleak_seam = replace(seam_of(pipe), motion=starts)
     return pipe.to(device)
 

@@ -38,7 +38,7 @@ class ModelSpec:
     sigma_max: float = 700.0
     start: str = "sigma=100"
     init: str = "standard"
-    motion: Mapping[str, str] | None = None
+    motion_starts: Mapping[str, str] | None = None
     """Starts of `low`, `medium` and `high`, where they differ from those of the pipeline's family."""
     moments: str | None = None
     """Moments file for `analytic`: beside the pipeline's own files, or a Hub id with an optional :filename."""
