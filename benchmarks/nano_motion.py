@@ -4,9 +4,9 @@
 
 PHOTOS is the test split that recipes/nano/photos.py writes. Each setting animates the first frames of the same
 procedural clips from the same noise. Columns: pan speed of the camera (px/frame; mean over clips of the median over
-pairs), its relation to the true clips' speed, share of clips that hardly move (below 0.1 px/frame), share of frame pairs
-that no camera motion explains (dissolution), distance of frame 0 from the photo (RMSE, grey levels), and detail of the
-last frame (mean absolute difference of neighbouring pixels, real = 1).
+pairs), its relation to the true clips' speed, share of clips that hardly move (below 0.1 px/frame), share of frame
+pairs that no camera motion explains (dissolution), distance of frame 0 from the photo (RMSE, grey levels), and detail
+of the last frame (mean absolute difference of neighbouring pixels, real = 1).
 """
 
 import argparse

@@ -1,0 +1,78 @@
+"""The shipped nano model: small, whole, a real pipeline, and it shows what it is there to show."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableVideoDiffusionPipeline
+
+import unleak
+from unleak.data.image import fit_image, load_image
+from unleak.evaluate.motion import camera_motion
+from unleak.families.nano.autoencoder import psnr, to_unit
+from unleak.zoo.registry import find_model
+from unleak.zoo.sample import Settings, initial_noise, sample
+
+PHOTO = Path(__file__).parents[2] / "examples" / "photo.jpg"
+SPEC = find_model("nano")
+
+
+@pytest.fixture(scope="module")
+def nano():
+    return unleak.load("nano", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def photo():
+    return load_image(PHOTO)
+
+
+def test_weights_are_sixteen_megabytes_at_most():
+    files = list(Path(SPEC.source).rglob("*.safetensors"))
+    assert len(files) >= 4
+    assert sum(file.stat().st_size for file in files) <= 16e6
+
+
+def test_every_part_is_stable_video_diffusions_own_class():
+    index = json.loads((Path(SPEC.source) / "model_index.json").read_text())
+    assert index["_class_name"] == StableVideoDiffusionPipeline.__name__
+    assert index["unet"] == ["diffusers", "UNetSpatioTemporalConditionModel"]
+    assert index["vae"] == ["diffusers", "AutoencoderKLTemporalDecoder"]
+    assert index["image_encoder"] == ["transformers", "CLIPVisionModelWithProjection"]
+    assert index["scheduler"] == ["diffusers", "EulerDiscreteScheduler"]
+
+
+def test_the_card_names_sources_and_licences():
+    card = (Path(SPEC.source) / "README.md").read_text()
+    for word in ("gnome-backgrounds", "plasma-workspace-wallpapers", "mate-backgrounds", "licence", "held out"):
+        assert word in card
+
+
+@torch.inference_mode()
+def test_autoencoder_keeps_a_photo_it_never_saw(nano, photo):
+    image = to_unit(torch.from_numpy(np.asarray(fit_image(photo, 64, 64)).copy())[None])
+    decoded = nano.vae.decode(nano.vae.encode(image).latent_dist.mode(), num_frames=1).sample
+    assert psnr(decoded, image).item() > 24  # the gate of 26 dB is for the mean over held-out photos
+
+
+def test_moments_are_of_this_model(nano):
+    noise = initial_noise("analytic", SPEC)
+    assert noise.moments.count > 10_000
+    assert 0.5 < noise.moments.isotropic_variance < 1.5
+    with unleak.applied(nano, start=SPEC.start, init=noise):
+        pass
+
+
+def test_the_recommended_start_moves_what_the_plain_pipeline_keeps_still(nano, photo):
+    def speed(**settings):
+        settings = Settings.for_model(SPEC, **settings)
+        frames = sample(nano, photo, settings, initial_noise(settings.init, SPEC)).frames
+        first = np.asarray(fit_image(photo, 64, 64)).astype(float)
+        # The scene is still the photo's.
+        assert np.corrcoef(frames[0].ravel(), first.ravel())[0, 1] > 0.9
+        return np.hypot(*np.nanmedian(camera_motion(frames), axis=0)[:2])
+
+    plain, fixed = np.mean([[speed(start="1.0T", seed=s), speed(seed=s)] for s in range(2)], axis=0)
+    assert fixed > 1.5 * plain
