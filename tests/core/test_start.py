@@ -53,6 +53,8 @@ def test_resolve_in_each_process() -> None:
     assert Start.parse("logsnr=-5.3").resolve(PROCESSES["rf"]).log_snr == pytest.approx(-5.3)
     with pytest.raises(ValueError, match="sigma 701 lies outside this VE process"):
         Start.sigma(701).resolve(PROCESSES["ve"])
+    with pytest.raises(ValueError, match=r"a timestep is 0.25 ln sigma here, so give a sigma \(0.002 to 7"):
+        Start.timestep(940).resolve(PROCESSES["ve"])
 
 
 @pytest.mark.parametrize("name", PROCESSES)

@@ -101,10 +101,15 @@ class NoiseProcess(ABC):
             clean, noisy = ends
             raise ValueError(
                 f"{unit} {value:g} lies outside this {self.kind} process: it runs from {unit} {clean:g} (least noisy)"
-                f" to {noisy:g} (noisiest); choose a start between them."
+                f" to {noisy:g} (noisiest); choose a start between them{self._remark(unit)}."
             )
         level: Level = getattr(self, f"_at_{unit}")(value)
         return level
+
+    def _remark(self, unit: str) -> str:
+        """What a stranger to this process should be told of a unit; nothing where it means what it does elsewhere."""
+        del unit
+        return ""
 
     @abstractmethod
     def _at_timestep(self, timestep: float | int, /) -> Level: ...
@@ -220,6 +225,12 @@ class VE(NoiseProcess):
         """Fraction of Karras time."""
         low, high, here = (sigma ** (1 / self.rho) for sigma in (self.sigma_min, self.sigma_max, level.edm_sigma))
         return (here - low) / (high - low)
+
+    def _remark(self, unit: str) -> str:
+        if unit != "timestep":
+            return ""
+        sigmas = f"{self.sigma_min:g} to {self.sigma_max:g}"
+        return f"; a timestep is 0.25 ln sigma here, so give a sigma ({sigmas}) or a fraction such as 0.94T"
 
     def _at_timestep(self, timestep: float | int, /) -> Level:
         return Level(1.0, math.exp(4 * timestep))
