@@ -188,6 +188,7 @@ def test_parse(name: str, kind: type[InitialNoise]) -> None:
     [
         (lambda: parse_init("analytic"), "needs moments of this model's latents: make them with `unleak stats"),
         (lambda: parse_init("gaussian"), "choose standard, unit or analytic"),
+        (lambda: parse_init("m.safetensors"), r"pass unleak.AnalyticInit.from_pretrained\('moments.safetensors'\)"),
         (lambda: Standard().variance(Level(1.0, 2.0)), "takes its factor from a pipeline"),
         (lambda: Standard(0), "positive factor"),
         (lambda: AnalyticInit(LatentMoments.empty(SHAPE)), "of no video at all"),
@@ -209,3 +210,25 @@ def test_from_pretrained_file_folder_and_choice(tmp_path: Path) -> None:
     assert AnalyticInit.from_pretrained(tmp_path, filename="b.safetensors", reference=True).reference
     with pytest.raises(FileNotFoundError, match="no moments file at"):
         AnalyticInit.from_pretrained(tmp_path / "none.safetensors")
+
+
+def test_of_the_published_files_the_widest_is_taken(tmp_path: Path) -> None:
+    for width in (512, 1024):
+        reference = {"Expectation_x_0": torch.zeros(2, 1, 4, width // 128), "trCov_d": torch.tensor(0.5)}
+        torch.save(reference, tmp_path / f"initial_noise_{width}.pt")
+    assert AnalyticInit.from_pretrained(tmp_path).moments.shape == (1, 2, 4, 8)
+
+
+def test_a_hub_that_cannot_be_reached_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    network_error, _ = huggingface_hub.errors.HfHubHTTPError.__bases__  # what the Hub's client lets through
+
+    def unreachable(*args: object, **kwargs: object) -> None:
+        raise network_error("Name or service not known")
+
+    monkeypatch.setattr(huggingface_hub, "list_repo_files", unreachable)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", unreachable)
+    for filename in (None, "moments.safetensors"):
+        with pytest.raises(ValueError, match=r"^someone/moments: no such file or folder here, and not to be had"):
+            AnalyticInit.from_pretrained("someone/moments", filename=filename)

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -135,7 +136,11 @@ class AnalyticInit(InitialNoise):
         revision: str | None = None,
         reference: bool = False,
     ) -> "AnalyticInit":
-        """From a moments file, a folder or a Hub repository that holds one; `filename` picks among several."""
+        """From a moments file, a folder or a Hub repository that holds one; `filename` picks among several.
+
+        Of the published `initial_noise_WIDTH.pt` the widest is the default: moments serve other sizes too. Raises
+        ValueError if there is no such file, or no saying which.
+        """
         path = _moments_file(path_or_hub_id, filename, revision)
         return cls(LatentMoments.load(path), reference=reference)
 
@@ -189,7 +194,12 @@ def parse_init(init: str | InitialNoise, moments: LatentMoments | None = None) -
                 "init 'analytic' needs moments of this model's latents: make them with `unleak stats --videos DIR --out"
                 " moments.safetensors`, then pass unleak.AnalyticInit.from_pretrained('moments.safetensors')."
             )
-    raise ValueError(f"init {init!r} is unknown: choose standard, unit or analytic, or pass an InitialNoise.")
+    given = repr(init) if isinstance(init, str) else f"of type {type(init).__name__}"
+    raise ValueError(
+        f"init {given} is unknown: choose standard, unit or analytic, or pass"
+        " unleak.AnalyticInit.from_pretrained('moments.safetensors'), unleak.AnalyticInit(moments) or another"
+        " InitialNoise."
+    )
 
 
 def _moments_file(source: str | os.PathLike[str], filename: str | None, revision: str | None) -> Path:
@@ -202,12 +212,19 @@ def _moments_file(source: str | os.PathLike[str], filename: str | None, revision
         raise FileNotFoundError(f"no moments file at {source}, and it is no Hub id (owner/name) either.")
     import huggingface_hub  # only a Hub id needs it
 
-    files = [] if filename else huggingface_hub.list_repo_files(str(source), revision=revision)
-    return Path(huggingface_hub.hf_hub_download(str(source), filename or _only(files, source), revision=revision))
+    try:
+        files = [] if filename else huggingface_hub.list_repo_files(str(source), revision=revision)
+        return Path(huggingface_hub.hf_hub_download(str(source), filename or _only(files, source), revision=revision))
+    except huggingface_hub.errors.HfHubHTTPError.__bases__ as error:  # OSError and that of the Hub's HTTP client
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{source}: no such file or folder here, and not to be had from the Hub ({reason})") from error
 
 
 def _only(names: list[str], source: str | os.PathLike[str]) -> str:
     found = sorted(name for name in names if name.endswith((".safetensors", ".pt")))
+    widths = [re.fullmatch(r"initial_noise_(\d+)\.pt", name) for name in found]
+    if found and all(widths):
+        return max(filter(None, widths), key=lambda width: int(width[1]))[0]
     if len(found) != 1:
         raise ValueError(f"{source} holds {len(found)} moments files {found}: say which with filename=.")
     return found[0]
