@@ -223,10 +223,15 @@ def test_the_progress_bar_ends_full(pipe, capfd) -> None:
     pipe.set_progress_bar_config(disable=True)
 
 
-def test_latents_of_the_caller_are_left_alone(pipe) -> None:
+def test_latents_of_the_caller_are_left_alone_and_an_init_in_vain_is_said(pipe) -> None:
     latents = torch.randn(LATENTS, generator=torch.Generator().manual_seed(3))
-    seen = Seen(unleak.apply(pipe, start="sigma=2", init=AnalyticInit(moments_for(pipe))), latents=latents)
+    unleak.apply(pipe, start="sigma=2", init=AnalyticInit(moments_for(pipe)))
+    with pytest.warns(UnleakWarning, match=r"init AnalyticInit\(tiny.*\) is ignored: this call brings its own latents"):
+        seen = Seen(pipe, latents=latents)
     torch.testing.assert_close(seen.initial, latents * 5**0.5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UnleakWarning)  # nothing is ignored where no init was asked for
+        call(unleak.apply(pipe, start="sigma=2"), latents=latents)
 
 
 def test_sigmas_of_the_caller_win_and_say_so(pipe) -> None:
@@ -435,8 +440,9 @@ def test_moments_that_do_not_say_and_half_precision_are_accepted(pipe) -> None:
 
 
 def test_other_pipelines_are_refused_with_a_list() -> None:
-    with pytest.raises(ValueError, match=r"cannot attach to int; it knows StableVideoDiffusionPipeline"):
-        unleak.apply(3)
+    for door in (unleak.apply, unleak.summary):
+        with pytest.raises(ValueError, match=r"cannot attach to int; it knows StableVideoDiffusionPipeline"):
+            door(3)
 
 
 def test_a_pipeline_may_carry_its_own_seam(pipe) -> None:

@@ -101,6 +101,7 @@ class Summary:
 
 def summary(pipe: Any, *, num_inference_steps: int | None = None) -> Summary:
     """What `pipe` will do with `num_inference_steps` (None: its own default), applied or not."""
+    seam_of(pipe)  # raises for what is no pipeline known here
     plan_class = _plan_class(pipe)
     plan = plan_class._unleak_plan if plan_class else Plan(None, Standard(), "rescale")
     steps = num_inference_steps or signature(type(pipe).__call__).parameters["num_inference_steps"].default

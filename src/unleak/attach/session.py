@@ -40,7 +40,11 @@ def session(pipe: Any, plan: Plan, arguments: Mapping[str, Any]) -> Iterator[Non
         replaced["scheduler"] = started(pipe.scheduler, level, plan.mode)
         replaced["progress_bar"] = types.MethodType(_progress_bar, pipe)
     if not _is_pipelines_own(plan.init):
-        replaced["prepare_latents"] = _prepare_latents(pipe, seam, plan.init, level)
+        if arguments.get("latents") is None:
+            replaced["prepare_latents"] = _prepare_latents(pipe, seam, plan.init, level)
+        else:
+            ignored = f"init {plan.init!r} is ignored: this call brings its own latents."
+            warnings.warn(ignored, UnleakWarning, stacklevel=4)
 
     before = {name: pipe.__dict__[name] for name in replaced if name in pipe.__dict__}
     pipe.__dict__.update(replaced)
