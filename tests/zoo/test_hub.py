@@ -4,6 +4,7 @@ import socket
 
 import pytest
 import torch
+from PIL import Image
 
 from unleak.zoo.hub import load, pick_device, pick_dtype, quiet
 
@@ -24,6 +25,26 @@ def test_only_the_networks_wanted_are_loaded(tiny_folder):
     assert pipe.vae.dtype == torch.bfloat16
     assert pipe.unet is None
     assert pipe.image_encoder is None
+
+
+def test_sampling_shows_the_progress_bar_that_diffusers_shows(tiny_folder, capfd):
+    pipe = load(tiny_folder, device="cpu")
+    pipe(Image.new("RGB", (16, 16)), height=16, width=16, num_frames=2, num_inference_steps=1, output_type="latent")
+    assert "1/1" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_downloads_are_seen_while_all_else_is_quiet(wanted):
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    if not wanted:
+        disable_progress_bars()
+    try:
+        with quiet():
+            assert are_progress_bars_disabled() != wanted
+        assert are_progress_bars_disabled() != wanted
+    finally:
+        enable_progress_bars()
 
 
 def test_quiet_puts_everything_back():

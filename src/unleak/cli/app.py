@@ -46,7 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line `arguments` (default: the program's own) and return its exit status."""
     # Read by the libraries when they are imported, which is after this. Threads that wait for each other sleep instead
     # of spinning: on a machine that does something else too, the nano model is then three to eight times faster.
-    defaults = {"TRANSFORMERS_VERBOSITY": "error", "DIFFUSERS_VERBOSITY": "error", "OMP_WAIT_POLICY": "PASSIVE"}
+    defaults = {f"{library}_VERBOSITY": "error" for library in ("TRANSFORMERS", "DIFFUSERS", "HF_HUB")}
+    defaults["OMP_WAIT_POLICY"] = "PASSIVE"
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
     if arguments is None:

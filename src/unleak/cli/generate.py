@@ -119,7 +119,9 @@ def generate(
                 if dry_run:
                     record = {"photo": str(job.photo), "video": str(job.video)}
                 else:
-                    pipe = pipe or load(spec.source, device=device, dtype=dtype)
+                    if pipe is None:
+                        pipe = load(spec.source, device=device, dtype=dtype)
+                        pipe.set_progress_bar_config(disable=True)  # the bar here is `progress`
                     record = _animate(pipe, job, image, spec, settings, noise, progress)
                 done.append(record)
                 terminal.line(f"{job.photo} -> {job.video}" if dry_run else str(job.video))

@@ -1,6 +1,7 @@
 """What a command says: results on stdout, all else on stderr, nothing but results and failures when quiet."""
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,10 @@ class Terminal:
 
     quiet: bool = False
     as_json: bool = False
+
+    def __post_init__(self) -> None:
+        if self.quiet:  # read by huggingface_hub when it is imported, which is after this
+            os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
     def note(self, text: str) -> None:
         """Something worth knowing, for a person."""

@@ -50,7 +50,6 @@ def load(
                 "its files are incomplete" if Path(spec.source).is_dir() else "not on this machine and not to be had"
             )
             raise ValueError(f"model {spec.name} ({spec.source}): {where}: {_first_sentence(error)}") from error
-        pipe.set_progress_bar_config(disable=True)
     if spec.motion_starts is not None:
         starts = {name: Start.parse(text) for name, text in spec.motion_starts.items()}
         pipe.unleak_seam = replace(seam_of(pipe), motion=starts)
@@ -86,16 +85,22 @@ def pick_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.d
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No warnings and no loading bars of the libraries below; what they were set to comes back."""
+    """No warnings and no loading bars of the libraries below; what they were set to comes back.
+
+    Downloads still show theirs: gigabytes should not arrive in silence.
+    """
     import diffusers
     import transformers
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
+    set_downloads = disable_progress_bars if are_progress_bars_disabled() else enable_progress_bars
     states = []
     for library in (transformers, diffusers):
         logging = library.utils.logging
         states.append((logging, logging.get_verbosity(), logging.is_progress_bar_enabled()))
         logging.set_verbosity_error()
         logging.disable_progress_bar()
+    set_downloads()  # transformers counts them among its own
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -105,6 +110,7 @@ def quiet() -> Iterator[None]:
             logging.set_verbosity(verbosity)
             if bars:
                 logging.enable_progress_bar()
+        set_downloads()
 
 
 def _first_sentence(error: BaseException) -> str:
