@@ -7,6 +7,7 @@ from PIL import Image
 
 from unleak.core.moments import LatentMoments
 from unleak.data.video import write_video
+from unleak.families.svd.denoiser import SVDDenoiser
 
 
 @pytest.fixture
@@ -88,6 +89,23 @@ def test_bad_arguments_are_one_line(stats, tmp_path, arguments, reason):
     assert result.err.count("\n") == 1
     assert reason in result.err
     assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_what_would_fail_in_the_end_fails_before_the_videos_are_encoded(stats, tmp_path, monkeypatch):
+    stats("--videos", "clips", "--out", "a.safetensors")
+    (tmp_path / "file").touch()
+    encoded, encode = [], SVDDenoiser.encode_video
+    monkeypatch.setattr(SVDDenoiser, "encode_video", lambda self, video: encoded.append(1) or encode(self, video))
+    other_rate = ["--videos", "more", "--merge", "a.safetensors", "--fps", 6, "--out", "ab.safetensors"]
+    for arguments, reason, clips in (
+        (other_rate, "different latents (fps 6.0 and 7): ", 1),
+        (["--videos", "more", "--out", "file/m.safetensors"], "file", 0),
+        (["--videos", "more", "--out", "/proc/m.safetensors"], "/proc", 0),
+    ):
+        encoded.clear()
+        result = stats(*arguments)
+        assert (result.status, result.err.count("\n"), len(encoded)) == (2, 1, clips)
+        assert reason in result.err
 
 
 def test_an_existing_file_is_replaced_only_when_told(stats, tmp_path):

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import platform
-import tempfile
 import time
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -65,6 +64,7 @@ def generate(
     Without --start or --motion the fix recommended for the model is used; --start 1.0T gives the plain pipeline.
     """
     # What needs no torch comes first: a missing photo is told at once.
+    from unleak.data.atomic import check_writable
     from unleak.data.folder import find_images
     from unleak.data.image import MediaError
     from unleak.zoo.registry import find_model
@@ -102,7 +102,7 @@ def generate(
     )
     noise = initial_noise(settings.init, spec)
     if not dry_run:
-        _check_writable(out)
+        check_writable(out)
     terminal.note(_in_words(spec, settings, recommended=start is None and motion is None))
     pipe, done, failed = None, list[dict[str, Any]](), list[dict[str, str]]()
     with terminal.progress() as progress:
@@ -227,9 +227,3 @@ def _in_words(spec: "ModelSpec", settings: "Settings", *, recommended: bool) -> 
         why = ", the fix recommended for this model" if recommended else ""
         start = f"start {settings.start}{why}: {settings.level(spec)['text']}"
     return f"{spec.name}: {size}, steps {settings.steps}, seed {settings.seed}\n{start}; init {settings.init}"
-
-
-def _check_writable(folder: Path) -> None:
-    """Make the folder, and a file in it for a moment: an error now is better than after an hour of sampling."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tempfile.TemporaryFile(dir=folder).close()

@@ -1,6 +1,7 @@
 """`unleak stats`: moments of a model's latents over a folder of videos, for Analytic-Init."""
 
 import json
+from functools import reduce
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -54,13 +55,14 @@ def stats(
     found = find_videos(videos or [])
 
     from unleak.core.moments import LatentMoments
-    from unleak.data.atomic import written_whole
+    from unleak.data.atomic import check_writable, written_whole
     from unleak.stats.estimate import estimate
     from unleak.zoo.hub import load
 
-    parts = [LatentMoments.load(path) for path in merge or []]
+    merged = [LatentMoments.load(path) for path in merge or []]
+    total = reduce(LatentMoments.merge, merged) if merged else None
     about: dict[str, Any] = {"unleak": __version__, "merged": [str(path) for path in merge or []]}
-    out.parent.mkdir(parents=True, exist_ok=True)
+    check_writable(out.parent)
     if found:
         settings: dict[str, Any] = {
             "num_frames": num_frames or spec.num_frames,
@@ -82,15 +84,12 @@ def stats(
                 if reason:
                     terminal.failure(f"skipped {reason}")
 
-            done = estimate(
-                pipe, found, **settings, model=spec.name, source=", ".join(map(str, videos or [])), on_video=on_video
-            )
-        parts.append(done.moments)
+            source = ", ".join(map(str, videos or []))
+            done = estimate(pipe, found, **settings, model=spec.name, source=source, onto=total, on_video=on_video)
+        total = done.moments
         about |= {"model": spec.name, "videos": len(found), "clips": done.clips, "settings": settings}
         about["skipped"] = [{"video": str(path), "reason": reason} for path, reason in done.skipped.items()]
-    total = parts[0]
-    for part in parts[1:]:
-        total = total.merge(part)
+    assert total is not None
     about |= {"count": total.count, "shape": list(total.shape), "isotropic_variance": total.isotropic_variance}
     with written_whole(report) as temporary:
         temporary.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")

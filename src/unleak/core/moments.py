@@ -100,10 +100,14 @@ class LatentMoments:
             raise ValueError("moments without a sample count cannot be merged: nothing says how much each set weighs.")
         source = "; ".join(sorted({*self.meta.source.split("; "), *other.meta.source.split("; ")} - {""}))
         meta = replace(self.meta, source=source)
-        if self.shape != other.shape or meta != replace(other.meta, source=source):
+        ours, theirs = ({"shape": part.shape, **asdict(replace(part.meta, source=""))} for part in (self, other))
+        if ours != theirs:
+            differing = ", ".join(
+                f"{name} {ours[name]!r} and {theirs[name]!r}" for name in ours if ours[name] != theirs[name]
+            )
             raise ValueError(
-                f"moments of {self.shape} {self.meta} and of {other.shape} {other.meta} describe different latents:"
-                " merge only moments of one model, size, frame count and frame rate."
+                f"these moments are of different latents ({differing}): merge only moments of one model, size, frame"
+                " count and frame rate."
             )
         count = self.count + other.count
         share = self.count / count if count else 0.0

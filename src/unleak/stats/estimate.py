@@ -21,7 +21,7 @@ from unleak.families.svd.denoiser import SVDDenoiser
 
 @dataclass(frozen=True)
 class Estimate:
-    """Moments of `clips` clips, and the videos left out with their reasons."""
+    """Moments, the number of clips gathered for them, and the videos left out with their reasons."""
 
     moments: LatentMoments
     clips: int
@@ -43,6 +43,7 @@ def estimate(
     seed: int = 0,
     model: str = "",
     source: str = "",
+    onto: LatentMoments | None = None,
     on_video: Callable[[str | None], None] | None = None,
 ) -> Estimate:
     """Encode clips of `num_frames` at `fps` Hz, `height` x `width` pixels, and take the moments of their latents.
@@ -50,7 +51,9 @@ def estimate(
     Where a clip begins in its video, and which videos are used when `max_clips` is fewer than there are, depends on
     `seed` and the names of the files alone. A video that cannot be read, or is too short, is skipped: `on_video` is
     told after each one, with the reason or None. Raises MediaError once more than the share `max_failures` of the
-    videos is skipped. Of the pipeline only the VAE is used.
+    videos is skipped. Of a video that breaks off in the middle, the clips before count. `onto`: moments of an earlier
+    run, to which these are added; ValueError at the first clip if they are of other latents. Of the pipeline only the
+    VAE is used.
     """
     denoiser = SVDDenoiser(pipe)
     meta = MomentsMeta(model, latent_space(pipe.vae), fps, height, width, source)
@@ -62,7 +65,11 @@ def estimate(
         nonlocal moments
         if batch:
             latents = denoiser.encode_video(torch.stack(batch).to(pipe.vae.device))
-            moments = (moments or LatentMoments.empty(latents.shape[1:], meta)).update(latents)
+            if moments is None:
+                moments = LatentMoments.empty(latents.shape[1:], meta)
+                if onto is not None:
+                    moments = moments.merge(onto)
+            moments = moments.update(latents)
             batch.clear()
 
     order = sorted(videos, key=lambda path: _draws(seed, "order", path).random())
