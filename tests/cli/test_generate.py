@@ -111,8 +111,10 @@ def test_existing_videos_are_refused_skipped_or_replaced(generate, photo, tmp_pa
     assert (out / "photo.mp4").read_bytes() == b"precious"
     assert generate(photo, "--overwrite").status == 0
     assert len(read_video(out / "photo.mp4").frames) == 4
+    assert generate(photo, "--format", "gif", "--skip-existing").status == 2  # the record of the mp4 stays
     (out / "photo.mp4").unlink()
     assert "out/photo.json exists" in generate(photo).err  # somebody's file all the same
+    assert generate(photo, "--skip-existing").status == 0
 
 
 def test_a_photo_is_never_overwritten_by_its_own_video(generate, photo):

@@ -97,6 +97,13 @@ def test_law_of_motion(photos):
     assert speeds[speeds > 0.05].mean() == pytest.approx((2.0 + 0.05) / 2, abs=0.04)
 
 
+def test_without_a_vertical_share_cameras_pan_sideways():
+    rng = np.random.default_rng(0)
+    motions = [MotionRange(vertical=0.0, max_log_zoom=0.0, max_rotation=0.0).draw(rng) for _ in range(200)]
+    assert {(m.dy, m.log_zoom, m.rotation) for m in motions} == {(0.0, 0.0, 0.0)}
+    assert min(m.dx for m in motions) < -1 < 1 < max(m.dx for m in motions)
+
+
 def test_items_do_not_tell_the_motion(photos):
     clips = SyntheticClips(photos, length=5)
     items = [clips[i] for i in range(5)]

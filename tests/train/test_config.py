@@ -100,3 +100,9 @@ def test_only_what_changes_the_result_differs():
     moved = {"data": {**MINIMAL["data"], "cache": "b"}}
     assert differing_keys(parse_recipe(MINIMAL | cached), parse_recipe(MINIMAL | moved)) == []
     assert differing_keys(recipe, parse_recipe(MINIMAL | cached)) == ["data.cache"]
+
+
+def test_a_recipe_that_is_no_text_is_named(tmp_path):
+    (tmp_path / "photo.png").write_bytes(b"\x89PNG")
+    with pytest.raises(RecipeError, match=r"photo.png: not YAML"):
+        load_recipe(tmp_path / "photo.png")

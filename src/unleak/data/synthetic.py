@@ -62,6 +62,8 @@ class SyntheticClip:
 class MotionRange:
     """The law that motions are drawn from; speeds in pixels per frame, uniform in magnitude and direction.
 
+    `vertical` scales dy: 0 gives pans to the left and right alone.
+
     A share `still` of the clips hardly moves (at most `still_speed`), as in web video. A share `object_share` has one
     cut-out, with a velocity of its own from the same law.
     """
@@ -71,18 +73,20 @@ class MotionRange:
     max_rotation: float = 0.012
     still: float = 0.15
     still_speed: float = 0.05
+    vertical: float = 1.0
     object_share: float = 0.0
 
     def draw(self, rng: np.random.Generator) -> Motion:
         """One camera motion."""
         angle = rng.uniform(0, 2 * math.pi)
+        dx, dy = math.cos(angle), math.sin(angle) * self.vertical
         if rng.random() < self.still:
             speed = rng.uniform(0, self.still_speed)
-            return Motion(speed * math.cos(angle), speed * math.sin(angle))
+            return Motion(speed * dx, speed * dy)
         speed = rng.uniform(0, self.max_speed)
         log_zoom = rng.uniform(-self.max_log_zoom, self.max_log_zoom)
         rotation = rng.uniform(-self.max_rotation, self.max_rotation)
-        return Motion(speed * math.cos(angle), speed * math.sin(angle), log_zoom, rotation)
+        return Motion(speed * dx, speed * dy, log_zoom, rotation)
 
 
 class SyntheticClips:
