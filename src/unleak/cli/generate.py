@@ -150,6 +150,16 @@ class Job:
         """Where the configuration goes."""
         return self.video.with_suffix(".json")
 
+    def record_is_of_another(self) -> bool:
+        """Whether a record stands there that is somebody's own file, or of a video in another format, still there."""
+        if not self.record.exists():
+            return False
+        try:
+            video = self.video.with_name(Path(json.loads(self.record.read_text(encoding="utf-8"))["video"]).name)
+        except (ValueError, KeyError, TypeError):
+            return True
+        return video != self.video and video.exists()
+
     def load_photo(self, done: list[dict[str, Any]]) -> "Image.Image":
         """The photo; MediaError if its video would replace it, or one that is among the records `done`."""
         from unleak.data.image import MediaError, load_image
@@ -173,13 +183,17 @@ class Job:
 
 def _without_existing(jobs: list[Job], *, overwrite: bool, skip_existing: bool) -> tuple[list[Job], list[Job]]:
     """The jobs to do and those to skip."""
-    existing = [job for job in jobs if job.video.exists() or (job.record.exists() and not skip_existing)]
-    if overwrite or not existing:
+    if overwrite:
         return jobs, []
-    if not skip_existing:
-        more = f" (and {len(existing) - 1} more)" if len(existing) > 1 else ""
-        found = next(path for path in (existing[0].video, existing[0].record) if path.exists())
-        raise ValueError(f"{found}{more} exists; give --overwrite, --skip-existing or another --out")
+    existing = [job for job in jobs if job.video.exists()]
+    if skip_existing:
+        taken, instead = [job.record for job in jobs if job not in existing and job.record_is_of_another()], ""
+    else:
+        unmade = [job.record for job in jobs if job not in existing and job.record.exists()]
+        taken, instead = [*(job.video for job in existing), *unmade], ", --skip-existing"
+    if taken:
+        more = f" (and {len(taken) - 1} more)" if len(taken) > 1 else ""
+        raise ValueError(f"{taken[0]}{more} exists; give --overwrite{instead} or another --out")
     return [job for job in jobs if job not in existing], existing
 
 
