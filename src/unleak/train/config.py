@@ -195,8 +195,8 @@ _Loader.add_implicit_resolver(
 def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
     """The recipe in a YAML file, with `key.sub=value` overrides applied. Raises RecipeError with every problem."""
     try:
-        values = yaml.load(Path(path).read_text(), Loader=_Loader)
-    except yaml.YAMLError as error:
+        values = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise RecipeError(f"{path}: expected a mapping of recipe keys, found {type(values).__name__}")

@@ -266,10 +266,10 @@ def _export(pipe: Any, average: dict[str, Tensor], recipe: Recipe, folder: Path)
     state = pipe.unet.state_dict()
     pipe.unet.load_state_dict({**state, **{name: t.to(state[name]) for name, t in average.items()}})
     pipe.unet.eval()
-    if recipe.dtype == "fp16":
-        pipe.to(torch.float16)
     partial = folder.with_name(f".partial-{folder.name}")
     with hub.quiet():
+        if recipe.dtype == "fp16":
+            pipe.to(torch.float16)
         pipe.save_pretrained(partial)
     (partial / "recipe.yaml").write_text(dump_recipe(recipe))
     checkpoint.publish(partial, folder)
