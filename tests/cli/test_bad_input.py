@@ -116,6 +116,8 @@ def test_one_bad_photo_does_not_stop_the_others(generate, tmp_path):
         (["photo.png", "--size", "20x16"], "takes multiples of 16"),
         (["photo.png", "--size", "0x0"], "give width and height in pixels"),
         (["photo.png", "--guidance", "high"], "give one or two numbers"),
+        (["photo.png", "--guidance", "3:1"], "1 at the last frame turns guidance off"),
+        (["photo.png", "--seed", str(2**64)], "--seed"),
         (["photo.png", "--steps", "0"], "--steps"),
         (["photo.png", "--fps", "nan"], "--fps"),
         (["photo.png", "--format", "avi"], "--format"),

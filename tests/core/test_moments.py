@@ -191,8 +191,10 @@ class Hostile:
         (b"", "refused"),
         (b"PK\x03\x04 cut off", "refused"),
         (pickle.dumps([1, 2]), "refused|holds a list"),
+        (b"\x80\x02he.", "refused"),
+        (b"\x80\x02\x85.", "refused"),
     ],
-    ids=["hostile", "empty", "truncated", "list"],
+    ids=["hostile", "empty", "truncated", "list", "no such memo", "empty stack"],
 )
 def test_files_that_are_no_moments_are_refused_in_one_line(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "moments.pt"

@@ -60,10 +60,13 @@ def build(photos: Path, out: Path, *, decoder_steps: int = 3000, batch: int = 48
         raise RuntimeError(f"the autoencoder reaches {quality:.2f} dB on held-out photos; the gate is {PSNR_GATE} dB")
 
     torch.manual_seed(seed)
+    image_encoder = _image_encoder()
+    torch.manual_seed(seed)
+    unet = _unet()
     pipe = StableVideoDiffusionPipeline(
         vae=vae,
-        image_encoder=_image_encoder(),
-        unet=_unet(),
+        image_encoder=image_encoder,
+        unet=unet,
         scheduler=_scheduler(),
         feature_extractor=CLIPImageProcessor(),
     )
