@@ -28,7 +28,7 @@ def generate(
     inputs: Annotated[list[str], typer.Argument(metavar="PHOTO...", help="Photos: files, folders, patterns.")],
     model: Annotated[str, typer.Option(help="nano, svd, svd-xt, a folder, or a Hub id.")] = "nano",
     out: Annotated[Path, typer.Option(help="Folder for NAME.mp4 and NAME.json.")] = Path("out"),
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same video of a photo.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**64 - 1, help="The same seed gives the same video of a photo.")] = 0,
     num_frames: Annotated[int | None, typer.Option(min=2, help="Frames of the video.")] = None,
     fps: Annotated[float | None, typer.Option(min=1, max=240, help="Frames a second; the model is told.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps.")] = None,

@@ -22,4 +22,6 @@ def parse_guidance(text: str | None) -> tuple[float | None, float | None]:
         scales = (0.0, 0.0)
     if not all(1 <= scale <= 100 for scale in scales):
         raise ValueError(f"--guidance {text}: give one or two numbers from 1 (none) to 100, such as 1:3")
+    if scales[0] > scales[1] == 1:  # diffusers asks the last frame whether there is any guidance
+        raise ValueError(f"--guidance {text}: 1 at the last frame turns guidance off for all; give more, such as 3:1.1")
     return scales

@@ -18,6 +18,18 @@ __all__ = ["LatentMoments", "MomentsMeta"]
 _VERSION = 1
 _LAYOUT = "c f h w"
 
+# What torch's unpickler raises on damaged files, seen by damaging files.
+_DAMAGED = (
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+)
+
 
 @dataclass(frozen=True)
 class MomentsMeta:
@@ -207,7 +219,7 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, st
         pass
     try:
         tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except _DAMAGED as error:
         raise ValueError(f"{path} is neither safetensors nor a pickle of plain tensors: refused.") from error
     if not isinstance(tensors, dict):
         raise ValueError(f"{path} holds a {type(tensors).__name__}, not a dictionary of tensors.")
