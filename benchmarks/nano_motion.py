@@ -54,6 +54,7 @@ def main() -> None:
     arguments = parser.parse_args()
     low, high = map(float, arguments.guidance.split(":"))
     pipe = unleak.load(arguments.model)
+    pipe.set_progress_bar_config(disable=True)
     clips = SyntheticClips(arguments.photos, seed=7, length=10_000)
     real = np.stack([clips.clip(i).video.numpy() for i in range(arguments.clips)])
     images = [Image.fromarray(video[0]) for video in real]

@@ -10,8 +10,9 @@ from diffusers import StableVideoDiffusionPipeline
 
 import unleak
 from unleak.data.image import fit_image, load_image
+from unleak.data.pixels import to_unit
 from unleak.evaluate.motion import camera_motion
-from unleak.families.nano.autoencoder import psnr, to_unit
+from unleak.families.nano.autoencoder import psnr
 from unleak.zoo.registry import find_model
 from unleak.zoo.sample import Settings, initial_noise, sample
 

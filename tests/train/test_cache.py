@@ -1,8 +1,9 @@
 import pytest
 import torch
 
+from unleak.data.pixels import to_unit
 from unleak.families.svd.denoiser import SVDDenoiser
-from unleak.train.cache import build_cache, cache_key, to_unit
+from unleak.train.cache import build_cache, cache_key
 from unleak.train.data import open_dataset
 
 

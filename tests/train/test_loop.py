@@ -94,6 +94,7 @@ def test_a_changed_recipe_is_refused(recipe, straight):
 
 def test_the_output_is_a_pipeline_with_the_average(recipe, straight):
     folder = straight.output / "pipeline"
+    assert json.loads((folder / "model_index.json").read_text())["feature_extractor"][1] == "CLIPImageProcessor"
     weights = load_file(folder / "unet" / "diffusion_pytorch_model.safetensors")
     final = state(straight)
     assert all(torch.equal(weights[name], final.ema[name]) for name in weights)

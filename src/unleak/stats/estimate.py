@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from einops import rearrange
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 
 from unleak.attach.latent_space import latent_space
 from unleak.core.moments import LatentMoments, MomentsMeta
 from unleak.data.image import MediaError
+from unleak.data.pixels import to_unit
 from unleak.data.video import read_video, video_duration
 from unleak.families.svd.denoiser import SVDDenoiser
 
@@ -82,7 +82,7 @@ def estimate(
         try:
             for start in _starts(path, num_frames / fps, clips_per_video, _draws(seed, "start", path)):
                 clip = read_video(path, num_frames=num_frames, fps=fps, start=start, size=(height, width))
-                batch.append(_to_unit(torch.from_numpy(clip.frames)))
+                batch.append(to_unit(torch.from_numpy(clip.frames)))
                 clips += 1
                 if len(batch) == batch_size:
                     flush()
@@ -111,7 +111,3 @@ def _starts(path: Path, length: float, count: int, draws: random.Random) -> list
 
 def _draws(seed: int, purpose: str, path: Path) -> random.Random:
     return random.Random(sha256(f"{seed}/{purpose}/{path.name}".encode()).digest())
-
-
-def _to_unit(frames: UInt8[Tensor, "f h w 3"]) -> Float[Tensor, "f 3 h w"]:
-    return rearrange(frames, "f h w c -> f c h w").float() / 127.5 - 1

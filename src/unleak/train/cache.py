@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from unleak.data.pixels import to_unit
+
 
 class LatentCache:
     """Finished cache: items {"latents": float32 [c f h w], "first_frame": uint8 [h w 3], "fps", "motion_bucket_id"}."""
@@ -83,11 +85,6 @@ def build_cache(
         if progress:
             progress(done, total)
     return LatentCache(folder)
-
-
-def to_unit(video: Tensor) -> Float[Tensor, "b f 3 H W"]:
-    """uint8 `b f h w c` (the file border) to float `b f c h w` in [-1, 1]."""
-    return video.permute(0, 1, 4, 2, 3).float() / 127.5 - 1
 
 
 def _write_rows(path: Path, rows: np.ndarray, start: int, total: int) -> None:

@@ -14,9 +14,10 @@ from rich.console import Console
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from unleak.data.pixels import to_unit
 from unleak.families.svd.denoiser import SVDDenoiser
 from unleak.train import checkpoint
-from unleak.train.cache import build_cache, cache_folder, to_unit
+from unleak.train.cache import build_cache, cache_folder
 from unleak.train.config import Recipe, RecipeError, differing_keys, dump_recipe, parse_recipe
 from unleak.train.data import StepSampler, batches, open_dataset
 from unleak.train.draws import Draws, build_condition, draw, generator, key, sigma_distribution
@@ -150,7 +151,7 @@ def _losses(
         x_0, first_frame = batch["latents"], batch["first_frame"]
     else:
         x_0, first_frame = denoiser.encode_video(to_unit(batch["video"])), batch["video"][:, 0]
-    image = to_unit(first_frame[:, None])[:, 0]
+    image = to_unit(first_frame)
     draws: Draws = draw(
         recipe.condition,
         sigma_distribution(recipe.sigma),
@@ -271,5 +272,8 @@ def _export(pipe: Any, average: dict[str, Tensor], recipe: Recipe, folder: Path)
         if recipe.dtype == "fp16":
             pipe.to(torch.float16)
         pipe.save_pretrained(partial)
+    index = partial / "model_index.json"
+    # Without torchvision, transformers names a fallback class here that an installation with torchvision may not have.
+    index.write_text(index.read_text().replace("CLIPImageProcessorPil", "CLIPImageProcessor"))
     (partial / "recipe.yaml").write_text(dump_recipe(recipe))
     checkpoint.publish(partial, folder)

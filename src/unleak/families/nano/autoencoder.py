@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKLTemporalDecoder
 from diffusers.models.resnet import ResnetBlock2D
 from einops import rearrange
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor, nn
 
 PATCH = 8  # pixels a side: three halvings
@@ -32,11 +32,6 @@ class PatchCode:
     def encode(self, images: Float[Tensor, "b 3 hh ww"]) -> Float[Tensor, "b k h w"]:
         """What the autoencoder's encoder computes, as one strided convolution."""
         return F.conv2d(images, self.project, self.offset, stride=PATCH)
-
-
-def to_unit(video: UInt8[Tensor, "f h w 3"]) -> Float[Tensor, "f 3 h w"]:
-    """uint8 frames to [-1, 1], channels first."""
-    return rearrange(video, "f h w c -> f c h w").float() / 127.5 - 1
 
 
 def principal_code(images: Float[Tensor, "b 3 hh ww"], *, channels: int, whitening: float = 0.5) -> PatchCode:

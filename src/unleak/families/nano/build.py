@@ -18,8 +18,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
+from unleak.data.pixels import to_unit
 from unleak.data.synthetic import MotionRange, SyntheticClips
-from unleak.families.nano.autoencoder import linear_autoencoder, principal_code, psnr, to_unit, train_decoder
+from unleak.families.nano.autoencoder import linear_autoencoder, principal_code, psnr, train_decoder
 
 LATENT_CHANNELS = 24
 NUM_FRAMES = 12
