@@ -97,11 +97,16 @@ def test_law_of_motion(photos):
     assert speeds[speeds > 0.05].mean() == pytest.approx((2.0 + 0.05) / 2, abs=0.04)
 
 
-def test_without_a_vertical_share_cameras_pan_sideways():
+def test_two_directions_are_right_and_left():
     rng = np.random.default_rng(0)
-    motions = [MotionRange(vertical=0.0, max_log_zoom=0.0, max_rotation=0.0).draw(rng) for _ in range(200)]
-    assert {(m.dy, m.log_zoom, m.rotation) for m in motions} == {(0.0, 0.0, 0.0)}
-    assert min(m.dx for m in motions) < -1 < 1 < max(m.dx for m in motions)
+    law = MotionRange(directions=2, min_speed=0.8, max_speed=1.2, max_log_zoom=0.0, max_rotation=0.0, still=0.0)
+    motions = [law.draw(rng) for _ in range(400)]
+    assert max(abs(m.dy) for m in motions) < 1e-12
+    assert {m.log_zoom for m in motions} | {m.rotation for m in motions} == {0.0}
+    right = [m.dx for m in motions if m.dx > 0]
+    assert len(right) == pytest.approx(200, abs=40)
+    assert 0.8 <= min(right) < 0.85 < 1.15 < max(right) <= 1.2
+    assert -1.2 <= min(m.dx for m in motions) < -1.15
 
 
 def test_items_do_not_tell_the_motion(photos):

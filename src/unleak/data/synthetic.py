@@ -60,9 +60,9 @@ class SyntheticClip:
 
 @dataclass(frozen=True)
 class MotionRange:
-    """The law that motions are drawn from; speeds in pixels per frame, uniform in magnitude and direction.
+    """The law that motions are drawn from; speeds in pixels per frame, uniform from `min_speed` to `max_speed`.
 
-    `vertical` scales dy: 0 gives pans to the left and right alone.
+    `directions` is the number of directions of a pan, evenly spaced from rightwards on: 2 is right or left; 0 is any.
 
     A share `still` of the clips hardly moves (at most `still_speed`), as in web video. A share `object_share` has one
     cut-out, with a velocity of its own from the same law.
@@ -73,17 +73,20 @@ class MotionRange:
     max_rotation: float = 0.012
     still: float = 0.15
     still_speed: float = 0.05
-    vertical: float = 1.0
+    min_speed: float = 0.0
+    directions: int = 0
     object_share: float = 0.0
 
     def draw(self, rng: np.random.Generator) -> Motion:
         """One camera motion."""
         angle = rng.uniform(0, 2 * math.pi)
-        dx, dy = math.cos(angle), math.sin(angle) * self.vertical
+        if self.directions:
+            angle = 2 * math.pi * math.floor(angle / (2 * math.pi) * self.directions) / self.directions
+        dx, dy = math.cos(angle), math.sin(angle)
         if rng.random() < self.still:
             speed = rng.uniform(0, self.still_speed)
             return Motion(speed * dx, speed * dy)
-        speed = rng.uniform(0, self.max_speed)
+        speed = rng.uniform(self.min_speed, self.max_speed)
         log_zoom = rng.uniform(-self.max_log_zoom, self.max_log_zoom)
         rotation = rng.uniform(-self.max_rotation, self.max_rotation)
         return Motion(speed * dx, speed * dy, log_zoom, rotation)
