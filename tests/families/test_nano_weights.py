@@ -84,9 +84,7 @@ def test_the_first_frame_is_the_photo(videos, photo, kind):
     assert np.corrcoef(videos[kind][0].ravel(), first.ravel())[0, 1] > 0.9
 
 
-@pytest.mark.xfail(
-    strict=True, reason="these weights are trained too little: they infer no camera motion from noise yet"
-)
+@pytest.mark.xfail(strict=True, reason="trained too little: these weights infer no camera motion from noise yet")
 def test_the_recommended_start_moves_what_the_plain_pipeline_keeps_still(videos):
     plain, fixed = (np.hypot(*np.nanmedian(camera_motion(videos[k]), axis=0)[:2]) for k in ("plain", "fixed"))
     assert fixed > 1.5 * plain
