@@ -40,11 +40,11 @@ PHOTOS ?= /usr/share
 nano: .venv/.dev
 	$(BIN)/python recipes/nano/photos.py out/nano/photos $(PHOTOS)
 	test -d out/nano/init || $(BIN)/python -m unleak.families.nano.build out/nano/photos out/nano/init
-	$(BIN)/python recipes/nano/fill_cache.py recipes/nano/base.yaml
-	$(BIN)/unleak train recipes/nano/base.yaml
-	$(BIN)/unleak train recipes/nano/nano.yaml
-	$(BIN)/python recipes/nano/moments.py recipes/nano/base.yaml out/nano/nano/pipeline/moments.safetensors
-	@echo "The model is out/nano/nano/pipeline: unleak generate examples/photo.jpg --model out/nano/nano/pipeline"
+	for stage in base sideways pan; do \
+		$(BIN)/python recipes/nano/fill_cache.py recipes/nano/$$stage.yaml && \
+		$(BIN)/unleak train recipes/nano/$$stage.yaml || exit; done
+	$(BIN)/python recipes/nano/moments.py recipes/nano/base.yaml out/nano/pan/pipeline/moments.safetensors
+	@echo "The model is out/nano/pan/pipeline: unleak generate examples/photo.jpg --model out/nano/pan/pipeline"
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .import_linter_cache dist

@@ -89,10 +89,10 @@ MODELS = {
             memory_gb=1,
             noise_aug_strength=0.0,
             decode_chunk_size=12,
-            start="sigma=5",
+            start="sigma=20",
             init="analytic",
             moments="moments.safetensors",
-            motion_starts={"low": "sigma=10", "medium": "sigma=5", "high": "sigma=3"},
+            motion_starts={"low": "sigma=40", "medium": "sigma=20", "high": "sigma=10"},
         ),
         _SVD,
         replace(
