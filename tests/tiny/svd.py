@@ -1,4 +1,4 @@
-"""Pipelines with tiny random weights: every part of the real thing, a call in a fraction of a second on a CPU."""
+"""Stable Video Diffusion."""
 
 import json
 from functools import cache
@@ -14,7 +14,7 @@ from diffusers import (
 )
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
-SETTINGS = json.loads((Path(__file__).parent / "golden/cases/svd_pipeline.json").read_text())
+SETTINGS = json.loads((Path(__file__).parents[1] / "golden/cases/svd_pipeline.json").read_text())
 
 
 @cache
