@@ -144,6 +144,7 @@ class Recipe(_Strict):
     sigma: SigmaConfig = SigmaConfig()
     condition: ConditionConfig
 
+    optimizer: Literal["adamw", "muon"] = "adamw"
     lr: Positive = 3e-5
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     schedule: Literal["constant", "cosine", "linear"] = "constant"

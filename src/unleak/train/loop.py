@@ -24,6 +24,7 @@ from unleak.train.draws import Draws, build_condition, draw, generator, key, sig
 from unleak.train.ema import EMA
 from unleak.train.log import Counter, DivergedError, Log
 from unleak.train.loss import edm_loss
+from unleak.train.optimizer import make_optimizer
 from unleak.zoo import hub
 
 
@@ -52,9 +53,7 @@ def train(recipe: Recipe, *, quiet: bool = False) -> Path:
     if resumed:
         unet.load_state_dict(resumed.model)
     weights = _trainable(unet, recipe)
-    optimizer = torch.optim.AdamW(
-        weights.values(), lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True
-    )
+    optimizer = make_optimizer(recipe, weights)
     ema = EMA(weights, recipe.ema_decay)
     if recipe.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
