@@ -2,10 +2,9 @@ import pytest
 import torch
 from torch import nn
 
+from tests.train.test_loop import assert_same, state
 from unleak.train.loop import train
 from unleak.train.optimizer import Muon, make_optimizer, orthogonalize
-
-from tests.train.test_loop import assert_same, state
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (6, 24), (24, 6)])

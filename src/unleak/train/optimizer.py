@@ -29,7 +29,7 @@ def make_optimizer(recipe: Recipe, weights: dict[str, nn.Parameter]) -> torch.op
 class Muon(torch.optim.AdamW):
     """Muon for `hidden` (matrices; a convolution is a matrix of its output channels), AdamW for `rest`.
 
-    Each matrix moves along its momentum with all singular values set near 1, scaled by 0.2 sqrt(longer side) so that one
+    Each matrix moves along its momentum with all singular values set near 1, scaled by 0.2 sqrt(longer side): one
     learning rate suits both kinds (Liu et al. 2025, arXiv 2502.16982, eq. 4). `step` uses the gradients of `hidden` up.
     """
 
