@@ -16,6 +16,7 @@ _HOME = {
     "remove": "unleak.attach.apply",
     "summary": "unleak.attach.apply",
     "load": "unleak.zoo.hub",
+    "sweep": "unleak.evaluate.sweep",
 }
 
 __all__ = ["__version__", *_HOME]  # noqa: PLE0604

@@ -13,6 +13,7 @@ from unleak.cli.doctor import doctor
 from unleak.cli.errors import run_reporting_errors
 from unleak.cli.generate import generate
 from unleak.cli.stats import stats
+from unleak.cli.sweep import sweep
 from unleak.cli.train import train
 
 app = typer.Typer(
@@ -22,7 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (generate, stats, train, doctor):
+for command in (generate, sweep, stats, train, doctor):
     app.command()(command)
 
 
@@ -39,7 +40,7 @@ def _unleak(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
     ] = False,
 ) -> None:
-    """Make image-to-video diffusion models move: generate videos, gather statistics, train."""
+    """Make image-to-video diffusion models move: generate videos, compare starts, gather statistics, train."""
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,0 +1,160 @@
+"""`unleak sweep`: one photo from several starts, on one page."""
+
+import hashlib
+import shlex
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from unleak.cli.options import parse_guidance, parse_size
+from unleak.cli.terminal import Terminal
+
+
+def sweep(
+    context: typer.Context,
+    photo: Annotated[Path, typer.Argument(metavar="PHOTO", help="The photo to animate.")],
+    start: Annotated[
+        str, typer.Option(metavar="START,START,...", help="Where sampling starts: 1.00T,0.94T, sigma=100, 940, ...")
+    ] = "1.00T,0.94T,0.90T,0.86T,0.82T",
+    model: Annotated[str, typer.Option(help="nano, svd, svd-xt, a folder, or a Hub id.")] = "nano",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the page and all it shows; by default out/PHOTO-sweep.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**64 - 1, help="Of the noise, the same for every start.")] = 0,
+    num_frames: Annotated[int | None, typer.Option(min=2, help="Frames of each video.")] = None,
+    fps: Annotated[float | None, typer.Option(min=1, max=240, help="Frames a second; the model is told.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps.")] = None,
+    size: Annotated[str | None, typer.Option(metavar="WxH", help="Width and height, such as 1024x576.")] = None,
+    init: Annotated[str, typer.Option(help="Initial noise: standard, unit, analytic, or moments file.")] = "standard",
+    mode: Annotated[
+        Literal["rescale", "truncate"], typer.Option(help="Space the steps anew below the start, or drop those above.")
+    ] = "rescale",
+    guidance: Annotated[
+        str | None, typer.Option(metavar="MIN[:MAX]", help="Guidance at the first and at the last frame.")
+    ] = None,
+    noise_aug: Annotated[float | None, typer.Option(min=0, help="Noise added to the photo; the model is told.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older sweep of the same name.")] = False,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; by default the accelerator.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say results and failures only.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything; load no model, write nothing.")] = False,
+) -> None:
+    """Animate a photo from several starts with the same noise, and see what the start does to the motion.
+
+    Writes one page (index.html) that plays all videos in sync and plots motion against start, a contact sheet, the
+    videos, and a JSON file with every setting and number.
+    """
+    from unleak.data.image import load_image
+    from unleak.zoo.registry import find_model
+
+    terminal = Terminal(quiet, as_json)
+    out = out or Path("out") / f"{photo.stem}-sweep"
+    spec = find_model(model)
+    width, height = parse_size(size)
+    low, high = parse_guidance(guidance)
+    image = load_image(photo)
+
+    try:
+        from unleak.evaluate.sweep import Sweep, check_measurable, check_replaceable, parse_starts, run_all, versions
+
+        check_measurable()
+    except ModuleNotFoundError as error:
+        raise ValueError(str(error)) from error
+    from unleak.core.start import Start
+    from unleak.data.atomic import check_writable
+    from unleak.zoo.hub import load, pick_device, pick_dtype
+    from unleak.zoo.sample import Settings, initial_noise, sample
+
+    pick_dtype(dtype, pick_device(device))
+    starts = parse_starts(start)
+    each = {
+        one: Settings.for_model(
+            spec,
+            height=height,
+            width=width,
+            num_frames=num_frames,
+            fps=fps,
+            steps=steps,
+            min_guidance=low,
+            max_guidance=high,
+            noise_aug_strength=noise_aug,
+            start=str(one),
+            init=init,
+            mode=mode,
+            seed=seed,
+        )
+        for one in starts
+    }
+    settings = each[starts[0]]
+    noise = initial_noise(init, spec)
+    check_replaceable(out, overwrite=overwrite)
+    for note in image.info["notes"]:
+        terminal.note(f"{photo}: {note}")
+    size_text = f"{settings.num_frames} frames of {settings.width}x{settings.height}"
+    terminal.note(f"{spec.name}: {len(starts)} starts, {size_text}, steps {settings.steps}, seed {seed}, init {init}")
+    for one, its in each.items():
+        terminal.note(f"start {one}: {its.level(spec)['text']}")
+    if dry_run:
+        terminal.line(f"{photo} -> {out / 'index.html'}")
+        terminal.json(
+            {"planned": str(out / "index.html"), "settings": asdict(settings), "starts": list(map(str, each))}
+        )
+        return
+
+    check_writable(out.parent)
+    pipe = load(spec.source, device=device, dtype=dtype)
+    pipe.set_progress_bar_config(disable=True)
+    with terminal.progress() as progress:
+        overall = progress.add_task("starts", total=len(starts))
+
+        def make(one: Start) -> Any:
+            task = progress.add_task(str(one), total=settings.steps)
+            made = sample(
+                pipe,
+                image,
+                each[one],
+                noise,
+                on_step=lambda done, of: progress.update(task, completed=done, total=of),
+            )
+            progress.remove_task(task)
+            progress.advance(overall)
+            return made.frames
+
+        runs = run_all(pipe, starts, make, init=noise, mode=mode, steps=settings.steps)
+    about = {
+        "title": f"{photo.name}: motion against start",
+        "seed": seed,
+        "init": init,
+        "mode": mode,
+        "photo": {
+            "file": str(photo),
+            "sha256": hashlib.sha256(photo.read_bytes()).hexdigest(),
+            "size": list(image.size),
+            "notes": image.info["notes"],
+        },
+        "model": {"name": spec.name, "source": spec.source, "revision": spec.revision, "moments": spec.moments},
+        "settings": {k: v for k, v in asdict(settings).items() if k not in ("start", "init", "mode", "motion", "seed")},
+        "device": str(pipe.device),
+        "dtype": str(pipe.dtype).removeprefix("torch."),
+        "versions": versions(),
+        "reproduce": command_line(context, out=out),
+    }
+    done = Sweep(runs, settings.fps, about)
+    shown = done.save(out, overwrite=overwrite)
+    terminal.line(str(shown))
+    terminal.note(repr(done))
+    terminal.json({"page": str(shown), **done.record})
+
+
+def command_line(context: typer.Context, **resolved: Any) -> str:
+    """The command with all options that decide its result, defaults included: they may be others tomorrow."""
+    words = ["unleak", str(context.info_name)]
+    for parameter in context.command.params:
+        value = resolved.get(str(parameter.name), context.params.get(str(parameter.name)))
+        if parameter.name in ("overwrite", "quiet", "as_json", "dry_run") or value is None:
+            continue
+        words += [str(value)] if parameter.param_type_name == "argument" else [parameter.opts[0], str(value)]
+    return shlex.join(words)

@@ -1,0 +1,304 @@
+"""One input, several starts, the same noise: how much the start makes a model move, as numbers and as one page."""
+
+import hashlib
+import json
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
+from importlib.metadata import version
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image
+
+from unleak import __version__
+from unleak.attach.apply import applied, summary
+from unleak.core.initial import InitialNoise
+from unleak.core.start import Start
+from unleak.data.atomic import folder_written_whole
+from unleak.data.video import write_video
+from unleak.evaluate.motion import MotionScore, camera_motion, motion_score
+from unleak.evaluate.sweep_page import page
+from unleak.evaluate.sweep_sheet import contact_sheet
+
+__all__ = ["Run", "Sweep", "check_measurable", "check_replaceable", "parse_starts", "run_all", "sweep", "versions"]
+
+Frames = UInt8[np.ndarray, "f h w 3"]
+
+PAGE, SHEET, RECORD = "index.html", "sheet.png", "sweep.json"
+_FPS = 8.0  # Hz, where the pipeline does not say
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """The video of one start, and how much it moves."""
+
+    start: dict[str, Any]
+    """`asked`, and the level in every unit (`unleak.core.start.describe`)."""
+    sigmas: tuple[float, ...]
+    """The schedule that was run, the final zero included."""
+    frames: Frames
+    motion: MotionScore
+    camera: Float[np.ndarray, "pairs 4"]
+    """dx, dy, log zoom, rotation of each pair of frames, NaN where none explains it (`camera_motion`)."""
+
+    @classmethod
+    def measured(cls, start: dict[str, Any], sigmas: Sequence[float], frames: Frames) -> "Run":
+        """The run that gave `frames`, measured."""
+        return cls(start, tuple(sigmas), frames, motion_score(frames), camera_motion(frames))
+
+    @property
+    def pan(self) -> float | None:
+        """Speed of the camera at the frame's centre, px of the video per frame: the median over the explained pairs."""
+        if np.isnan(self.camera).all():
+            return None
+        return float(np.hypot(*np.nanmedian(self.camera[:, :2], 0)))
+
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """All but the frames, as plain values."""
+        pairs = [None if np.isnan(pair).any() else pair.tolist() for pair in self.camera]
+        return {
+            "start": self.start,
+            "sigmas": list(self.sigmas),
+            "motion": {"score": self.motion.value, "per_pair": list(self.motion.per_pair)},
+            "camera": {"pan": self.pan, "explained": sum(pair is not None for pair in pairs), "per_pair": pairs},
+            "video": f"start-{self.start['asked']}.mp4",
+        }
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Sweep:
+    """Videos of the same input and noise from several starts. `save` makes the page."""
+
+    runs: tuple[Run, ...]
+    fps: float
+    about: Mapping[str, Any]
+    """How they were made, as plain values: seed, init, mode, settings, model, versions, the way to reproduce it."""
+
+    @property
+    def starts(self) -> tuple[dict[str, Any], ...]:
+        """The start of each run in every unit."""
+        return tuple(run.start for run in self.runs)
+
+    @property
+    def frames(self) -> tuple[Frames, ...]:
+        """The frames of each run, uint8 RGB [f h w 3]."""
+        return tuple(run.frames for run in self.runs)
+
+    @property
+    def scores(self) -> tuple[float, ...]:
+        """The motion score of each run: sums over the pairs of frames, in px at 800x450."""
+        return tuple(run.motion.value for run in self.runs)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """All but the frames, as plain values for a JSON file."""
+        f, h, w, _ = self.runs[0].frames.shape
+        return {
+            "unleak": __version__,
+            **self.about,
+            "video": {"num_frames": f, "height": h, "width": w, "fps": self.fps},
+            "metric": {
+                "motion": f"mean optical flow per pair of frames, summed over the pairs, in px; {self._estimator}",
+                "camera": "pan: median over the pairs of the camera's speed at the frame's centre, px of the video per "
+                "frame; pairs that no camera motion explains are null and do not count",
+            },
+            "runs": [run.record for run in self.runs],
+        }
+
+    @property
+    def _estimator(self) -> str:
+        return self.runs[0].motion.estimator
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the page, the contact sheet, each video and a JSON file to `folder`; returns the page's path.
+
+        The folder appears whole or not at all. Raises ValueError if it is there already, unless `overwrite` is set and
+        it holds an older sweep and nothing else.
+        """
+        folder = Path(folder)
+        check_replaceable(folder, overwrite=overwrite)
+        record = self.record
+        videos = [run["video"] for run in record["runs"]]
+        record["files"] = sorted([PAGE, SHEET, RECORD, *videos])
+        with folder_written_whole(folder) as temporary:
+            for run, name in zip(self.runs, videos, strict=True):
+                write_video(run.frames, temporary / name, fps=self.fps)
+            labels = [
+                (run.start["asked"], f"sigma {run.start['sigma']:.4g}" if run.start["sigma"] else "pure noise",
+                 f"motion {run.motion.value:.1f}")
+                for run in self.runs
+            ]  # fmt: skip
+            contact_sheet(self.frames, labels).save(temporary / SHEET)
+            text = page(record, [(temporary / name).read_bytes() for name in videos])
+            (temporary / PAGE).write_text(text, encoding="utf-8")
+            (temporary / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        return folder / PAGE
+
+    def __repr__(self) -> str:
+        rows = [("start", "sigma", "log-SNR", "motion", "camera px/frame")]
+        for run in self.runs:
+            numbers = [run.start["sigma"], run.start["log_snr"], run.motion.value, run.pan]
+            rows.append((run.start["asked"], *("-" if x is None else f"{x:.4g}" for x in numbers)))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) for row in rows]
+        return "\n".join([f"Sweep of {len(self.runs)} starts from the same noise; {self._estimator}", *lines])
+
+
+def sweep(
+    pipe: Any,
+    *,
+    start: str | Sequence[Start | str | float | int],
+    init: InitialNoise | str = "standard",
+    mode: str = "rescale",
+    seed: int = 0,
+    fps: float | int | None = None,
+    **inputs: Any,
+) -> Sweep:
+    """Call `pipe` once for every `start`, each time with the same noise and the same `inputs`, and measure the motion.
+
+    start: what `unleak.apply` takes, several of them, or one text with commas: "1.00T,0.94T,sigma=100".
+    init, mode: as `unleak.apply` has them, the same for all.
+    seed: of the CPU generator that every call is given.
+    fps: of the saved videos, in Hz; handed to the pipeline if it takes one. None: the pipeline's own.
+    inputs: the arguments of the pipeline's call: image, prompt, num_frames, ...
+
+    The pipeline is left as it was found. Raises ValueError before anything is run if a start cannot be had on this
+    pipeline. Needs `pip install 'unleak[evaluate]'`.
+    """
+    parameters = signature(type(pipe).__call__).parameters
+    ours = {"generator": "seed", "output_type": "frames", "return_dict": "frames", "sigmas": "start"}
+    for name in sorted(ours.keys() & inputs.keys()):
+        raise ValueError(f"{name}= is what the sweep sets itself (see {ours[name]}): leave it out.")
+    for name in inputs:
+        if name not in parameters:
+            raise ValueError(
+                f"{type(pipe).__name__} takes no {name}: its arguments are {', '.join([*parameters][1:])}."
+            )
+    if fps is not None and "fps" in parameters:
+        inputs["fps"] = fps
+
+    def make(one: Start) -> Frames:
+        with applied(pipe, start=one, init=init, mode=mode):
+            output = pipe(**inputs, generator=torch.Generator("cpu").manual_seed(seed), output_type="pt")
+        if len(output.frames) != 1:
+            raise ValueError(f"a sweep is of one input, not of {len(output.frames)}: give one image and one prompt.")
+        video = output.frames[0]
+        if not video.isfinite().all():
+            raise ValueError(f"the model gave NaN in {pipe.dtype}; give a dtype of more range (bfloat16 or float32)")
+        pixels: Frames = (video.float() * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
+        return pixels
+
+    check_measurable()
+    starts = parse_starts(start)
+    runs = run_all(pipe, starts, make, init=init, mode=mode, steps=inputs.get("num_inference_steps"))
+    known = [fps, inputs.get("frame_rate"), *(parameters[n].default for n in ("fps", "frame_rate") if n in parameters)]
+    told = {"start": [str(one) for one in starts], "init": init, "mode": mode, "seed": seed, "fps": fps, **inputs}
+    given = {name: value for name, value in told.items() if value is not None and name not in ("start", "init")}
+    asked = ", ".join([f"start={told['start']}, init={init!r}", *(f"{k}={_shown(v)}" for k, v in given.items())])
+    about = {
+        "seed": seed,
+        "init": init if isinstance(init, str) else repr(init),
+        "mode": mode,
+        "settings": {name: _plain(value) for name, value in inputs.items()},
+        "model": {"pipeline": type(pipe).__name__, "source": str(getattr(pipe.config, "_name_or_path", "") or "")},
+        "device": str(pipe.device),
+        "dtype": str(pipe.dtype).removeprefix("torch."),
+        "versions": versions(),
+        "reproduce": f"unleak.sweep(pipe, {asked})",
+    }
+    rate = next((float(value) for value in known if isinstance(value, int | float)), _FPS)
+    return Sweep(runs, rate, about)
+
+
+def parse_starts(start: str | Sequence[Start | str | float | int]) -> tuple[Start, ...]:
+    """The starts of a sweep, from a sequence or from a text with commas; ValueError if there is none."""
+    given = [text for text in start.split(",") if text.strip()] if isinstance(start, str) else start
+    starts = tuple(one if isinstance(one, Start) else Start.parse(one) for one in given)
+    if not starts:
+        raise ValueError("a sweep needs one start or more: say for example 1.00T,0.94T,0.90T.")
+    return starts
+
+
+def run_all(
+    pipe: Any,
+    starts: Sequence[Start],
+    make: Callable[[Start], Frames],
+    *,
+    init: InitialNoise | str,
+    mode: str,
+    steps: int | None,
+) -> tuple[Run, ...]:
+    """Measure what `make` gives for each start, after all of them have been tried out on the pipeline's schedule.
+
+    Raises ValueError, before anything is made, for a start that cannot be had, and for two that are the same level.
+    """
+    plans = []
+    for start in starts:
+        with applied(pipe, start=start, init=init, mode=mode):
+            plans.append(summary(pipe, num_inference_steps=steps))
+    seen: dict[tuple[float, float], Start] = {}
+    for start, plan in zip(starts, plans, strict=True):
+        other = seen.setdefault((plan.level["alpha"], plan.level["noise"]), start)
+        if other is not start:
+            raise ValueError(f"starts {other} and {start} are the same level of noise on this model: give one of them.")
+    return tuple(
+        Run.measured({"asked": str(start), **plan.level}, plan.after, make(start))
+        for start, plan in zip(starts, plans, strict=True)
+    )
+
+
+def check_measurable() -> None:
+    """Raise ModuleNotFoundError if what measures is not installed: before the first video, not after it."""
+    Run.measured({}, (), np.zeros((2, 16, 16, 3), np.uint8))
+
+
+def check_replaceable(folder: Path, *, overwrite: bool) -> None:
+    """Raise ValueError if a sweep must not be written to `folder`: it holds something, or not just an older sweep."""
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if not there and (folder.is_dir() or not folder.exists()):
+        return
+    try:
+        known = set(json.loads((folder / RECORD).read_text(encoding="utf-8"))["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        known = set()
+    if others := sorted(there - known):
+        raise ValueError(f"{folder} holds files of others ({others[0]}); choose another folder")
+    if not there:
+        raise ValueError(f"{folder} is not a folder; choose another")
+    if not overwrite:
+        raise ValueError(f"{folder} exists; give --overwrite (overwrite=True) or another folder")
+
+
+def versions() -> dict[str, str]:
+    """Of everything that decides the pixels and the numbers."""
+    # OpenCV comes under several package names.
+    own = {"unleak": __version__, "python": platform.python_version(), "opencv": import_module("cv2").__version__}
+    return own | {name: version(name) for name in ("scipy", "torch", "diffusers", "transformers")}
+
+
+def _plain(value: Any) -> Any:
+    """A pipeline's argument as JSON can hold it; pictures and tensors by shape and hash."""
+    match value:
+        case None | bool() | int() | float() | str():
+            return value
+        case list() | tuple():
+            return [_plain(item) for item in value]
+        case Image.Image():
+            sha256 = hashlib.sha256(value.tobytes()).hexdigest()
+            return {"image": f"{value.width}x{value.height} {value.mode}", "sha256": sha256}
+        case torch.Tensor():
+            sha256 = hashlib.sha256(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()).hexdigest()
+            return {"tensor": f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}", "sha256": sha256}
+    return repr(value)
+
+
+def _shown(value: Any) -> str:
+    return repr(value) if isinstance(value, str | int | float) else "..."
