@@ -1,0 +1,69 @@
+from functools import cache
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from unleak.evaluate.objects import track
+
+SIZE, FRAMES = 64, 9
+
+
+@cache
+def texture(seed: int) -> np.ndarray:
+    noise = np.random.default_rng(seed).normal(0, 1, (3 * SIZE, 3 * SIZE, 3))
+    smooth = ndimage.gaussian_filter(noise, (2, 2, 0))
+    return np.clip(128 + 60 * smooth / smooth.std(), 0, 255)
+
+
+def look(seed: int, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.stack(
+        [ndimage.map_coordinates(colour, [y, x], order=1) for colour in texture(seed).transpose(2, 0, 1)], -1
+    )
+
+
+def scene(velocity, *, camera=(0.0, 0.0), radius=10.0, start=(30.0, 33.0), vanish_at=FRAMES) -> np.ndarray:
+    """A textured disc over a textured background, both moving steadily."""
+    y, x = np.mgrid[:SIZE, :SIZE].astype(float)
+    frames = []
+    for k in range(FRAMES):
+        back = look(0, x + 64 - k * camera[0], y + 64 - k * camera[1])
+        dx, dy = x - start[0] - k * velocity[0], y - start[1] - k * velocity[1]
+        mask = (k < vanish_at) / (1 + np.exp(3 * (np.hypot(dx, dy) - radius)))
+        frames.append(back + mask[..., None] * (look(1, dx + 90, dy + 90) - back))
+    return np.round(np.clip(frames, 0, 255)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("camera", [(0.0, 0.0), (1.0, 0.0), (-1.3, 0.8)])
+@pytest.mark.parametrize("velocity", [(0.0, 0.0), (1.0, 0.0), (-1.5, 0.5), (0.3, -1.2)])
+def test_a_known_velocity_is_recovered_whatever_the_camera_does(velocity, camera):
+    found = track(scene(velocity, camera=camera), (30.0, 33.0), 9.0)
+    assert found.velocity == pytest.approx(velocity, abs=0.1)
+    assert not found.vanished
+    assert found.centres[0] == pytest.approx((30.0, 33.0), abs=1e-6)
+
+
+@pytest.mark.parametrize(("vanish_at", "vanished"), [(FRAMES, False), (8, False), (4, True), (1, True)])
+def test_an_object_that_is_gone_counts_as_gone(vanish_at, vanished):
+    assert track(scene((1.0, 0.0), vanish_at=vanish_at), (30.0, 33.0), 9.0).vanished is vanished
+
+
+def test_a_dissolving_object_is_no_moving_one():
+    frames = scene((0.0, 0.0)).astype(float)
+    noise = np.random.default_rng(3).integers(0, 256, frames.shape)
+    share = np.linspace(0, 1, FRAMES)[:, None, None, None]
+    found = track((frames * (1 - share) + noise * share).astype(np.uint8), (30.0, 33.0), 9.0)
+    assert found.vanished
+    assert np.hypot(*found.velocity) < 0.1  # while it can be seen, it stands still
+
+
+def test_nothing_but_noise_has_no_velocity():
+    frames = np.random.default_rng(0).integers(0, 256, (FRAMES, SIZE, SIZE, 3), dtype=np.uint8)
+    found = track(frames, (30.0, 33.0), 9.0)
+    assert found.vanished
+    assert np.isnan(found.velocity).all()
+
+
+def test_an_object_outside_is_refused():
+    with pytest.raises(ValueError, match=r"radius 9 at \(80.0, 33.0\) is not in a first frame of 64x64"):
+        track(scene((0.0, 0.0)), (80.0, 33.0), 9.0)
