@@ -124,3 +124,16 @@ def test_folder_without_photos(tmp_path):
 def test_index_out_of_range(photos):
     with pytest.raises(IndexError, match="clip 5 of 5"):
         SyntheticClips(photos, length=5).clip(5)
+
+
+def test_alternatives_part_from_one_first_frame(photos):
+    clips = SyntheticClips(photos, num_frames=6, length=3)
+    cameras = [FIXED[case] for case in (0.0, 0.1, 0.5)]
+    videos = clips.alternatives(2, cameras)
+    assert videos.shape == (3, 6, 64, 64, 3)
+    assert all(torch.equal(video[0], videos[0, 0]) for video in videos)
+    for video, camera in zip(videos, cameras, strict=True):
+        seen = np.median(camera_motion(video.numpy()), axis=0)
+        assert np.abs(seen[:2] - [camera.dx, camera.dy]).max() < 0.08
+    with pytest.raises(IndexError, match="clip 3 of 3"):
+        clips.alternatives(3, cameras)

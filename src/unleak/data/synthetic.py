@@ -6,6 +6,7 @@ its true motion. Clip `i` of a given seed is always the same clip, in whatever o
 
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -134,20 +135,34 @@ class SyntheticClips:
 
     def clip(self, index: int) -> SyntheticClip:
         """Clip `index` with its true motion. Raises IndexError outside 0 .. length - 1."""
-        if not 0 <= index < self.length:
-            raise IndexError(f"clip {index} of {self.length}")
-        key = hashlib.sha256(f"{self.seed}/{index}".encode()).digest()
-        rng = np.random.default_rng(int.from_bytes(key[:8], "little"))
+        rng = self._rng(index)
         camera = self.motion.draw(rng)
         photo = int(rng.integers(len(self.paths)))
-        scene = self._camera_frames(self._pyramids[photo], camera, rng)
+        pyramid = self._pyramids[photo]
+        scene = self._camera_frames(pyramid, camera, self._place(pyramid, [camera], rng))
         objects: tuple[CutOut, ...] = ()
         if rng.random() < self.motion.object_share:
             other = (photo + int(rng.integers(1, max(len(self.paths), 2)))) % len(self.paths)
             scene, cut_out = self._with_cut_out(scene, self._pyramids[other], rng)
             objects = (cut_out,)
-        video = F.avg_pool2d(scene, _SUPERSAMPLE).clamp(0, 255).round().to(torch.uint8)
-        return SyntheticClip(video.permute(0, 2, 3, 1).contiguous(), camera, objects, self.paths[photo].stem)
+        return SyntheticClip(_finished(scene), camera, objects, self.paths[photo].stem)
+
+    def alternatives(self, index: int, cameras: Sequence[Motion]) -> UInt8[Tensor, "k f h w 3"]:
+        """One scene under each of `cameras`: what a photo can turn into, all from the same first frame.
+
+        Photo and scale are those of clip `index`; the crop leaves room for every camera, so its place may be another.
+        """
+        rng = self._rng(index)
+        self.motion.draw(rng)
+        pyramid = self._pyramids[int(rng.integers(len(self.paths)))]
+        place = self._place(pyramid, cameras, rng)
+        return torch.stack([_finished(self._camera_frames(pyramid, camera, place)) for camera in cameras])
+
+    def _rng(self, index: int) -> np.random.Generator:
+        if not 0 <= index < self.length:
+            raise IndexError(f"clip {index} of {self.length}")
+        key = hashlib.sha256(f"{self.seed}/{index}".encode()).digest()
+        return np.random.default_rng(int.from_bytes(key[:8], "little"))
 
     @cached_property
     def _pyramids(self) -> list[list[Float[Tensor, "3 _ _"]]]:
@@ -161,35 +176,43 @@ class SyntheticClips:
             pyramids.append(levels)
         return pyramids
 
-    def _camera_frames(
-        self, pyramid: list[Float[Tensor, "3 _ _"]], camera: Motion, rng: np.random.Generator
-    ) -> Float[Tensor, "f 3 hh ww"]:
-        n, side = self.num_frames, self.size * _SUPERSAMPLE
+    def _place(
+        self, pyramid: list[Float[Tensor, "3 _ _"]], cameras: Sequence[Motion], rng: np.random.Generator
+    ) -> tuple[float, Float[np.ndarray, " 2"]]:
+        """Photo pixels per drawn pixel, and the middle of frame 0 in the photo, so that no camera leaves the photo."""
+        side = self.size * _SUPERSAMPLE
+        corners = np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]]) * side / 2
+        reach = np.concatenate([
+            centres[:, None] + scales[:, None, None] * np.einsum("kij,cj->kci", turns, corners)
+            for centres, scales, turns in (self._path(camera) for camera in cameras)
+        ])  # fmt: skip
+        low, high = reach.min((0, 1)), reach.max((0, 1))
+        height, width = pyramid[0].shape[1:]
+        widest = min((width - 2) / (high[0] - low[0]), (height - 2) / (high[1] - low[1]))
+        scale = widest * math.exp(rng.uniform(math.log(0.5), 0.0))
+        free = np.array([width - 1, height - 1]) - scale * (high - low)
+        return scale, rng.uniform(0, 1, 2) * free - scale * low
+
+    def _path(self, camera: Motion) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Centres, scales and turns: frame k sees the photo at origin + scale (centre_k + scale_k R_k (pixel - middle))."""
+        n = self.num_frames
         velocity = np.array([camera.dx, camera.dy]) * _SUPERSAMPLE
-        # Frame k sees the photo at origin + centre_k + scale_k R_k (pixel - middle), in pixels of the first frame.
         scales = np.exp(-camera.log_zoom * np.arange(n))
         turns = np.array([_rotation(-camera.rotation * k) for k in range(n)])
         steps = [-scale * turn @ velocity for scale, turn in zip(scales[:-1], turns[:-1], strict=True)]
-        centres = np.concatenate([np.zeros((1, 2)), np.cumsum(steps, axis=0).reshape(-1, 2)])
-        corners = np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]]) * side / 2
-        reach = centres[:, None] + scales[:, None, None] * np.einsum("kij,cj->kci", turns, corners)
-        low, high = reach.min((0, 1)), reach.max((0, 1))
+        return np.concatenate([np.zeros((1, 2)), np.cumsum(steps, axis=0).reshape(-1, 2)]), scales, turns
 
-        height, width = pyramid[0].shape[1:]
-        widest = min(
-            (width - 2) / (high[0] - low[0]), (height - 2) / (high[1] - low[1])
-        )  # photo pixels per drawn pixel
-        scale = widest * math.exp(rng.uniform(math.log(0.5), 0.0))
-        free = np.array([width - 1, height - 1]) - scale * (high - low)
-        origin = rng.uniform(0, 1, 2) * free - scale * low
-
+    def _camera_frames(
+        self, pyramid: list[Float[Tensor, "3 _ _"]], camera: Motion, place: tuple[float, Float[np.ndarray, " 2"]]
+    ) -> Float[Tensor, "f 3 hh ww"]:
+        scale, origin = place
         level = min(max(math.floor(math.log2(max(scale, 1.0))), 0), len(pyramid) - 1)
         image, shrink = pyramid[level], 2.0**level
-        grid = _pixel_grid(side)
+        grid = _pixel_grid(self.size * _SUPERSAMPLE)
         views = []
-        for k in range(n):
-            at = origin + scale * centres[k]
-            linear = scale * scales[k] * turns[k]
+        for centre, zoom, turn in zip(*self._path(camera), strict=True):
+            at = origin + scale * centre
+            linear = scale * zoom * turn
             views.append(
                 _sample(image, (grid @ torch.from_numpy(linear.T).float() + torch.from_numpy(at).float()) / shrink)
             )
@@ -222,6 +245,11 @@ class SyntheticClips:
             texture = _sample(image, offset + torch.from_numpy(source).float())
             frames.append(frame + mask * (texture - frame))
         return torch.stack(frames), CutOut(float(start[0]), float(start[1]), float(radius), motion)
+
+
+def _finished(scene: Float[Tensor, "f 3 hh ww"]) -> UInt8[Tensor, "f h w 3"]:
+    video = F.avg_pool2d(scene, _SUPERSAMPLE).clamp(0, 255).round().to(torch.uint8)
+    return video.permute(0, 2, 3, 1).contiguous()
 
 
 def _rotation(angle: float) -> np.ndarray:
