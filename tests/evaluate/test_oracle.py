@@ -29,7 +29,8 @@ def test_nothing_predicts_better_in_mean_square():
     x_0, clips = CLIPS[0, k], CLIPS.expand(4000, -1, -1, -1, -1, -1)
     x_t, sigma = x_0 + 2 * torch.randn(x_0.shape, generator=G), torch.full((4000,), 2.0)
     predict = posterior_mean(clips, PRIOR)
-    errors = [(guess - x_0).square().mean() for guess in (predict(x_t, sigma), predict(x_t, 0.7 * sigma), 0.9 * predict(x_t, sigma), x_t)]  # fmt: skip
+    guesses = predict(x_t, sigma), predict(x_t, 0.7 * sigma), 0.9 * predict(x_t, sigma), x_t
+    errors = [(guess - x_0).square().mean() for guess in guesses]
     assert min(errors) == errors[0]
 
 

@@ -5,6 +5,7 @@ what it loses at a noise level nobody can keep, and what a model loses beyond th
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 
 from einops import einsum, rearrange
 from jaxtyping import Float
@@ -39,7 +40,7 @@ def euler(predict: Predict, x: Float[Tensor, "b c f h w"], sigmas: Float[Tensor,
 
     The steps are those of diffusers' EulerDiscreteScheduler, so an oracle and a pipeline can start from one noise.
     """
-    for sigma, below in zip(sigmas[:-1], sigmas[1:], strict=True):
+    for sigma, below in pairwise(sigmas):
         x_0 = predict(x, sigma.expand(len(x)))
         x = x_0 + (x - x_0) * (below / sigma)
     return x
@@ -48,8 +49,11 @@ def euler(predict: Predict, x: Float[Tensor, "b c f h w"], sigmas: Float[Tensor,
 def one_step(
     predict: Predict, x_0: Float[Tensor, "b c f h w"], sigma: float, eps: Float[Tensor, "b c f h w"]
 ) -> Float[Tensor, "b c f h w"]:
-    """One prediction of clips noised to sigma. Its motion falls with sigma for an ideal model too (the mean over motions
-    that are no longer told apart is nearly still): only the difference from `posterior_mean` speaks of leakage."""
+    """One prediction of clips noised to sigma.
+
+    Its motion falls with sigma for an ideal model too (the mean over motions that are no longer told apart is nearly
+    still): only the difference from `posterior_mean` speaks of leakage.
+    """
     return predict(x_0 + sigma * eps, x_0.new_full((len(x_0),), sigma))
 
 
