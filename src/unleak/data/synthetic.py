@@ -194,7 +194,7 @@ class SyntheticClips:
         return scale, rng.uniform(0, 1, 2) * free - scale * low
 
     def _path(self, camera: Motion) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Centres, scales, turns: frame k sees the photo at origin + scale (centre_k + scale_k R_k (pixel - middle))."""
+        """Centres, scales, turns. Frame k:  the photo at origin + scale (centre_k + scale_k R_k (pixel - middle))."""
         n = self.num_frames
         velocity = np.array([camera.dx, camera.dy]) * _SUPERSAMPLE
         scales = np.exp(-camera.log_zoom * np.arange(n))

@@ -23,7 +23,8 @@ class Track:
         there are none."""
         there = self.correlation >= LOST
         steps = np.diff(self.centres, axis=0)[there[1:] & there[:-1]]
-        return tuple(map(float, np.median(steps, axis=0))) if len(steps) else (np.nan, np.nan)
+        dx, dy = np.median(steps, axis=0) if len(steps) else (np.nan, np.nan)
+        return float(dx), float(dy)
 
     @property
     def vanished(self) -> bool:
