@@ -28,7 +28,7 @@ def words(*, max_length: int = 8) -> PreTrainedTokenizerFast:
         pad_token="<pad>",
         eos_token="<eos>",
         unk_token="<unk>",
-        additional_special_tokens=["<|vision_start|>"],
+        extra_special_tokens=["<|vision_start|>"],
         model_max_length=max_length,
     )
 
