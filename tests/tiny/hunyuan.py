@@ -4,7 +4,6 @@ from typing import Any
 
 import torch
 from diffusers import (
-    AutoencoderKLHunyuanVideo,
     AutoencoderKLHunyuanVideo15,
     ClassifierFreeGuidance,
     FlowMatchEulerDiscreteScheduler,
@@ -19,19 +18,10 @@ from diffusers import (
 from torch import Tensor
 from transformers import SiglipImageProcessor, SiglipVisionConfig, SiglipVisionModel
 
+from tests.tiny.hunyuan_vae import hunyuan_vae
 from tests.tiny.model import Tiny, embeds, noise, photo, seeded
 
 __all__ = ["TINY"]
-
-
-def _vae() -> AutoencoderKLHunyuanVideo:
-    return AutoencoderKLHunyuanVideo(
-        latent_channels=4,
-        block_out_channels=(8, 8, 8, 8),
-        layers_per_block=1,
-        norm_num_groups=4,
-        mid_block_add_attention=False,
-    )
 
 
 def _transformer(cls: Any = HunyuanVideoTransformer3DModel, *, in_channels: int, **config: Any) -> Any:
@@ -68,7 +58,7 @@ def _image_to_video(condition: str) -> HunyuanVideoImageToVideoPipeline:
         text_encoder=None,
         tokenizer=None,
         transformer=transformer,
-        vae=_vae(),
+        vae=hunyuan_vae(),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=7.0),
         text_encoder_2=None,
         tokenizer_2=None,
@@ -82,7 +72,7 @@ def _skyreels() -> HunyuanSkyreelsImageToVideoPipeline:
         text_encoder=None,
         tokenizer=None,
         transformer=_transformer(in_channels=2 * 4),
-        vae=_vae(),
+        vae=hunyuan_vae(),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=7.0),
         text_encoder_2=None,
         tokenizer_2=None,
@@ -102,7 +92,7 @@ def _framepack() -> HunyuanVideoFramepackPipeline:
         text_encoder=None,
         tokenizer=None,
         transformer=transformer,
-        vae=_vae(),
+        vae=hunyuan_vae(),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=7.0),
         text_encoder_2=None,
         tokenizer_2=None,

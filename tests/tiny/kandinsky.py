@@ -4,7 +4,6 @@ from typing import Any
 
 import torch
 from diffusers import (
-    AutoencoderKLHunyuanVideo,
     FlowMatchEulerDiscreteScheduler,
     Kandinsky5I2VPipeline,
     Kandinsky5Transformer3DModel,
@@ -15,19 +14,10 @@ from diffusers import (
 )
 from torch import Tensor
 
+from tests.tiny.hunyuan_vae import hunyuan_vae
 from tests.tiny.model import Tiny, embeds, noise, photo, seeded
 
 __all__ = ["TINY"]
-
-
-def _vae() -> AutoencoderKLHunyuanVideo:
-    return AutoencoderKLHunyuanVideo(
-        latent_channels=4,
-        block_out_channels=(8, 8, 8, 8),
-        layers_per_block=1,
-        norm_num_groups=4,
-        mid_block_add_attention=False,
-    )
 
 
 @seeded
@@ -47,7 +37,7 @@ def _kandinsky5() -> Kandinsky5I2VPipeline:
     )
     return Kandinsky5I2VPipeline(
         transformer=transformer,
-        vae=_vae(),
+        vae=hunyuan_vae(),
         text_encoder=None,
         tokenizer=None,
         text_encoder_2=None,
@@ -93,7 +83,7 @@ def _kandinsky6() -> Kandinsky6TI2VAPipeline:
     )
     return Kandinsky6TI2VAPipeline(
         transformer=transformer,
-        vae=_vae(),
+        vae=hunyuan_vae(),
         text_encoder=None,
         tokenizer=None,
         text_encoder_2=None,

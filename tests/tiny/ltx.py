@@ -12,13 +12,10 @@ from diffusers import (
     LTXImageToVideoPipeline,
     LTXVideoTransformer3DModel,
 )
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
 from tests.tiny.model import Tiny, embeds, noise, photo, seeded
+from tests.tiny.text import T5_DIM, t5, words
 
 __all__ = ["TINY"]
 
@@ -46,17 +43,8 @@ def _transformer() -> LTXVideoTransformer3DModel:
         attention_head_dim=8,
         cross_attention_dim=16,
         num_layers=1,
-        caption_channels=32,
+        caption_channels=T5_DIM,
     )
-
-
-def _t5() -> tuple[PreTrainedTokenizerFast, T5EncoderModel]:
-    words = Tokenizer(WordLevel({"<pad>": 0, "</s>": 1, "<unk>": 2, "a": 3, "cat": 4}, unk_token="<unk>"))
-    words.pre_tokenizer = Whitespace()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=words, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=8
-    )
-    return tokenizer, T5EncoderModel(T5Config(vocab_size=8, d_model=32, d_kv=8, d_ff=16, num_layers=1, num_heads=2))
 
 
 @seeded
@@ -79,18 +67,15 @@ def _condition() -> LTXConditionPipeline:
 
 @seeded
 def _long() -> LTXI2VLongMultiPromptPipeline:
-    tokenizer, text_encoder = _t5()
-    return LTXI2VLongMultiPromptPipeline(
-        LTXEulerAncestralRFScheduler(), _vae(), text_encoder, tokenizer, _transformer()
-    )
+    return LTXI2VLongMultiPromptPipeline(LTXEulerAncestralRFScheduler(), _vae(), t5(), words(), _transformer())
 
 
 def _call(pipe: Any, **changes: Any) -> Tensor:
     arguments = {
         "image": photo(64, 32),
-        "prompt_embeds": embeds(1, 4, 32),
+        "prompt_embeds": embeds(1, 4, T5_DIM),
         "prompt_attention_mask": torch.ones(1, 4),
-        "negative_prompt_embeds": embeds(1, 4, 32, seed=2),
+        "negative_prompt_embeds": embeds(1, 4, T5_DIM, seed=2),
         "negative_prompt_attention_mask": torch.ones(1, 4),
         "height": 64,
         "width": 32,
@@ -106,7 +91,7 @@ def _call_long(pipe: Any, **changes: Any) -> Tensor:
     """Two windows of three latent frames that share one."""
     arguments = {
         "cond_image": photo(64, 32),
-        "prompt": "a cat | a",
+        "prompt": "a dog | runs",
         "height": 64,
         "width": 32,
         "num_frames": 17,

@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, MotifVideoImage2VideoPipeline
+from diffusers import FlowMatchEulerDiscreteScheduler, MotifVideoImage2VideoPipeline
 from diffusers.guiders import AdaptiveProjectedGuidance
 from diffusers.models.transformers.transformer_motif_video import MotifVideoTransformer3DModel
 from torch import Tensor
@@ -16,6 +16,7 @@ from transformers import (
 )
 
 from tests.tiny.model import Tiny, embeds, noise, photo, seeded
+from tests.tiny.wan_vae import wan_vae
 
 __all__ = ["TINY"]
 
@@ -51,7 +52,7 @@ def _motif() -> MotifVideoImage2VideoPipeline:
     )
     return MotifVideoImage2VideoPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(shift=7.0),
-        vae=AutoencoderKLWan(base_dim=3, dim_mult=[1, 1, 1, 1], num_res_blocks=1),
+        vae=wan_vae(),
         text_encoder=_text_encoder(),
         tokenizer=None,
         transformer=transformer,

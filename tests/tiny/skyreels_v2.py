@@ -3,7 +3,6 @@
 from typing import Any
 
 from diffusers import (
-    AutoencoderKLWan,
     SkyReelsV2DiffusionForcingImageToVideoPipeline,
     SkyReelsV2ImageToVideoPipeline,
     SkyReelsV2Transformer3DModel,
@@ -13,16 +12,13 @@ from torch import Tensor
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from tests.tiny.model import Tiny, embeds, noise, photo, seeded
+from tests.tiny.wan_vae import wan_vae
 
 __all__ = ["TINY"]
 
 
 def _scheduler() -> UniPCMultistepScheduler:
     return UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=5.0)
-
-
-def _vae() -> AutoencoderKLWan:
-    return AutoencoderKLWan(base_dim=3, dim_mult=[1, 1, 1, 1], num_res_blocks=1)
 
 
 def _transformer(**config: Any) -> SkyReelsV2Transformer3DModel:
@@ -55,7 +51,7 @@ def _image_to_video() -> SkyReelsV2ImageToVideoPipeline:
         image_encoder=CLIPVisionModelWithProjection(config),
         image_processor=CLIPImageProcessor(crop_size={"height": 4, "width": 4}, size={"shortest_edge": 4}),
         transformer=_transformer(in_channels=36, image_dim=4, added_kv_proj_dim=24),
-        vae=_vae(),
+        vae=wan_vae(),
         scheduler=_scheduler(),
     )
 
@@ -66,7 +62,7 @@ def _diffusion_forcing() -> SkyReelsV2DiffusionForcingImageToVideoPipeline:
         tokenizer=None,
         text_encoder=None,
         transformer=_transformer(in_channels=16, inject_sample_info=True),
-        vae=_vae(),
+        vae=wan_vae(),
         scheduler=_scheduler(),
     )
 

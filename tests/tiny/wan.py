@@ -19,16 +19,13 @@ from torch import Tensor
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
 
 from tests.tiny.model import Tiny, embeds, noise, photo, seeded
+from tests.tiny.wan_vae import wan_vae
 
 __all__ = ["TINY"]
 
 
 def _scheduler(*, flow_shift: float) -> UniPCMultistepScheduler:
     return UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=flow_shift)
-
-
-def _vae() -> AutoencoderKLWan:
-    return AutoencoderKLWan(base_dim=3, dim_mult=[1, 1, 1, 1], num_res_blocks=1)
 
 
 def _vae_5b() -> AutoencoderKLWan:
@@ -76,7 +73,7 @@ def _wan21() -> WanImageToVideoPipeline:
     return WanImageToVideoPipeline(
         None,
         None,
-        _vae(),
+        wan_vae(),
         _scheduler(flow_shift=3.0),
         transformer=_transformer(in_channels=36, image_dim=4, added_kv_proj_dim=24),
         **_clip(),
@@ -88,7 +85,7 @@ def _wan22() -> WanImageToVideoPipeline:
     return WanImageToVideoPipeline(
         None,
         None,
-        _vae(),
+        wan_vae(),
         _scheduler(flow_shift=3.0),
         transformer=_transformer(in_channels=36),
         transformer_2=_transformer(in_channels=36),
@@ -111,7 +108,7 @@ def _wan22_5b() -> WanImageToVideoPipeline:
 @seeded
 def _vace() -> WanVACEPipeline:
     transformer = _transformer(WanVACETransformer3DModel, in_channels=16, vace_layers=[0, 1], vace_in_channels=96)
-    return WanVACEPipeline(None, None, _vae(), _scheduler(flow_shift=3.0), transformer)
+    return WanVACEPipeline(None, None, wan_vae(), _scheduler(flow_shift=3.0), transformer)
 
 
 @seeded
@@ -132,7 +129,7 @@ def _animate() -> WanAnimatePipeline:
     )
     clip = _clip()
     return WanAnimatePipeline(
-        None, None, _vae(), _scheduler(flow_shift=3.0), clip["image_processor"], clip["image_encoder"], transformer
+        None, None, wan_vae(), _scheduler(flow_shift=3.0), clip["image_processor"], clip["image_encoder"], transformer
     )
 
 
