@@ -54,4 +54,4 @@ def _call_anyflow(pipe: Any, **changes: Any) -> Tensor:
     return pipe(**settings | changes).frames
 
 
-TINY = [Tiny("anyflow-far", _build_anyflow, _call_anyflow)]
+TINY = [Tiny("anyflow-far", _build_anyflow, _call_anyflow, pair=lambda: {"prompt": ["a dog runs", "a dog"]})]

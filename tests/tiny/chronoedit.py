@@ -57,4 +57,8 @@ def _call_chronoedit(pipe: Any, **changes: Any) -> Tensor:
     return pipe(**settings | changes).frames
 
 
-TINY = [Tiny("chronoedit", _build_chronoedit, _call_chronoedit)]
+def _pair() -> dict[str, Any]:
+    return {"prompt_embeds": embeds(2, 8, T5_DIM), "negative_prompt_embeds": embeds(2, 8, T5_DIM, seed=2)}
+
+
+TINY = [Tiny("chronoedit", _build_chronoedit, _call_chronoedit, pair=_pair)]

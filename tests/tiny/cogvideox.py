@@ -126,10 +126,14 @@ def _call_consisid(pipe: Any, **changes: Any) -> Tensor:
     return _call(pipe, **face | changes)
 
 
+def _pair() -> dict[str, Any]:
+    return {"image": [photo(32, 16), photo(32, 16, seed=6)], "prompt": ["a dog runs", "a dog"]}
+
+
 TINY = [
-    Tiny("cogvideox-ddim", partial(_build, CogVideoXDDIMScheduler, version="1.0"), _call),
-    Tiny("cogvideox-dpm", partial(_build, CogVideoXDPMScheduler, version="1.0"), _call),
-    Tiny("cogvideox1.5-ddim", partial(_build, CogVideoXDDIMScheduler, version="1.5"), _call),
-    Tiny("cogvideox1.5-dpm", partial(_build, CogVideoXDPMScheduler, version="1.5"), _call),
-    Tiny("consisid", _build_consisid, _call_consisid),
+    Tiny("cogvideox-ddim", partial(_build, CogVideoXDDIMScheduler, version="1.0"), _call, pair=_pair),
+    Tiny("cogvideox-dpm", partial(_build, CogVideoXDPMScheduler, version="1.0"), _call, pair=_pair),
+    Tiny("cogvideox1.5-ddim", partial(_build, CogVideoXDDIMScheduler, version="1.5"), _call, pair=_pair),
+    Tiny("cogvideox1.5-dpm", partial(_build, CogVideoXDPMScheduler, version="1.5"), _call, pair=_pair),
+    Tiny("consisid", _build_consisid, _call_consisid, pair=_pair),
 ]

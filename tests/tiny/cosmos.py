@@ -135,9 +135,9 @@ def _call(pipe: Any, **changes: Any) -> Tensor:
     return pipe(**settings | changes).frames
 
 
-def _told() -> dict[str, Any]:
+def _told(clips: int = 1) -> dict[str, Any]:
     """What the text encoder of 2.5, a vision language model, might have said."""
-    return {"prompt_embeds": embeds(1, 8, T5_DIM), "negative_prompt_embeds": embeds(1, 8, T5_DIM, seed=2)}
+    return {"prompt_embeds": embeds(clips, 8, T5_DIM), "negative_prompt_embeds": embeds(clips, 8, T5_DIM, seed=2)}
 
 
 @seeded
@@ -230,10 +230,15 @@ def _call_cosmos3(pipe: Any, **changes: Any) -> Tensor:
     return pipe(**settings | changes).video
 
 
+def _pair() -> dict[str, Any]:
+    images = [photo(16, 32), photo(16, 32, seed=6)]
+    return {"image": images, "prompt": ["a dog runs", "a dog"], "negative_prompt": ["", ""]}
+
+
 TINY = [
-    Tiny("cosmos1", _build_cosmos1, _call),
-    Tiny("cosmos2", _build_cosmos2, _call),
+    Tiny("cosmos1", _build_cosmos1, _call, pair=_pair),
+    Tiny("cosmos2", _build_cosmos2, _call, pair=_pair),
     Tiny("cosmos2.5-predict", _build_predict, _call_predict),
-    Tiny("cosmos2.5-transfer", _build_transfer, _call_transfer),
+    Tiny("cosmos2.5-transfer", _build_transfer, _call_transfer, pair=lambda: _told(2)),
     Tiny("cosmos3", _build_cosmos3, _call_cosmos3),
 ]

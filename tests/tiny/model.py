@@ -24,6 +24,8 @@ class Tiny:
     """(pipe, **changes to the arguments) -> Tensor: latents where the pipeline can give them; generator seed 0."""
     denoiser: str = "transformer"
     """Attribute of the pipeline whose forward gets the latents."""
+    pair: Callable[[], dict[str, Any]] | None = None
+    """-> changes with which `call`, given a list of two generators, makes two clips; None: not said, or it cannot."""
 
 
 def seeded(build: Callable[..., Any]) -> Callable[..., Any]:

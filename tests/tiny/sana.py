@@ -23,7 +23,7 @@ WORDS, TEXT_DIM = 8, 8
 
 def _told(*lead: int) -> dict[str, Any]:
     """What Gemma might have said."""
-    seen = torch.ones(1, WORDS, dtype=torch.long)
+    seen = torch.ones(lead[0], WORDS, dtype=torch.long)
     return {
         "prompt_embeds": embeds(*lead, WORDS, TEXT_DIM),
         "prompt_attention_mask": seen,
@@ -120,4 +120,4 @@ def _call_wm(pipe: Any, **changes: Any) -> Tensor:
     return pipe(**settings | _told(1, 1) | changes).frames
 
 
-TINY = [Tiny("sana-video", _build_video, _call_video), Tiny("sana-wm", _build_wm, _call_wm)]
+TINY = [Tiny("sana-video", _build_video, _call_video, pair=lambda: _told(2)), Tiny("sana-wm", _build_wm, _call_wm)]

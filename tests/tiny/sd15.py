@@ -199,8 +199,18 @@ def _call_i2vgen(pipe: Any, **changes: Any) -> Tensor:
         return pipe(**settings | changes).frames
 
 
+def _pair() -> dict[str, Any]:
+    return {"image": [photo(16, 24), photo(16, 24, seed=6)], "prompt": ["a dog runs", "a dog"]}
+
+
 TINY = [
-    Tiny("pia", _build_pia, _call_pia, denoiser="unet"),
-    Tiny("sparsectrl", _build_sparsectrl, _call_sparsectrl, denoiser="unet"),
-    Tiny("i2vgen-xl", _build_i2vgen, _call_i2vgen, denoiser="unet"),
+    Tiny("pia", _build_pia, _call_pia, denoiser="unet", pair=_pair),
+    Tiny(
+        "sparsectrl",
+        _build_sparsectrl,
+        _call_sparsectrl,
+        denoiser="unet",
+        pair=lambda: {"prompt": ["a dog runs", "a dog"]},
+    ),
+    Tiny("i2vgen-xl", _build_i2vgen, _call_i2vgen, denoiser="unet", pair=_pair),
 ]
