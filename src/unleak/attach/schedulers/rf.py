@@ -1,0 +1,101 @@
+"""Rectified-flow schedulers: a grid even in an unshifted time, shifted, perhaps stretched to a terminal sigma."""
+
+import math
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+
+from unleak.attach.plan import Mode
+from unleak.attach.schedulers.adapter import Nodes, ScheduleAdapter, evenly
+from unleak.attach.schedulers.vp import Time, spacing
+from unleak.core.process import RF, Level
+
+__all__ = ["RectifiedFlow"]
+
+
+class RectifiedFlow(ScheduleAdapter):
+    """FlowMatchEuler, FlowMatchHeun, LTX's ancestral Euler, AnyFlow's flow map; UniPC, DPM++, DEIS with flow sigmas.
+
+    Solvers that tell the network whole timesteps (UniPC, DPM++) truncate them, here as elsewhere: sigma is exact.
+    """
+
+    def fits(self, scheduler: Any) -> bool:
+        """Solvers of both kinds say which."""
+        return bool(scheduler.config.get("use_flow_sigmas", True))
+
+    def process(self, scheduler: Any) -> RF:
+        """RF, after any shift."""
+        config = scheduler.config
+        if config.get("invert_sigmas"):
+            raise ValueError(
+                "this scheduler has invert_sigmas=True: its sigma counts the signal, not the noise, and unleak cannot"
+                " tell where sampling would start; use a scheduler with invert_sigmas=False."
+            )
+        if "use_flow_sigmas" in config and spacing(scheduler) and not _karras_flow(scheduler):
+            raise ValueError(
+                f"{type(scheduler).__name__} lays its Karras, exponential or beta grid over betas, not over flow"
+                " sigmas: leave that spacing off, or use FlowMatchEulerDiscreteScheduler, which has them for flows."
+            )
+        if config.get("solver_p"):
+            raise ValueError("a scheduler inside the scheduler (solver_p) keeps its own start: leave solver_p unset.")
+        return RF(config.num_train_timesteps)
+
+    def first(self, scheduler: Any, level: Level) -> Nodes:
+        """The network is told T sigma."""
+        sigma = np.array([level.flow_sigma])
+        return Nodes(sigma, _timesteps(scheduler, sigma))
+
+    def respaced(self, scheduler: Any, plain: Nodes, first: Nodes, arguments: dict[str, Any]) -> Nodes:
+        """Even in the same time as the plain grid, from the start to where that one ends."""
+        time, sigma = _time(scheduler, arguments.get("mu"))
+        keep = bool(spacing(scheduler) or scheduler.config.get("shift_terminal"))
+        end = plain.sigmas[-1:] if keep else scheduler.sigmas[-1:].cpu().double().numpy()
+        sigmas = sigma(evenly(time(plain.sigmas), time(first.sigmas).item(), time(end).item()))
+        if keep and len(plain) > 1:
+            sigmas[-1] = plain.sigmas[-1]
+        return Nodes.join(first, Nodes(sigmas, _timesteps(scheduler, sigmas))[1:])
+
+    def move(self, scheduler: Any, level: Level, mode: Mode, arguments: dict[str, Any]) -> None:
+        """As ever, if the timesteps are those of the sigmas."""
+        plain = self.nodes(scheduler)
+        expected = plain.sigmas * scheduler.config.num_train_timesteps
+        if not np.allclose(plain.timesteps, expected, atol=1.0, rtol=1e-5, equal_nan=True):
+            raise ValueError(
+                "this call gives its scheduler timesteps that are not num_train_timesteps * sigma (they are not"
+                " shifted, the sigmas are), so no start holds for both: give sigmas, or a scheduler with shift=1."
+            )
+        super().move(scheduler, level, mode, arguments)
+        if len(scheduler.timesteps) > 1 and scheduler.timesteps[0] == scheduler.timesteps[1]:
+            scheduler.set_begin_index(0)  # or it would look the first timestep up and find the second
+
+
+def _time(scheduler: Any, mu: float | None) -> tuple[Time, Time]:
+    """The time, a function of sigma, in which this scheduler's grid is even, and its inverse."""
+    if _karras_flow(scheduler):  # even in Karras time of sigma / alpha
+        return lambda sigma: (sigma / (1 - sigma)) ** (1 / 7), lambda time: time**7 / (1 + time**7)
+    if spaced := spacing(scheduler):
+        return spaced
+    config = scheduler.config
+    if config.get("use_dynamic_shifting") and mu is not None:
+        shift = math.exp(mu) if config.get("time_shift_type", "exponential") == "exponential" else mu
+    else:
+        shift = getattr(scheduler, "shift", config.get("shift", config.get("flow_shift", 1.0)))
+    return lambda sigma: _shifted(sigma, 1 / shift), lambda time: _shifted(time, shift)
+
+
+def _shifted(sigmas: Float64[np.ndarray, " n"], shift: float) -> Float64[np.ndarray, " n"]:
+    """`unleak.core.process.shift_sigma`, of many."""
+    shifted: Float64[np.ndarray, " n"] = shift * sigmas / (1 + (shift - 1) * sigmas)
+    return shifted
+
+
+def _karras_flow(scheduler: Any) -> bool:
+    """UniPC alone turns the EDM sigmas of its Karras grid into flow sigmas (Cosmos 2.5)."""
+    config = scheduler.config
+    return bool(config.get("use_flow_sigmas") and config.use_karras_sigmas and "predict_x0" in config)
+
+
+def _timesteps(scheduler: Any, sigmas: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+    timesteps: Float64[np.ndarray, " n"] = sigmas * scheduler.config.num_train_timesteps
+    return timesteps if scheduler.timesteps.is_floating_point() else np.floor(timesteps + 1e-3)

@@ -1,0 +1,216 @@
+"""Schedulers over a table of alphas_cumprod: those that keep timesteps only, and those that keep sigmas as well."""
+
+from collections.abc import Callable
+from functools import wraps
+from inspect import signature
+from types import MethodType
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float64
+
+from unleak.attach.plan import Mode
+from unleak.attach.schedulers.adapter import Nodes, ScheduleAdapter, evenly, like
+from unleak.core.process import VP, Level
+
+__all__ = [
+    "PNDM",
+    "Exploded",
+    "Singlestep",
+    "Stochastic",
+    "Time",
+    "VPStrides",
+    "VPTimesteps",
+    "VariancePreserving",
+    "spacing",
+]
+
+_ANCHORS = {"linspace": 0.0, "trailing": -1.0}  # the timestep towards which each spacing counts down
+
+
+class VariancePreserving(ScheduleAdapter):
+    """Keeps sigmas (sigma / alpha) and timesteps: DPM++, UniPC, DEIS over betas.
+
+    A start is a whole training timestep, since the networks were trained on no others: index M - 1 of the table.
+    """
+
+    def process(self, scheduler: Any) -> VP:
+        """VP of its alphas_cumprod."""
+        config = scheduler.config
+        if config.get("timestep_type") == "continuous" and config.prediction_type == "v_prediction":
+            raise ValueError(
+                "this scheduler tells the network 0.25 ln sigma but takes its sigmas from betas: give it the sigma_min"
+                " and sigma_max of its model (for SVD: use_karras_sigmas, sigma_min 0.002, sigma_max 700)."
+            )
+        if config.get("interpolation_type") == "log_linear":
+            raise ValueError("interpolation_type='log_linear' lays more sigmas than timesteps: leave it at 'linear'.")
+        if config.get("solver_p"):
+            raise ValueError("a scheduler inside the scheduler (solver_p) keeps its own start: leave solver_p unset.")
+        return VP(scheduler.alphas_cumprod)
+
+    def nearest(self, scheduler: Any, level: Level) -> Level:
+        """The level of the nearest training timestep."""
+        process = self.process(scheduler)
+        return process.level_at_timestep(round(process.timestep_of(level)))
+
+    def presented(self, scheduler: Any, level: Level) -> dict[str, Any]:
+        """FreeInit noises to num_train_timesteps - 1: that is M - 1."""
+        return {"num_train_timesteps": round(self.process(scheduler).timestep_of(level))}
+
+    def first(self, scheduler: Any, level: Level) -> Nodes:
+        """Index M - 1 of the table."""
+        index = round(self.process(scheduler).timestep_of(level)) - 1
+        return Nodes(_sigmas(scheduler)[[index]], np.array([float(index)]))
+
+    def respaced(self, scheduler: Any, plain: Nodes, first: Nodes, arguments: dict[str, Any]) -> Nodes:
+        """Even in timestep, counted down as the scheduler does it; or even in its Karras, exponential or beta time."""
+        del arguments
+        table, whole = _sigmas(scheduler), not scheduler.timesteps.is_floating_point()
+        if spaced := spacing(scheduler):
+            time, sigma = spaced
+            times = evenly(time(plain.sigmas), time(first.sigmas).item(), time(plain.sigmas)[-1])
+            sigmas = np.append(sigma(times[:-1]), plain.sigmas[-1])
+            timesteps = np.interp(np.log(sigmas), np.log(table), np.arange(len(table)))
+            return Nodes.join(first, Nodes(sigmas, np.round(timesteps) if whole else timesteps)[1:])
+        kind = scheduler.config.get("timestep_spacing", "linspace")
+        anchor = _ANCHORS.get(kind, float(scheduler.config.get("steps_offset", 0)))
+        timesteps = evenly(plain.timesteps, first.timesteps.item(), anchor)
+        timesteps = np.round(timesteps) if whole or kind != "linspace" else timesteps
+        if (np.diff(timesteps) >= 0).any() or timesteps[-1] < 0:
+            raise ValueError(
+                f"only {first.timesteps.item() + 1:g} timesteps lie at or below this start, too few for {len(plain)}"
+                " steps: ask for fewer steps, a higher start, or mode='truncate'."
+            )
+        return Nodes(np.interp(timesteps, np.arange(len(table)), table), timesteps)
+
+
+class Exploded(VariancePreserving):
+    """Euler, ancestral Euler, Heun, LMS: between steps the latents are x_t / alpha, variance exploding."""
+
+    def in_latents(self, level: Level) -> Level:
+        """x_0 + (sigma / alpha) eps."""
+        return Level(1.0, level.edm_sigma)
+
+
+class Singlestep(VariancePreserving):
+    """DPMSolverSinglestepScheduler, which plans the order of each step beforehand."""
+
+    def write(self, scheduler: Any, nodes: Nodes) -> None:
+        """And plan the orders anew."""
+        super().write(scheduler, nodes)
+        if len(nodes) % scheduler.config.solver_order:  # as its own set_timesteps does
+            scheduler.register_to_config(lower_order_final=True)
+        scheduler.order_list = scheduler.get_order_list(len(nodes))
+
+
+class Stochastic(Exploded):
+    """DPMSolverSDEScheduler: between two nodes it visits their geometric mean."""
+
+    def write(self, scheduler: Any, nodes: Nodes) -> None:
+        """And put the means between."""
+        super().write(scheduler, nodes)
+        table = _sigmas(scheduler)
+        between = np.interp(np.log(nodes.sigmas[1:] * nodes.sigmas[:-1]) / 2, np.log(table), np.arange(len(table)))
+        scheduler.timesteps[1::2] = like(scheduler.timesteps, between)
+
+
+class VPTimesteps(VariancePreserving):
+    """Keeps timesteps only and looks the next one up: DDPM, LCM."""
+
+    def nodes(self, scheduler: Any) -> Nodes:
+        """Sigmas are those of the table."""
+        timesteps = scheduler.timesteps.cpu().numpy()
+        return Nodes(_sigmas(scheduler)[timesteps], timesteps.astype(np.float64))
+
+    def write(self, scheduler: Any, nodes: Nodes) -> None:
+        """Timesteps are all there is."""
+        scheduler.timesteps = like(scheduler.timesteps, nodes.timesteps)
+        scheduler.num_inference_steps = len(nodes)
+
+
+class VPStrides(VPTimesteps):
+    """Keeps timesteps only and steps by num_train_timesteps // num_inference_steps: DDIM and CogVideoX's.
+
+    That stride is wrong wherever the grid is uneven, so each step is told the stride to the next timestep it has.
+    """
+
+    def start(self, scheduler: Any, level: Level, mode: Mode) -> None:
+        """And step to the next timestep."""
+        super().start(scheduler, level, mode)
+        adapter, plain = self, type(scheduler).step
+        arguments_of = signature(plain)
+
+        @wraps(plain)
+        def step(self: Any, *args: Any, **kwargs: Any) -> Any:
+            presented = self.config.num_train_timesteps
+            stride = adapter.stride(self, int(arguments_of.bind(self, *args, **kwargs).arguments["timestep"]))
+            self.register_to_config(num_train_timesteps=stride * self.num_inference_steps)
+            try:
+                return plain(self, *args, **kwargs)
+            finally:
+                self.register_to_config(num_train_timesteps=presented)
+
+        scheduler.step = MethodType(step, scheduler)
+
+    def stride(self, scheduler: Any, timestep: int) -> int:
+        """From `timestep` to the next one; from the last one past 0, to the end."""
+        below = scheduler.timesteps[scheduler.timesteps < timestep]
+        return timestep - (int(below[0]) if len(below) else -1)
+
+
+class PNDM(VPStrides):
+    """PNDMScheduler, which visits its second timestep twice: there, its linear multistep method begins."""
+
+    def refusal(self, scheduler: Any, mode: Mode) -> str | None:
+        """Its history has to be of equal steps."""
+        if mode == "truncate":
+            return (
+                "PNDM extrapolates over steps of equal length, so its first step cannot be cut shorter: use"
+                " mode='rescale', or DDIMScheduler.from_config(pipe.scheduler.config), which can be truncated"
+            )
+        if not scheduler.config.skip_prk_steps:
+            return (
+                "PNDM's Runge-Kutta steps visit timesteps between those of its grid: give it skip_prk_steps=True (as"
+                " Stable Diffusion does), or use DDIMScheduler.from_config(pipe.scheduler.config)"
+            )
+        return None
+
+    def nodes(self, scheduler: Any) -> Nodes:
+        """The second one counts once."""
+        visits = super().nodes(scheduler)
+        return visits[np.arange(len(visits)) != 1]
+
+    def write(self, scheduler: Any, nodes: Nodes) -> None:
+        """The second one is visited twice."""
+        super().write(scheduler, nodes[np.repeat(np.arange(len(nodes)), [1, 2, *[1] * len(nodes)][: len(nodes)])])
+        scheduler.plms_timesteps = scheduler.timesteps.cpu().numpy()
+        scheduler.num_inference_steps = len(nodes)
+
+    def stride(self, scheduler: Any, timestep: int) -> int:
+        """At its second visit to the second timestep, the stride that led there."""
+        if scheduler.counter == 1:
+            return int(scheduler.timesteps[0]) - timestep
+        return super().stride(scheduler, timestep)
+
+
+Time = Callable[[Float64[np.ndarray, " n"]], Float64[np.ndarray, " n"]]
+
+
+def spacing(scheduler: Any) -> tuple[Time, Time] | None:
+    """The time, a function of sigma, in which a Karras, exponential, Lu or beta grid is even, and its inverse."""
+    config = scheduler.config
+    if config.get("use_karras_sigmas"):  # rho 7
+        return lambda sigma: sigma ** (1 / 7), lambda time: time**7
+    if config.get("use_exponential_sigmas") or config.get("use_lu_lambdas"):
+        return np.log, np.exp
+    if config.get("use_beta_sigmas"):
+        return lambda sigma: sigma, lambda time: time
+    return None
+
+
+def _sigmas(scheduler: Any) -> Float64[np.ndarray, " T"]:
+    """sigma / alpha of every training timestep, with the rounding of the schedulers' own arithmetic."""
+    alphas_cumprod: torch.Tensor = scheduler.alphas_cumprod.cpu()
+    sigmas: Float64[np.ndarray, " T"] = (((1 - alphas_cumprod) / alphas_cumprod) ** 0.5).double().numpy()
+    return sigmas
