@@ -2,7 +2,6 @@
 
 import hashlib
 import shlex
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,7 +23,9 @@ def sweep(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**64 - 1, help="Of the noise, the same for every start.")] = 0,
     num_frames: Annotated[int | None, typer.Option(min=2, help="Frames of each video.")] = None,
-    fps: Annotated[float | None, typer.Option(min=1, max=240, help="Frames a second; the model is told.")] = None,
+    fps: Annotated[
+        float | None, typer.Option(min=1, max=240, help="Frames a second; models that ask are told.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps.")] = None,
     size: Annotated[str | None, typer.Option(metavar="WxH", help="Width and height, such as 1024x576.")] = None,
     init: Annotated[str, typer.Option(help="Initial noise: standard, unit, analytic, or moments file.")] = "standard",
@@ -32,12 +33,26 @@ def sweep(
         Literal["rescale", "truncate"], typer.Option(help="Space the steps anew below the start, or drop those above.")
     ] = "rescale",
     guidance: Annotated[
-        str | None, typer.Option(metavar="MIN[:MAX]", help="Guidance at the first and at the last frame.")
+        str | None, typer.Option(metavar="SCALE[:MAX]", help="Guidance; for SVD at the first and at the last frame.")
     ] = None,
+    prompt: Annotated[str | None, typer.Option(help="What happens in the video, for models that read.")] = None,
+    negative_prompt: Annotated[str | None, typer.Option(help="What should not happen.")] = None,
     noise_aug: Annotated[float | None, typer.Option(min=0, help="Noise added to the photo; the model is told.")] = None,
+    others: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Another argument of the pipeline; repeatable."),
+    ] = None,
+    lora: Annotated[
+        list[str] | None, typer.Option(metavar="PATH[:SCALE]", help="LoRA weights to add; repeatable.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older sweep of the same name.")] = False,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; by default the accelerator.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16.")] = None,
+    offload: Annotated[
+        Literal["none", "model", "sequential", "group"],
+        typer.Option(help="Keep weights off the accelerator until needed; `unleak doctor --model` says which fits."),
+    ] = "none",
+    vae_tiling: Annotated[bool, typer.Option("--vae-tiling", help="Decode in tiles, to save memory.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say results and failures only.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything; load no model, write nothing.")] = False,
@@ -65,10 +80,12 @@ def sweep(
         raise ValueError(str(error)) from error
     from unleak.core.start import Start
     from unleak.data.atomic import check_writable
-    from unleak.zoo.hub import load, pick_device, pick_dtype
+    from unleak.zoo.hub import Lora, check_abilities, load, pick_device, pick_dtype
     from unleak.zoo.sample import Settings, initial_noise, sample
 
     pick_dtype(dtype, pick_device(device))
+    loras = [Lora.parse(text) for text in lora or []]
+    check_abilities(spec, device=pick_device(device), offload=offload, vae_tiling=vae_tiling, loras=loras)
     starts = parse_starts(start)
     each = {
         one: Settings.for_model(
@@ -81,6 +98,9 @@ def sweep(
             min_guidance=low,
             max_guidance=high,
             noise_aug_strength=noise_aug,
+            prompt=prompt,
+            negative_prompt=negative_prompt,
+            others=others or (),
             start=str(one),
             init=init,
             mode=mode,
@@ -93,19 +113,17 @@ def sweep(
     check_replaceable(out, overwrite=overwrite)
     for note in image.info["notes"]:
         terminal.note(f"{photo}: {note}")
-    size_text = f"{settings.num_frames} frames of {settings.width}x{settings.height}"
-    terminal.note(f"{spec.name}: {len(starts)} starts, {size_text}, steps {settings.steps}, seed {seed}, init {init}")
+    terminal.note(f"{spec.name}: {len(starts)} starts, steps {settings.steps}, seed {seed}, init {init}")
     for one, its in each.items():
         terminal.note(f"start {one}: {its.level(spec)['text']}")
     if dry_run:
         terminal.line(f"{photo} -> {out / 'index.html'}")
-        terminal.json(
-            {"planned": str(out / "index.html"), "settings": asdict(settings), "starts": list(map(str, each))}
-        )
+        planned = {str(one): its.level(spec) for one, its in each.items()}
+        terminal.json({"planned": str(out / "index.html"), "starts": planned, "settings": dict(settings.arguments)})
         return
 
     check_writable(out.parent)
-    pipe = load(spec.source, device=device, dtype=dtype)
+    pipe = load(spec, device=device, dtype=dtype, offload=offload, vae_tiling=vae_tiling, loras=loras)
     pipe.set_progress_bar_config(disable=True)
     with terminal.progress() as progress:
         overall = progress.add_task("starts", total=len(starts))
@@ -121,7 +139,7 @@ def sweep(
             )
             progress.remove_task(task)
             progress.advance(overall)
-            return made.frames
+            return made.frames, made.record["sigmas"]
 
         runs = run_all(pipe, starts, make, init=noise, mode=mode, steps=settings.steps)
     about = {
@@ -136,7 +154,8 @@ def sweep(
             "notes": image.info["notes"],
         },
         "model": {"name": spec.name, "source": spec.source, "revision": spec.revision, "moments": spec.moments},
-        "settings": {k: v for k, v in asdict(settings).items() if k not in ("start", "init", "mode", "motion", "seed")},
+        "loras": [one.record for one in loras],
+        "settings": dict(settings.arguments),
         "device": str(pipe.device),
         "dtype": str(pipe.dtype).removeprefix("torch."),
         "versions": versions(),
@@ -150,11 +169,14 @@ def sweep(
 
 
 def command_line(context: typer.Context, **resolved: Any) -> str:
-    """The command with all options that decide its result, defaults included: they may be others tomorrow."""
+    """The command with every option that decides its result and has a value."""
     words = ["unleak", str(context.info_name)]
     for parameter in context.command.params:
         value = resolved.get(str(parameter.name), context.params.get(str(parameter.name)))
-        if parameter.name in ("overwrite", "quiet", "as_json", "dry_run") or value is None:
+        silent = parameter.name in ("overwrite", "quiet", "as_json", "dry_run")
+        if silent or value is None or value is False:
             continue
-        words += [str(value)] if parameter.param_type_name == "argument" else [parameter.opts[0], str(value)]
+        option = [] if parameter.param_type_name == "argument" else [parameter.opts[0]]
+        for one in value if isinstance(value, list | tuple) else [value]:
+            words += option if isinstance(one, bool) else [*option, str(one)]
     return shlex.join(words)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from jaxtyping import Float, UInt8
 from PIL import Image
 
@@ -26,12 +27,14 @@ from unleak.data.video import write_video
 from unleak.evaluate.motion import MotionScore, camera_motion, motion_score
 from unleak.evaluate.sweep_page import page
 from unleak.evaluate.sweep_sheet import contact_sheet
+from unleak.zoo.frames import frames_of
 
 __all__ = ["Run", "Sweep", "check_measurable", "check_replaceable", "parse_starts", "run_all", "sweep", "versions"]
 
 Frames = UInt8[np.ndarray, "f h w 3"]
 
 PAGE, SHEET, RECORD = "index.html", "sheet.png", "sweep.json"
+_CAMERA_SIZE = 192  # px
 _FPS = 8.0  # Hz, where the pipeline does not say
 
 
@@ -41,17 +44,18 @@ class Run:
 
     start: dict[str, Any]
     """`asked`, and the level in every unit (`unleak.core.start.describe`)."""
-    sigmas: tuple[float, ...]
-    """The schedule that was run, the final zero included."""
+    sigmas: tuple[float, ...] | None
+    """The schedule that was run, the last level included; None where the pipeline alone knows it."""
     frames: Frames
     motion: MotionScore
     camera: Float[np.ndarray, "pairs 4"]
     """dx, dy, log zoom, rotation of each pair of frames, NaN where none explains it (`camera_motion`)."""
 
     @classmethod
-    def measured(cls, start: dict[str, Any], sigmas: Sequence[float], frames: Frames) -> "Run":
+    def measured(cls, start: dict[str, Any], sigmas: Sequence[float] | None, frames: Frames) -> "Run":
         """The run that gave `frames`, measured."""
-        return cls(start, tuple(sigmas), frames, motion_score(frames), camera_motion(frames))
+        known = None if sigmas is None else tuple(sigmas)
+        return cls(start, known, frames, motion_score(frames), _camera(frames))
 
     @property
     def pan(self) -> float | None:
@@ -66,7 +70,7 @@ class Run:
         pairs = [None if np.isnan(pair).any() else pair.tolist() for pair in self.camera]
         return {
             "start": self.start,
-            "sigmas": list(self.sigmas),
+            "sigmas": None if self.sigmas is None else list(self.sigmas),
             "motion": {"score": self.motion.value, "per_pair": list(self.motion.per_pair)},
             "camera": {"pan": self.pan, "explained": sum(pair is not None for pair in pairs), "per_pair": pairs},
             "video": f"start-{self.start['asked']}.mp4",
@@ -131,11 +135,7 @@ class Sweep:
         with folder_written_whole(folder) as temporary:
             for run, name in zip(self.runs, videos, strict=True):
                 write_video(run.frames, temporary / name, fps=self.fps)
-            labels = [
-                (run.start["asked"], f"sigma {run.start['sigma']:.4g}" if run.start["sigma"] else "pure noise",
-                 f"motion {run.motion.value:.1f}")
-                for run in self.runs
-            ]  # fmt: skip
+            labels = [(run.start["asked"], f"motion {run.motion.value:.1f}") for run in self.runs]
             contact_sheet(self.frames, labels).save(temporary / SHEET)
             text = page(record, [(temporary / name).read_bytes() for name in videos])
             (temporary / PAGE).write_text(text, encoding="utf-8")
@@ -159,13 +159,14 @@ def sweep(
     init: InitialNoise | str = "standard",
     mode: str = "rescale",
     seed: int = 0,
+    strategies: Sequence[Any] = (),
     fps: float | int | None = None,
     **inputs: Any,
 ) -> Sweep:
     """Call `pipe` once for every `start`, each time with the same noise and the same `inputs`, and measure the motion.
 
     start: what `unleak.apply` takes, several of them, or one text with commas: "1.00T,0.94T,sigma=100".
-    init, mode: as `unleak.apply` has them, the same for all.
+    init, mode, strategies: as `unleak.apply` has them, the same for all.
     seed: of the CPU generator that every call is given.
     fps: of the saved videos, in Hz; handed to the pipeline if it takes one. None: the pipeline's own.
     inputs: the arguments of the pipeline's call: image, prompt, num_frames, ...
@@ -185,28 +186,29 @@ def sweep(
     if fps is not None and "fps" in parameters:
         inputs["fps"] = fps
 
-    def make(one: Start) -> Frames:
-        with applied(pipe, start=one, init=init, mode=mode):
-            output = pipe(**inputs, generator=torch.Generator("cpu").manual_seed(seed), output_type="pt")
+    def make(one: Start) -> tuple[Frames, None]:
+        with applied(pipe, start=one, **plan):
+            output = pipe(**inputs, generator=torch.Generator("cpu").manual_seed(seed), output_type="np")
         if len(output.frames) != 1:
             raise ValueError(f"a sweep is of one input, not of {len(output.frames)}: give one image and one prompt.")
-        video = output.frames[0]
-        if not video.isfinite().all():
-            raise ValueError(f"the model gave NaN in {pipe.dtype}; give a dtype of more range (bfloat16 or float32)")
-        pixels: Frames = (video.float() * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
-        return pixels
+        try:
+            return frames_of(output), None
+        except FloatingPointError as error:
+            raise ValueError(f"{error} in {pipe.dtype}; give a dtype of more range (bfloat16 or float32).") from error
 
+    plan = {"init": init, "mode": mode, "strategies": strategies}
     check_measurable()
     starts = parse_starts(start)
-    runs = run_all(pipe, starts, make, init=init, mode=mode, steps=inputs.get("num_inference_steps"))
+    runs = run_all(pipe, starts, make, steps=inputs.get("num_inference_steps"), **plan)
     known = [fps, inputs.get("frame_rate"), *(parameters[n].default for n in ("fps", "frame_rate") if n in parameters)]
-    told = {"start": [str(one) for one in starts], "init": init, "mode": mode, "seed": seed, "fps": fps, **inputs}
-    given = {name: value for name, value in told.items() if value is not None and name not in ("start", "init")}
-    asked = ", ".join([f"start={told['start']}, init={init!r}", *(f"{k}={_shown(v)}" for k, v in given.items())])
+    given = {"init": init, "mode": mode, "strategies": [*strategies] or None, "seed": seed, "fps": fps, **inputs}
+    shown = [f"{name}={_shown(value)}" for name, value in given.items() if value is not None]
+    asked = ", ".join([f"start={[str(one) for one in starts]}", *shown])
     about = {
         "seed": seed,
         "init": init if isinstance(init, str) else repr(init),
         "mode": mode,
+        "strategies": [repr(one) for one in strategies],
         "settings": {name: _plain(value) for name, value in inputs.items()},
         "model": {"pipeline": type(pipe).__name__, "source": str(getattr(pipe.config, "_name_or_path", "") or "")},
         "device": str(pipe.device),
@@ -230,29 +232,30 @@ def parse_starts(start: str | Sequence[Start | str | float | int]) -> tuple[Star
 def run_all(
     pipe: Any,
     starts: Sequence[Start],
-    make: Callable[[Start], Frames],
+    make: Callable[[Start], tuple[Frames, Sequence[float] | None]],
     *,
-    init: InitialNoise | str,
-    mode: str,
     steps: int | None,
+    **plan: Any,
 ) -> tuple[Run, ...]:
-    """Measure what `make` gives for each start, after all of them have been tried out on the pipeline's schedule.
+    """Measure the frames that `make` gives for each start, after each was tried out on the pipeline's schedule.
 
+    `make` gives frames, and the sigmas that were run if it knows them; `plan` is what `apply` takes besides the start.
     Raises ValueError, before anything is made, for a start that cannot be had, and for two that are the same level.
     """
-    plans = []
+    summaries = []
     for start in starts:
-        with applied(pipe, start=start, init=init, mode=mode):
-            plans.append(summary(pipe, num_inference_steps=steps))
+        with applied(pipe, start=start, **plan):
+            summaries.append(summary(pipe, num_inference_steps=steps))
     seen: dict[tuple[float, float], Start] = {}
-    for start, plan in zip(starts, plans, strict=True):
-        other = seen.setdefault((plan.level["alpha"], plan.level["noise"]), start)
+    for start, told in zip(starts, summaries, strict=True):
+        other = seen.setdefault((told.level["alpha"], told.level["noise"]), start)
         if other is not start:
             raise ValueError(f"starts {other} and {start} are the same level of noise on this model: give one of them.")
-    return tuple(
-        Run.measured({"asked": str(start), **plan.level}, plan.after, make(start))
-        for start, plan in zip(starts, plans, strict=True)
-    )
+    runs = []
+    for start, told in zip(starts, summaries, strict=True):
+        frames, sigmas = make(start)
+        runs.append(Run.measured({"asked": str(start), **told.level}, sigmas or told.after, frames))
+    return tuple(runs)
 
 
 def check_measurable() -> None:
@@ -284,6 +287,18 @@ def versions() -> dict[str, str]:
     return own | {name: version(name) for name in ("scipy", "torch", "diffusers", "transformers")}
 
 
+def _camera(frames: Frames) -> Float[np.ndarray, "pairs 4"]:
+    """`camera_motion`, in px of `frames`, of frames shrunk to some 200 px: a large frame takes it seconds a pair."""
+    _, h, w, _ = frames.shape
+    shrink = max(1, min(h, w) // _CAMERA_SIZE)
+    top, left = (side % shrink // 2 for side in (h, w))  # the centre stays the centre
+    cut = frames[:, top : top + h // shrink * shrink, left : left + w // shrink * shrink]
+    if shrink > 1:
+        blocks = [rearrange(frame, "(h a) (w b) c -> h w c a b", a=shrink, b=shrink).mean((3, 4)) for frame in cut]
+        cut = np.stack([block.round().astype(np.uint8) for block in blocks])
+    return camera_motion(cut) * (shrink, shrink, 1, 1)
+
+
 def _plain(value: Any) -> Any:
     """A pipeline's argument as JSON can hold it; pictures and tensors by shape and hash."""
     match value:
@@ -295,10 +310,13 @@ def _plain(value: Any) -> Any:
             sha256 = hashlib.sha256(value.tobytes()).hexdigest()
             return {"image": f"{value.width}x{value.height} {value.mode}", "sha256": sha256}
         case torch.Tensor():
-            sha256 = hashlib.sha256(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()).hexdigest()
+            sha256 = hashlib.sha256(
+                value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+            ).hexdigest()
             return {"tensor": f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}", "sha256": sha256}
     return repr(value)
 
 
 def _shown(value: Any) -> str:
-    return repr(value) if isinstance(value, str | int | float) else "..."
+    plain = _plain(value)
+    return "..." if isinstance(plain, dict) else repr(value)

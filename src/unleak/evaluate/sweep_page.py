@@ -23,13 +23,14 @@ def page(record: Mapping[str, Any], videos: Sequence[bytes]) -> str:
     runs, size = record["runs"], record["video"]
     hues = [f"hsl({232 + 150 * k / max(1, len(runs) - 1):.0f} 72% 58%)" for k in range(len(runs))]
     highest = max(max(run["motion"]["per_pair"]) for run in runs)
-    named = {name: value for name, value in record.items() if name not in _ELSEWHERE}
+    rest = {name: value for name, value in record.items() if name not in _ELSEWHERE}
     values = {
         "title": _text(record.get("title") or "Motion against start"),
         "lead": _lead(record),
         "width": str(size["width"]),
         "height": str(size["height"]),
-        "card_width": "330" if size["width"] > size["height"] else "230",
+        "card_width": "240" if size["width"] > size["height"] else "150",
+        "columns": str(len(runs)),
         "num_frames": str(size["num_frames"]),
         "fps": f"{size['fps']:g}",
         "videos": "\n".join(
@@ -40,14 +41,14 @@ def page(record: Mapping[str, Any], videos: Sequence[bytes]) -> str:
         "table": _table(runs),
         "motion_metric": _text(record["metric"]["motion"]),
         "camera_metric": _text(record["metric"]["camera"]),
-        "settings": _pairs(named | {"video": size}),
+        "settings": _pairs(rest | record.get("settings", {}) | size),
         "reproduce": _text(record.get("reproduce", "")),
         "versions": _pairs(record.get("versions", {})),
     }
     return re.sub(r"\{\{(\w+)\}\}", lambda match: values[match[1]], _TEMPLATE.read_text(encoding="utf-8"))
 
 
-_ELSEWHERE = {"unleak", "title", "metric", "runs", "reproduce", "versions", "files"}
+_ELSEWHERE = {"unleak", "title", "metric", "runs", "reproduce", "versions", "files", "settings", "video"}
 
 
 def _lead(record: Mapping[str, Any]) -> str:
@@ -68,18 +69,18 @@ def _figure(index: int, run: Mapping[str, Any], hue: str, video: bytes, highest:
     start, pairs, pan = run["start"], run["motion"]["per_pair"], run["camera"]["pan"]
     asked, score = _text(start["asked"]), f"{run['motion']['score']:.1f}"
     source = f"data:video/mp4;base64,{base64.b64encode(video).decode()}"
-    full = '<span class="plain">full start</span>' if start["fraction"] == 1 else ""
-    level = f"sigma {_number(start['sigma'])}, log-SNR {_number(start['log_snr'])}"
+    level = "full start" if start["fraction"] == 1 else f"log-SNR {_number(start['log_snr'])}"
     camera = "no camera motion found" if pan is None else f"camera {pan:.2f} px/frame"
     heights = [max(0.02, pair / highest if highest else 0) for pair in pairs]
     bars = "".join(f'<rect x="{k}.1" width=".8" y="{1 - y:.4f}" height="{y:.4f}"/>' for k, y in enumerate(heights))
     return f"""<figure class="card" id="start-{index}" style="--hue: {hue}">
 <video controls muted playsinline preload="auto" aria-label="Video from start {asked}" src="{source}"></video>
 <figcaption>
-<div class="asked"><span class="dot"></span>{asked}{full}<span class="score">{score}</span></div>
-<div class="small"><span>{level}</span><span>motion score</span></div>
+<div class="asked"><span class="dot"></span>{asked}</div>
+<div class="small">{level}</div>
+<div class="score"><b>{score}</b> motion score</div>
 <svg class="pairs" viewBox="0 0 {len(pairs)} 1" preserveAspectRatio="none" aria-hidden="true">{bars}</svg>
-<div class="small"><span>motion of each pair of frames</span><span>{camera}</span></div>
+<div class="small">{camera}</div>
 </figcaption>
 </figure>"""
 
@@ -167,7 +168,12 @@ def _table(runs: Sequence[Mapping[str, Any]]) -> str:
         numbers = [_number(start[unit]) for unit in _UNITS]
         explained = f"{camera['explained']} of {len(camera['per_pair'])}"
         measured = [f"{run['motion']['score']:.2f}", _number(camera["pan"]), explained]
-        cells = [*numbers, _text(start["process"]), str(len(run["sigmas"]) - 1), *measured]
+        cells = [
+            *numbers,
+            _text(start["process"]),
+            str(len(run["sigmas"]) - 1) if run["sigmas"] else "&#8211;",
+            *measured,
+        ]
         rows.append(
             f'<tr><th scope="row">{_text(start["asked"])}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
         )
@@ -180,7 +186,7 @@ def _pairs(values: Mapping[str, Any]) -> str:
     return "\n".join(
         f"<div><dt>{_text(name)}</dt><dd>{_text(value)}</dd></div>"
         for name, value in _flat(values)
-        if value is not None
+        if value not in (None, "", [])
     )
 
 
