@@ -1,4 +1,4 @@
-"""CogVideoX image-to-video, 1.0 and 1.5 with either scheduler, and ConsisID, its child."""
+"""CogVideoX image-to-video, 1.0 and 1.5 with either scheduler, and its children Fun-Control and ConsisID."""
 
 from functools import partial
 from typing import Any
@@ -8,6 +8,7 @@ from diffusers import (
     AutoencoderKLCogVideoX,
     CogVideoXDDIMScheduler,
     CogVideoXDPMScheduler,
+    CogVideoXFunControlPipeline,
     CogVideoXImageToVideoPipeline,
     CogVideoXTransformer3DModel,
     ConsisIDPipeline,
@@ -78,6 +79,17 @@ def _build(scheduler: type, *, version: str) -> CogVideoXImageToVideoPipeline:
 
 
 @seeded
+def _build_control() -> CogVideoXFunControlPipeline:
+    return CogVideoXFunControlPipeline(
+        tokenizer=words(),
+        text_encoder=t5(),
+        vae=_vae(),
+        transformer=CogVideoXTransformer3DModel(**TRANSFORMER),
+        scheduler=CogVideoXDDIMScheduler(**SCHEDULE),
+    )
+
+
+@seeded
 def _build_consisid() -> ConsisIDPipeline:
     transformer = ConsisIDTransformer3DModel(
         **TRANSFORMER,
@@ -121,6 +133,20 @@ def _call(pipe: Any, **changes: Any) -> Tensor:
     return pipe(**settings | changes).frames
 
 
+def _call_control(pipe: Any, **changes: Any) -> Tensor:
+    settings = {
+        "prompt": "a dog runs",
+        "control_video": [photo(32, 16, seed=seed) for seed in range(9)],
+        "height": 32,
+        "width": 16,
+        "num_inference_steps": 4,
+        "max_sequence_length": 8,
+        "generator": noise(),
+        "output_type": "latent",
+    }
+    return pipe(**settings | changes).frames
+
+
 def _call_consisid(pipe: Any, **changes: Any) -> Tensor:
     face = {"id_vit_hidden": [embeds(1, 2, 2)], "id_cond": torch.ones(1, 2)}
     return _call(pipe, **face | changes)
@@ -135,5 +161,6 @@ TINY = [
     Tiny("cogvideox-dpm", partial(_build, CogVideoXDPMScheduler, version="1.0"), _call, pair=_pair),
     Tiny("cogvideox1.5-ddim", partial(_build, CogVideoXDDIMScheduler, version="1.5"), _call, pair=_pair),
     Tiny("cogvideox1.5-dpm", partial(_build, CogVideoXDPMScheduler, version="1.5"), _call, pair=_pair),
+    Tiny("cogvideox-control", _build_control, _call_control),
     Tiny("consisid", _build_consisid, _call_consisid, pair=_pair),
 ]

@@ -1,11 +1,13 @@
-"""The family of Stable Diffusion 1.5 and its neighbours: PIA, AnimateDiff with SparseControlNet, I2VGen-XL."""
+"""The family of Stable Diffusion 1.5 and its neighbours: PIA, AnimateDiff with either ControlNet, I2VGen-XL."""
 
 from typing import Any
 
 import torch
 from diffusers import (
+    AnimateDiffControlNetPipeline,
     AnimateDiffSparseControlNetPipeline,
     AutoencoderKL,
+    ControlNetModel,
     DDIMScheduler,
     DPMSolverMultistepScheduler,
     I2VGenXLPipeline,
@@ -137,6 +139,42 @@ def _call_sparsectrl(pipe: Any, **changes: Any) -> Tensor:
 
 
 @seeded
+def _build_control() -> AnimateDiffControlNetPipeline:
+    controlnet = ControlNetModel(
+        block_out_channels=WIDTHS,
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        attention_head_dim=2,
+        cross_attention_dim=CLIP_DIM,
+        norm_num_groups=2,
+        conditioning_embedding_out_channels=WIDTHS,
+    )
+    return AnimateDiffControlNetPipeline(
+        vae=_vae(),
+        text_encoder=clip(),
+        tokenizer=words(),
+        unet=_unet(),
+        motion_adapter=_adapter(),
+        controlnet=controlnet,
+        scheduler=DDIMScheduler(beta_schedule="linear", **SD15),
+    )
+
+
+def _call_control(pipe: Any, **changes: Any) -> Tensor:
+    settings = {
+        "prompt": "a dog runs",
+        "conditioning_frames": [photo(16, 24, seed=seed) for seed in range(3)],
+        "height": 16,
+        "width": 24,
+        "num_frames": 3,
+        "num_inference_steps": 4,
+        "generator": noise(),
+        "output_type": "latent",
+    }
+    return pipe(**settings | changes).frames
+
+
+@seeded
 def _build_i2vgen() -> I2VGenXLPipeline:
     unet = I2VGenXLUNet(
         block_out_channels=WIDTHS,
@@ -212,5 +250,6 @@ TINY = [
         denoiser="unet",
         pair=lambda: {"prompt": ["a dog runs", "a dog"]},
     ),
+    Tiny("animatediff-control", _build_control, _call_control, denoiser="unet"),
     Tiny("i2vgen-xl", _build_i2vgen, _call_i2vgen, denoiser="unet", pair=_pair),
 ]
