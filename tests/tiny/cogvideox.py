@@ -21,7 +21,7 @@ from tests.tiny.text import T5_DIM, t5, words
 
 __all__ = ["TINY"]
 
-# As released with the 5B models.
+# As released with the 2B model, whose snr_shift_scale is 3; the 5B models have 1.
 SCHEDULE = {
     "snr_shift_scale": 1.0,
     "beta_start": 0.00085,

@@ -26,7 +26,7 @@ from tests.tiny.wan_vae import wan_vae
 
 __all__ = ["TINY", "Unguarded"]
 
-# As the models were converted and released; Cosmos 3 is said to begin and end as 2.5, but at sigma_min 0.147.
+# As diffusers converts 2.5; a port of Cosmos 3 has the same with another sigma_min.
 FLOW_UNIPC = {
     "use_karras_sigmas": True,
     "use_flow_sigmas": True,

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from diffusers import (
     AutoencoderKLLTX2Video,
+    DPMSolverMultistepScheduler,
     FlowMatchEulerDiscreteScheduler,
     SanaImageToVideoPipeline,
     SanaVideoTransformer3DModel,
@@ -33,7 +34,7 @@ def _told(*lead: int) -> dict[str, Any]:
 
 
 @seeded
-def _build_video() -> SanaImageToVideoPipeline:
+def _build_video(scheduler: Any) -> SanaImageToVideoPipeline:
     transformer = SanaVideoTransformer3DModel(
         in_channels=16,
         out_channels=16,
@@ -54,8 +55,17 @@ def _build_video() -> SanaImageToVideoPipeline:
         text_encoder=None,
         vae=wan_vae(),
         transformer=transformer,
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=8.0),
+        scheduler=scheduler,
     )
+
+
+def _euler() -> FlowMatchEulerDiscreteScheduler:
+    return FlowMatchEulerDiscreteScheduler(shift=8.0)
+
+
+def _dpm() -> DPMSolverMultistepScheduler:
+    """The default of the conversion."""
+    return DPMSolverMultistepScheduler(flow_shift=8.0, use_flow_sigmas=True, prediction_type="flow_prediction")
 
 
 def _call_video(pipe: Any, **changes: Any) -> Tensor:
@@ -100,7 +110,7 @@ def _build_wm() -> SanaWMPipeline:
         text_encoder=None,
         vae=vae,
         transformer=transformer,
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=8.0),
+        scheduler=_euler(),
     )
 
 
@@ -120,4 +130,8 @@ def _call_wm(pipe: Any, **changes: Any) -> Tensor:
     return pipe(**settings | _told(1, 1) | changes).frames
 
 
-TINY = [Tiny("sana-video", _build_video, _call_video, pair=lambda: _told(2)), Tiny("sana-wm", _build_wm, _call_wm)]
+TINY = [
+    Tiny("sana-video", lambda: _build_video(_euler()), _call_video, pair=lambda: _told(2)),
+    Tiny("sana-video-dpm", lambda: _build_video(_dpm()), _call_video, pair=lambda: _told(2)),
+    Tiny("sana-wm", _build_wm, _call_wm),
+]

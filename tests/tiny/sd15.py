@@ -198,8 +198,8 @@ def _build_i2vgen() -> I2VGenXLPipeline:
     )
     # As released.
     scheduler = DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
+        beta_start=0.0001,
+        beta_end=0.02,
         beta_schedule="squaredcos_cap_v2",
         clip_sample=False,
         prediction_type="v_prediction",
