@@ -10,9 +10,12 @@ import typer
 from unleak.cli.options import parse_guidance, parse_size
 from unleak.cli.terminal import Terminal
 
+# What a command is really given; in a private module, and not the same one in every version of typer.
+_Context: Any = typer.Context.__base__
+
 
 def sweep(
-    context: typer.Context,
+    context: _Context,
     photo: Annotated[Path, typer.Argument(metavar="PHOTO", help="The photo to animate.")],
     start: Annotated[
         str, typer.Option(metavar="START,START,...", help="Where sampling starts: 1.00T,0.94T, sigma=100, 940, ...")
@@ -168,7 +171,7 @@ def sweep(
     terminal.json({"page": str(shown), **done.record})
 
 
-def command_line(context: typer.Context, **resolved: Any) -> str:
+def command_line(context: _Context, **resolved: Any) -> str:
     """The command with every option that decides its result and has a value."""
     words = ["unleak", str(context.info_name)]
     for parameter in context.command.params:
