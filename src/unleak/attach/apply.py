@@ -2,19 +2,20 @@
 
 import copy
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from inspect import signature
 from typing import Any, cast, get_args
 
-from unleak.attach.latent_space import latent_space
-from unleak.attach.plan import Mode, Plan, UnleakWarning
-from unleak.attach.schedule import process_of, started
+from unleak.attach.latent_space import latent_channels, latent_space
+from unleak.attach.plan import Mode, Plan, Strategy, UnleakWarning
+from unleak.attach.schedule import nearest, process_of, started
 from unleak.attach.seams import seam_of
 from unleak.attach.session import session
 from unleak.core.initial import AnalyticInit, InitialNoise, Standard, parse_init
+from unleak.core.process import VP, NoiseProcess
 from unleak.core.start import Start, describe
 
 __all__ = ["Summary", "applied", "apply", "remove", "summary"]
@@ -27,6 +28,7 @@ def apply(
     init: InitialNoise | str = "standard",
     mode: str = "rescale",
     motion: str | None = None,
+    strategies: Sequence[Strategy] = (),
 ) -> Any:
     """Make `pipe` sample from `start` and `init`; returns the same `pipe`. A second call replaces the first.
 
@@ -34,12 +36,14 @@ def apply(
     init: `standard` (the pipeline's own Gaussian at that level), `unit`, or an InitialNoise such as AnalyticInit.
     mode: `rescale` spaces the N steps anew below the start; `truncate` drops the steps above it.
     motion: `low`, `medium` or `high`, a preset of the pipeline's family in place of `start`.
+    strategies: other training-free fixes, alone or beside these: LowPass, ConditionNoise, GuidanceInterval.
 
     Raises ValueError, and leaves `pipe` as it was, for an unknown pipeline or scheduler, a start outside the noise
-    process, and moments of another model. Nothing but this instance changes: its class becomes a subclass of the same
-    name that opens a session around each call (`unleak.attach.session`).
+    process, moments of another model, and a strategy that this pipeline's structure does not allow. Nothing but this
+    instance changes: its class becomes a subclass of the same name that opens a session around each call
+    (`unleak.attach.session`).
     """
-    plan = _plan(pipe, start, init, mode, motion)
+    plan = _plan(pipe, start, init, mode, motion, strategies)
     remove(pipe)
     pipe.__class__ = _attached(type(pipe), plan)
     return pipe
@@ -83,33 +87,41 @@ class Summary:
     init: str
     level: dict[str, Any]
     """The start in every unit (`unleak.core.start.describe`)."""
-    before: tuple[float, ...]
-    """Sigmas of the plain schedule, the final zero included."""
-    after: tuple[float, ...]
+    before: tuple[float, ...] | None
+    """Sigmas of the plain schedule, the final one included; None where the size of the video decides on them."""
+    after: tuple[float, ...] | None
     """Sigmas of the schedule as it will be."""
+    strategies: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        def grid(sigmas: tuple[float, ...]) -> str:
+        def grid(sigmas: tuple[float, ...] | None) -> str:
+            if sigmas is None:
+                return "spaced by the size of the video (mu)"
             return f"{len(sigmas) - 1} steps, sigma {', '.join(f'{sigma:.4g}' for sigma in sigmas[:4])}, ..."
 
         head = f"{self.pipeline}, {'unleak applied' if self.applied else 'unleak not applied'}"
         start = self.start or "full"
         rows = {"start": f"{start}: {self.level['text']}", "init": self.init, "mode": self.mode}
         rows |= {"plain schedule": grid(self.before), "schedule": grid(self.after)}
+        rows |= {"strategies": ", ".join(self.strategies)} if self.strategies else {}
         return "\n".join([head, *(f"  {name:<14} {text}" for name, text in rows.items())])
 
 
 def summary(pipe: Any, *, num_inference_steps: int | None = None) -> Summary:
     """What `pipe` will do with `num_inference_steps` (None: its own default), applied or not."""
-    seam_of(pipe)  # raises for what is no pipeline known here
+    seam = seam_of(pipe)
     plan_class = _plan_class(pipe)
     plan = plan_class._unleak_plan if plan_class else Plan(None, Standard(), "rescale")
     steps = num_inference_steps or signature(type(pipe).__call__).parameters["num_inference_steps"].default
     process = process_of(pipe.scheduler)
-    level = plan.level(process)
-    plain, changed = copy.deepcopy(pipe.scheduler), started(pipe.scheduler, level, plan.mode)
-    for scheduler in (plain, changed):
-        scheduler.set_timesteps(steps)
+    level = nearest(pipe.scheduler, plan.level(process))
+    grids: list[tuple[float, ...] | None] = []
+    for scheduler in (copy.deepcopy(pipe.scheduler), started(pipe.scheduler, level, plan.mode)):
+        if scheduler.config.get("use_dynamic_shifting"):
+            grids.append(None)
+        else:
+            scheduler.set_timesteps(**seam.grid(steps))
+            grids.append(_sigmas(scheduler, process))
     return Summary(
         pipeline=type(pipe).__name__,
         applied=plan_class is not None,
@@ -117,13 +129,27 @@ def summary(pipe: Any, *, num_inference_steps: int | None = None) -> Summary:
         mode=plan.mode,
         init=repr(plan.init),
         level=describe(level, process),
-        before=tuple(plain.sigmas.tolist()),
-        after=tuple(changed.sigmas.tolist()),
+        before=grids[0],
+        after=grids[1],
+        strategies=tuple(map(repr, plan.strategies)),
     )
 
 
+def _sigmas(scheduler: Any, process: NoiseProcess) -> tuple[float, ...]:
+    """Sigmas of the steps of a schedule that is set, and of its end."""
+    if hasattr(scheduler, "sigmas"):
+        return tuple(scheduler.sigmas.tolist())
+    assert isinstance(process, VP)  # the others have sigmas
+    return (*(process.level_at_timestep(t + 1).edm_sigma for t in scheduler.timesteps.tolist()), 0.0)
+
+
 def _plan(
-    pipe: Any, start: Start | str | float | int | None, init: InitialNoise | str, mode: str, motion: str | None
+    pipe: Any,
+    start: Start | str | float | int | None,
+    init: InitialNoise | str,
+    mode: str,
+    motion: str | None,
+    strategies: Sequence[Strategy],
 ) -> Plan:
     """The plan that the arguments of `apply` ask for, checked against this pipeline as far as can be known now."""
     seam = seam_of(pipe)
@@ -139,15 +165,24 @@ def _plan(
         start = seam.motion[motion]
     if not isinstance(start, Start | None):
         start = Start.parse(start)
-    plan = Plan(start, parse_init(init), cast(Mode, mode))
+    if given := [strategy for strategy in strategies if not isinstance(strategy, Strategy)]:
+        raise ValueError(f"{given[0]!r} is no strategy: pass such as unleak.LowPass() or unleak.GuidanceInterval().")
+    plan = Plan(start, parse_init(init), cast(Mode, mode), tuple(strategies))
     plan.level(process_of(pipe.scheduler))
+    if seam.layout is None and not (isinstance(plan.init, Standard) and plan.init.factor is None):
+        raise ValueError(
+            f"{type(pipe).__name__} draws its noise inside its call, window by window, so unleak cannot set the initial"
+            " noise: use init='standard'; a start works."
+        )
     if isinstance(plan.init, AnalyticInit):
         _check_moments(pipe, plan.init)
+    for strategy in plan.strategies:
+        strategy.check(pipe, seam)
     return plan
 
 
 def _check_moments(pipe: Any, init: AnalyticInit) -> None:
-    init.fitted((pipe.vae.config.latent_channels, *init.moments.shape[1:]))
+    init.fitted((latent_channels(pipe.vae), *init.moments.shape[1:]))
     ours, theirs = latent_space(pipe.vae), init.moments.meta.vae
     if theirs and not (ours.startswith(theirs) or theirs.startswith(ours)):  # a name may lack the hash of the weights
         raise ValueError(
@@ -159,10 +194,13 @@ def _check_moments(pipe: Any, init: AnalyticInit) -> None:
 def _attached(cls: type, plan: Plan) -> type:
     """A subclass of `cls`, same name, that carries `plan` and opens a session around each call."""
     plain: Any = cls.__call__
+    parameters = signature(plain)
 
     @wraps(plain)
     def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
-        with session(self, plan, signature(plain).bind_partial(self, *args, **kwargs).arguments):
+        bound = parameters.bind_partial(self, *args, **kwargs)
+        bound.apply_defaults()
+        with session(self, plan, bound.arguments):
             return plain(self, *args, **kwargs)
 
     names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}

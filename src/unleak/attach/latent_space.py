@@ -3,7 +3,7 @@
 from hashlib import sha256
 from typing import Any
 
-__all__ = ["latent_space"]
+__all__ = ["latent_channels", "latent_space"]
 
 
 def latent_space(vae: Any) -> str:
@@ -16,3 +16,8 @@ def latent_space(vae: Any) -> str:
     weight = next(parameter for parameter in vae.parameters() if parameter.ndim > 1)
     signs = "" if weight.is_meta else sha256((weight.detach() > 0).cpu().numpy().tobytes()).hexdigest()[:8]
     return "/".join(filter(None, [type(vae).__name__, f"{vae.config.get('scaling_factor', 1):.6g}", signs]))
+
+
+def latent_channels(vae: Any) -> int:
+    """Number of channels of a VAE's latents."""
+    return int(vae.config.get("latent_channels") or vae.config.z_dim)

@@ -1,19 +1,32 @@
 """What to do to a pipeline's sampling: frozen, so that copies of a pipeline may share it."""
 
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from unleak.core.initial import InitialNoise
 from unleak.core.process import Level, NoiseProcess
 from unleak.core.start import Start
 
-__all__ = ["Mode", "Plan", "UnleakWarning"]
+__all__ = ["Mode", "Plan", "Strategy", "UnleakWarning"]
 
 Mode = Literal["rescale", "truncate"]
 
 
 class UnleakWarning(UserWarning):
     """Something asked of unleak cannot take effect, and sampling goes on without it."""
+
+
+@runtime_checkable
+class Strategy(Protocol):
+    """Something else done to every step of a call, alone or beside a start."""
+
+    def check(self, pipe: Any, seam: Any) -> None:
+        """Raise ValueError if this pipeline's structure does not allow it."""
+
+    def attached(self, pipe: Any, seam: Any, arguments: Mapping[str, Any]) -> AbstractContextManager[None]:
+        """Active while the pipeline is called with `arguments`; what it touches of this pipeline is restored."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +36,7 @@ class Plan:
     start: Start | None
     init: InitialNoise
     mode: Mode
+    strategies: tuple[Strategy, ...] = ()
 
     def level(self, process: NoiseProcess) -> Level:
         """The level to start from on this process; ValueError if it has no such level."""

@@ -3,100 +3,200 @@
 import types
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import wraps
-from inspect import unwrap
+from inspect import signature, unwrap
 from typing import Any
 
+import torch
 from einops import rearrange
+from jaxtyping import Float
 from torch import Tensor
 
-from unleak.attach.plan import Plan, UnleakWarning
-from unleak.attach.schedule import process_of, started
+from unleak.attach.plan import Mode, Plan, UnleakWarning
+from unleak.attach.schedule import few_steps, nearest, process_of, started, steps_run
 from unleak.attach.seams import Seam, seam_of
-from unleak.core.initial import InitialNoise, Standard
-from unleak.core.process import Level
+from unleak.core.initial import InitialNoise, Standard, Unit
+from unleak.core.process import RF, VE, VP, Level, NoiseProcess
 
 __all__ = ["session"]
+
+Draw = Callable[[Any, Tensor, Mapping[str, Any]], Tensor]
+"""(pipeline, standard normal draw, arguments of the method that drew it) -> what the method is to use instead."""
 
 
 @contextmanager
 def session(pipe: Any, plan: Plan, arguments: Mapping[str, Any]) -> Iterator[None]:
-    """Carry out `plan` on `pipe` while the body calls it with `arguments` (by name).
+    """Carry out `plan` on `pipe` while the body calls it with `arguments` (by name, defaults included).
 
     Only attributes of this instance are replaced, and put back whatever happens; the scheduler itself is never touched,
     the session works on a copy.
     """
     seam, process = seam_of(pipe), process_of(pipe.scheduler)
-    level, own = plan.level(process), [name for name in seam.own_schedule if arguments.get(name) is not None]
+    level = nearest(pipe.scheduler, plan.level(process))
+    own = [name for name in seam.own_schedule if arguments.get(name) is not None]
+    lower = level != process.noisiest and not own
+    if (lower or not _is_pipelines_own(plan.init)) and seam.refuse and (reason := seam.refuse(pipe, arguments)):
+        raise ValueError(f"unleak cannot act on this call: {reason}.")
+    if lower and seam.warn and (remark := seam.warn(pipe, level, process)):
+        _warn(remark)
+    if own and plan.start:
+        _warn(f"start {plan.start} is ignored: this call brings its own {own[0]}.")
+    begins: Level | None = level  # where sampling begins, None: where the schedule will say that it does
+    if own or plan.start is None:
+        begins = None if not seam.latents_first else process.noisiest
+    if own and seam.latents_first and not _is_pipelines_own(plan.init):
+        raise ValueError(
+            f"unleak cannot act on this call: {type(pipe).__name__} draws its noise before it knows the level that"
+            f" {own[0]} begin at: leave {own[0]} away and give unleak the start, or use init='standard'."
+        )
+
     replaced: dict[str, Any] = {}
-    if own:
-        level = process.level_at_sigma(float(arguments[own[0]][0]))
-        if plan.start:
-            warnings.warn(
-                f"start {plan.start} is ignored: this call brings its own {own[0]}.", UnleakWarning, stacklevel=4
-            )
-    else:
+    if not own:
         replaced["scheduler"] = started(pipe.scheduler, level, plan.mode)
-        replaced["progress_bar"] = types.MethodType(_progress_bar, pipe)
+        replaced["progress_bar"] = types.MethodType(_progress_bar(plan.mode), pipe)
+    finish = seam.finish if lower else None
     if not _is_pipelines_own(plan.init):
         if arguments.get("latents") is None:
-            replaced["prepare_latents"] = _prepare_latents(pipe, seam, plan.init, level)
+            draw = _video(seam, plan.init, process, begins, arguments)
+            replaced["prepare_latents"] = _replaced(pipe, "prepare_latents", draw, finish)
+            for name in seam.others:
+                replaced[name] = _replaced(pipe, name, _other(process, begins), None)
         else:
-            ignored = f"init {plan.init!r} is ignored: this call brings its own latents."
-            warnings.warn(ignored, UnleakWarning, stacklevel=4)
+            _warn(f"init {plan.init!r} is ignored: this call brings its own latents.")
+    if finish is not None and "prepare_latents" not in replaced:
+        replaced["prepare_latents"] = _replaced(pipe, "prepare_latents", None, finish)
 
     before = {name: pipe.__dict__[name] for name in replaced if name in pipe.__dict__}
     pipe.__dict__.update(replaced)
     try:
-        yield
+        with ExitStack() as stack:
+            for strategy in plan.strategies:
+                stack.enter_context(strategy.attached(pipe, seam, arguments))
+            yield
     finally:
         for name in replaced:
             pipe.__dict__.pop(name, None)
         pipe.__dict__.update(before)
 
 
-def _prepare_latents(pipe: Any, seam: Seam, init: InitialNoise, level: Level) -> types.MethodType:
-    """The pipeline's own `prepare_latents`, its first draw eps turned into x_M / c.
+def _video(
+    seam: Seam, init: InitialNoise, process: NoiseProcess, begins: Level | None, call: Mapping[str, Any]
+) -> Draw:
+    """eps -> x_M / c. The pipeline then multiplies by c, packs, keeps clean frames, returns a tuple, as it does."""
 
-    The pipeline then multiplies by c, packs, keeps clean frames, returns a tuple, as it always does. Latents given by
-    the caller are not drawn, hence not touched.
+    def draw(pipe: Any, eps: Tensor, arguments: Mapping[str, Any]) -> Tensor:
+        lead = seam.lead(pipe, call) if seam.lead else 0
+        level = begins or _first_level(pipe.scheduler, process)
+        factor = seam.factor(pipe.scheduler)
+        if seam.layout == "tokens":
+            return _in_tokens(pipe, eps, arguments, lambda video: _sample(init, video, level, lead) / factor)
+        x = _sample(init, rearrange(eps, f"{seam.layout} -> b c f h w"), level, lead)
+        return rearrange(x, f"b c f h w -> {seam.layout}") / factor
+
+    return draw
+
+
+def _sample(init: InitialNoise, eps: Float[Tensor, "b c f h w"], level: Level, lead: int) -> Float[Tensor, "b c f h w"]:
+    """x_M; each of the `lead` frames in front as if it were the video's first."""
+    video = eps[:, :, lead:]
+    fronts = [torch.cat([eps[:, :, i : i + 1], video[:, :, 1:]], 2) for i in range(lead)]
+    return torch.cat([*(init.sample(front, level)[:, :, :1] for front in fronts), init.sample(video, level)], 2)
+
+
+def _in_tokens(
+    pipe: Any, eps: Float[Tensor, "b n d"], arguments: Mapping[str, Any], change: Callable[[Tensor], Tensor]
+) -> Float[Tensor, "b n d"]:
+    """`change` made to the video among packed tokens; those after it are conditions, which keep their noise."""
+    grid = (
+        (arguments["num_frames"] - 1) // pipe.vae_temporal_compression_ratio + 1,
+        arguments["height"] // pipe.vae_spatial_compression_ratio,
+        arguments["width"] // pipe.vae_spatial_compression_ratio,
+    )
+    patch = (pipe.transformer_spatial_patch_size, pipe.transformer_temporal_patch_size)
+    count = grid[0] * grid[1] * grid[2] // (patch[0] ** 2 * patch[1])
+    video = pipe._unpack_latents(eps[:, :count], *grid, *patch)
+    return torch.cat([pipe._pack_latents(change(video), *patch), eps[:, count:]], 1)
+
+
+def _other(process: NoiseProcess, begins: Level | None) -> Draw:
+    """Another modality that shares the schedule starts from the Gaussian of unit-variance data at the same level."""
+
+    def draw(pipe: Any, eps: Tensor, arguments: Mapping[str, Any]) -> Tensor:
+        del arguments
+        return eps * Unit().variance(begins or _first_level(pipe.scheduler, process)) ** 0.5
+
+    return draw
+
+
+def _first_level(scheduler: Any, process: NoiseProcess) -> Level:
+    """Where the schedule that is set begins."""
+    match process:
+        case VP():
+            return process._at_timestep(float(scheduler.timesteps[0]) + 1)
+        case VE():
+            return Level(1.0, float(scheduler.sigmas[0]))
+        case RF():
+            return Level(1 - float(scheduler.sigmas[0]), float(scheduler.sigmas[0]))
+    raise AssertionError(process)
+
+
+def _replaced(pipe: Any, name: str, draw: Draw | None, finish: Callable[[Any], Any] | None) -> types.MethodType:
+    """The pipeline's own method `name`, its first draw changed by `draw` and its result by `finish`.
+
+    Latents given to it are not drawn, hence not changed.
     """
-    plain = unwrap(pipe.prepare_latents.__func__)
-    if "randn_tensor" not in plain.__code__.co_names:
+    plain = unwrap(getattr(pipe, name).__func__)
+    if draw is not None and "randn_tensor" not in plain.__code__.co_names:
         raise ValueError(
-            f"{type(pipe).__name__}.prepare_latents does not draw its noise itself (no randn_tensor in it), so unleak"
+            f"{type(pipe).__name__}.{name} does not draw its noise itself (no randn_tensor in it), so unleak"
             " cannot set the initial noise: use init='standard', or a pipeline class that does."
         )
-
-    def initial(self: Any, eps: Tensor) -> Tensor:
-        x = init.sample(rearrange(eps, f"{seam.layout} -> b c f h w"), level)
-        return rearrange(x, f"b c f h w -> {seam.layout}") / seam.factor(self.scheduler)
+    parameters = signature(plain)
 
     @wraps(plain)
-    def prepare_latents(self: Any, *args: Any, **kwargs: Any) -> Any:
-        draw = _first(plain.__globals__["randn_tensor"], lambda eps: initial(self, eps))
-        return _with_globals(plain, randn_tensor=draw)(self, *args, **kwargs)
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        bound = parameters.bind(self, *args, **kwargs)
+        bound.apply_defaults()
+        if draw is None or bound.arguments.get("latents") is not None:
+            result = plain(self, *args, **kwargs)
+        else:
+            first = _First(plain.__globals__["randn_tensor"], lambda eps: draw(self, eps, bound.arguments))
+            result = _with_globals(plain, randn_tensor=first)(self, *args, **kwargs)
+            if not first.drawn:
+                raise ValueError(
+                    f"{type(self).__name__}.{name} drew no noise of its own in this call (FreeNoise, for one, does it"
+                    " elsewhere), so unleak cannot set the initial noise: turn that off, or use init='standard'."
+                )
+        return finish(result) if finish else result
 
-    return types.MethodType(prepare_latents, pipe)
+    return types.MethodType(method, pipe)
 
 
-def _progress_bar(self: Any, iterable: Any = None, total: int | None = None) -> Any:
-    # Pipelines count the steps asked for; a truncated schedule has fewer.
-    steps = None if total is None else -(-len(self.scheduler.timesteps) // self.scheduler.order)
-    return type(self).progress_bar(self, iterable, steps)
+def _progress_bar(mode: Mode) -> Callable[..., Any]:
+    """The pipeline's bar, opened once its schedule is set: told the steps that run, not those asked for."""
+
+    def progress_bar(self: Any, iterable: Any = None, total: int | None = None) -> Any:
+        if remark := few_steps(self.scheduler, mode):
+            _warn(remark)
+        return type(self).progress_bar(self, iterable, None if total is None else steps_run(self.scheduler))
+
+    return progress_bar
 
 
-def _first(function: Callable[..., Tensor], change: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
+class _First:
     """`function`, with `change` made to the result of its first call."""
-    pending = [change]
 
-    @wraps(function)
-    def changed(*args: Any, **kwargs: Any) -> Tensor:
-        result = function(*args, **kwargs)
-        return pending.pop()(result) if pending else result
+    def __init__(self, function: Callable[..., Tensor], change: Callable[[Tensor], Tensor]) -> None:
+        self.function, self.change, self.drawn = function, change, False
 
-    return changed
+    def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Draw."""
+        result = self.function(*args, **kwargs)
+        if self.drawn:
+            return result
+        self.drawn = True
+        return self.change(result)
 
 
 def _with_globals(function: types.FunctionType, **replaced: Any) -> types.FunctionType:
@@ -114,3 +214,7 @@ def _with_globals(function: types.FunctionType, **replaced: Any) -> types.Functi
 
 def _is_pipelines_own(init: InitialNoise) -> bool:
     return isinstance(init, Standard) and init.factor is None
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, UnleakWarning, stacklevel=5)

@@ -1,0 +1,41 @@
+"""From a pipeline to its seam, or to the reason why it has none."""
+
+from typing import Any
+
+from unleak.attach.seams.seam import Seam
+from unleak.attach.seams.table import REFUSED, SEAMS
+
+__all__ = ["refusal_of", "register_seam", "seam_of"]
+
+
+def register_seam(pipeline: str, seam: Seam) -> None:
+    """Make every pipeline whose class, or a base of it, is named `pipeline` attachable. ValueError if one is."""
+    if pipeline in SEAMS:
+        raise ValueError(f"{pipeline} has a seam already: to change it for one pipeline, set pipe.unleak_seam.")
+    SEAMS[pipeline] = seam
+
+
+def seam_of(pipe: Any) -> Seam:
+    """This pipeline's own `unleak_seam`, or the seam of its class or the nearest base. ValueError without."""
+    if (own := getattr(pipe, "unleak_seam", None)) is not None:
+        assert isinstance(own, Seam)
+        return own
+    for base in type(pipe).__mro__:
+        if base.__name__ in SEAMS:
+            return SEAMS[base.__name__]
+        if base.__name__ in REFUSED:
+            raise ValueError(f"unleak cannot attach to {type(pipe).__name__}: {REFUSED[base.__name__]}.")
+    if hasattr(pipe, "blocks") and not hasattr(pipe, "prepare_latents"):
+        raise ValueError(
+            f"{type(pipe).__name__} is a modular pipeline, built of blocks without a prepare_latents to attach to: use"
+            " the ordinary pipeline class of the same model."
+        )
+    raise ValueError(
+        f"unleak cannot attach to {type(pipe).__name__}; it knows {', '.join(sorted(SEAMS))}. To add one takes a dozen"
+        " lines: see help('unleak.attach.seams') for an example."
+    )
+
+
+def refusal_of(pipeline: str) -> str | None:
+    """Why the pipeline class of this name is refused; None if it is not among those."""
+    return REFUSED.get(pipeline)

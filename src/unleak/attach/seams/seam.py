@@ -1,0 +1,79 @@
+"""The facts of one pipeline class, and the few functions by which they are told."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from unleak.core.process import Level, NoiseProcess
+from unleak.core.start import Start
+
+__all__ = ["Condition", "Seam", "by_number", "config_sigma_max", "init_noise_sigma", "one"]
+
+Arguments = Mapping[str, Any]
+"""Arguments of the pipeline's call by name, defaults included."""
+
+
+def one(scheduler: Any) -> float:
+    """Factor of pipelines that use their noise as drawn."""
+    del scheduler
+    return 1.0
+
+
+def init_noise_sigma(scheduler: Any) -> float:
+    """Factor of pipelines that scale their noise by the scheduler's `init_noise_sigma`, where it has one."""
+    return float(getattr(scheduler, "init_noise_sigma", 1.0))
+
+
+def config_sigma_max(scheduler: Any) -> float:
+    """Factor of pipelines that scale their noise by the sigma_max of the scheduler's configuration."""
+    return float(scheduler.config.sigma_max)
+
+
+def by_number(steps: int) -> Mapping[str, Any]:
+    """The grid of pipelines that ask their scheduler for a number of steps and no more."""
+    return {"num_inference_steps": steps}
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Where the image is in the denoiser's input, and how a guided step evaluates its two branches."""
+
+    place: Callable[[Any], tuple[slice, ...]]
+    """Pipeline -> index of the image's latents in that input (every frame of them; neither masks nor noise)."""
+    frames: int
+    """The axis of frames there; of those only the first is the image, the others are padding."""
+    branches: Literal["batched", "separate"]
+    """`batched`: one evaluation of [unconditional, conditional]; `separate`: the conditional one, then the other."""
+    argument: str = "hidden_states"
+    """Which argument of the denoiser's forward it is."""
+
+
+@dataclass(frozen=True)
+class Seam:
+    """Facts of one pipeline class."""
+
+    layout: str | None
+    """Axes of the noise that `prepare_latents` draws first, e.g. `b f c h w`; `tokens`: packed, maybe more of them than
+    the video has; None: it draws none, so its initial noise cannot be set."""
+    factor: Callable[[Any], float] = one
+    """Scheduler (timesteps set, if they are set by then) -> c, what `prepare_latents` multiplies that noise by."""
+    own_schedule: tuple[str, ...] = ()
+    """Arguments of the call by which a user brings a schedule of their own."""
+    latents_first: bool = False
+    """Whether the call prepares its latents before it sets its timesteps."""
+    grid: Callable[[int], Mapping[str, Any]] = by_number
+    """Number of steps -> the arguments with which the call sets its timesteps (mu apart)."""
+    lead: Callable[[Any, Arguments], int] | None = None
+    """(pipeline, arguments) -> how many latent frames in front of the video's are padding or reference images."""
+    others: tuple[str, ...] = ()
+    """Methods whose first draw is that of another modality on the same schedule, such as sound."""
+    refuse: Callable[[Any, Arguments], str | None] | None = None
+    """(pipeline, arguments) -> why such a call cannot be honoured, and what to do; None if it can."""
+    warn: Callable[[Any, Level, NoiseProcess], str | None] | None = None
+    """(pipeline, level, process) -> what a user should know of starting there; None if nothing."""
+    finish: Callable[[Any], Any] | None = None
+    """Result of `prepare_latents` -> the same, right for a start below the full one."""
+    condition: Condition | None = None
+    """Where the image is in the denoiser's input; None: strategies on the image cannot be attached."""
+    motion: Mapping[str, Start] = field(default_factory=dict)
+    """Presets: how much motion -> where to start."""

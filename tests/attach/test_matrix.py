@@ -1,0 +1,237 @@
+"""The whole matrix: every pipeline, tiny, with its real classes; the promises of `unleak.apply` for each.
+
+What a pipeline is expected to do is written down here a second time, apart from the seams, so that a wrong seam fails.
+"""
+
+import copy
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from einops import rearrange
+from torch import Tensor
+
+import unleak
+from tests.attach.watch import Watched, all_tiny
+from tests.tiny.model import Tiny
+from unleak.attach import apply as applying
+from unleak.attach import session
+from unleak.attach.latent_space import latent_channels
+from unleak.attach.schedule import process_of
+from unleak.attach.seams import REFUSED
+from unleak.core.initial import AnalyticInit
+from unleak.core.moments import LatentMoments, MomentsMeta
+from unleak.core.process import Level
+from unleak.core.start import Start
+
+pytestmark = pytest.mark.filterwarnings("ignore::unleak.attach.plan.UnleakWarning")
+
+ALL = {tiny.name: tiny for tiny in all_tiny()}
+REFUSED_HERE = {"helios", "helios-pyramid", "helios-distilled", "ltx2-dfr"}
+NO_INIT = {"ltx-long"}
+ATTACHED = [tiny for name, tiny in ALL.items() if name not in REFUSED_HERE]
+
+FRAMES_FIRST = {"svd", "cogvideox-ddim", "cogvideox-dpm", "cogvideox1.5-ddim", "cogvideox1.5-dpm", "consisid"}
+CHANNELS_LAST = {"kandinsky5", "kandinsky6"}
+CLEAN = {"ltx", "ltx-condition", "ltx2", "ltx2-condition", "ltx2-in-context", "sana-video", "sana-wm", "kandinsky5"}
+CLEAN |= {"cosmos3"}
+"""Frame 0 of the latents is the image."""
+LEAD = {"cogvideox1.5-ddim", "cogvideox1.5-dpm", "wan-vace", "wan-animate"}
+"""One latent frame in front that is not of the video."""
+HELD = {"cosmos2.5-predict"}
+"""Frame 0 has to be the condition from anywhere but sigma 1."""
+BLENDED = {"hunyuan-concat", "hunyuan-replace"}
+"""0.999 of the noise and 0.001 of the image."""
+STARTS = {"VP": "820", "VE": "sigma=20", "RF": "sigma=0.8"}
+NETWORKS_TIMESTEP = {
+    "VP": lambda level, process: process.timestep_of(level) - 1,
+    "VE": lambda level, process: 0.25 * torch.tensor(level.sigma).log().item(),
+    "RF": lambda level, process: 1000 * level.sigma,
+    "cosmos2": lambda level, process: level.sigma / (level.sigma + 1),
+    "cosmos2.5-predict": lambda level, process: level.sigma,
+    "cosmos2.5-transfer": lambda level, process: level.sigma,
+}
+
+
+def start_of(pipe: Any) -> tuple[str, Level]:
+    process = process_of(pipe.scheduler)
+    text = STARTS[process.kind]
+    return text, Start.parse(text).resolve(process)
+
+
+def video(tiny: Tiny, pipe: Any, tensor: Tensor, places: dict[str, Any], like: Tensor | None = None) -> Tensor:
+    """b c f h w of a draw, or of what prepare_latents returned."""
+    if tensor.ndim == 3:
+        sizes = tuple(places.values()) if len(places) == 3 else like.shape[2:]
+        count = sizes[0] * sizes[1] * sizes[2]
+        return pipe._unpack_latents(tensor[:, :count], *sizes, 1, 1)
+    if tiny.name in FRAMES_FIRST:
+        return tensor.transpose(1, 2)
+    if tiny.name in CHANNELS_LAST:
+        return rearrange(tensor, "b f h w c -> b c f h w")[:, : latent_channels(pipe.vae)]
+    return tensor
+
+
+def moments_of(shape: tuple[int, ...]) -> LatentMoments:
+    mean = torch.randn(shape, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+    return LatentMoments(7, mean, mean.square() + 0.5, MomentsMeta(model="tiny"))
+
+
+def same(a: Any, b: Any) -> bool:
+    if isinstance(a, Tensor):
+        return torch.equal(a, b)
+    return len(a) == len(b) and all(map(same, a, b))
+
+
+def call(tiny: Tiny, pipe: Any, **changes: Any) -> Any:
+    torch.manual_seed(0)  # some pipelines encode their image with the global generator
+    return tiny.call(pipe, **changes)
+
+
+# Every promise is a check, which a test below makes hold, and another one makes fail
+
+
+def check_full_start(tiny: Tiny, mode: str) -> None:
+    pipe = tiny.build()
+    plain = call(tiny, pipe)
+    for start in (None, "1.0T"):
+        assert same(call(tiny, unleak.apply(pipe, start=start, mode=mode)), plain), start
+
+
+def check_repeatable(tiny: Tiny, mode: str) -> None:
+    pipe = tiny.build()
+    init = "standard" if tiny.name in NO_INIT else "unit"
+    unleak.apply(pipe, start=start_of(pipe)[0], init=init, mode=mode)
+    assert same(call(tiny, pipe), call(tiny, pipe))
+
+
+def check_removal(tiny: Tiny, mode: str) -> None:
+    pipe = tiny.build()
+    plain = call(tiny, pipe)
+    cls, scheduler, names = type(pipe), pipe.scheduler, set(vars(pipe))
+    config, held = dict(scheduler.config), set(vars(scheduler))
+    init = "standard" if tiny.name in NO_INIT else "unit"
+    unleak.apply(pipe, start=start_of(pipe)[0], init=init, mode=mode)
+    assert not same(call(tiny, pipe), plain)
+    unleak.remove(pipe)
+    assert (type(pipe), pipe.scheduler, set(vars(pipe))) == (cls, scheduler, names)
+    assert (dict(scheduler.config), set(vars(scheduler))) == (config, held)
+    assert same(call(tiny, pipe), plain)
+
+
+def check_level(tiny: Tiny, mode: str) -> None:
+    pipe = tiny.build()
+    process, (start, level) = process_of(pipe.scheduler), start_of(pipe)
+    seen = Watched(tiny, unleak.apply(pipe, start=start, mode=mode))
+    expected = NETWORKS_TIMESTEP.get(tiny.name, NETWORKS_TIMESTEP[process.kind])(level, process)
+    assert seen.timestep == pytest.approx(expected, rel=1e-6)
+    if seen.sigma is not None:
+        assert seen.sigma == pytest.approx(process.sigma_of(level), rel=1e-6)
+
+
+def check_initial_latents(tiny: Tiny, mode: str) -> None:
+    pipe = tiny.build()
+    plain, (start, level), kind = Watched(tiny, pipe), start_of(pipe), process_of(pipe.scheduler).kind
+    c, f, h, w = grid = grid_of(tiny, pipe, plain)
+    factor = {"VP": 1.0, "RF": 1.0, "VE": level.sigma}[kind] if tiny.name != "svd" else (level.sigma**2 + 1) ** 0.5
+    cases: list[tuple[Any, Tensor, float]] = [
+        ("standard", torch.zeros(grid), factor),
+        ("unit", torch.zeros(grid), (level.alpha**2 + level.sigma**2) ** 0.5),
+    ]
+    for shape in (grid, (c, 1, 1, 1), (c, f + 2, h + 1, w)):
+        moments = moments_of(shape)
+        std = (level.sigma**2 + level.alpha**2 * moments.isotropic_variance) ** 0.5
+        cases.append((AnalyticInit(moments), level.alpha * moments.resample(f, h, w).mean, std))
+    for init, mean, std in cases:
+        now, expected = initial(tiny, unleak.apply(pipe, start=start, init=init, mode=mode), plain, mean, std)
+        torch.testing.assert_close(now, expected, rtol=1e-5, atol=1e-5 * max(1.0, std))
+
+
+def initial(tiny: Tiny, pipe: Any, plain: Watched, mean: Tensor, std: float) -> tuple[Tensor, Tensor]:
+    """(what the pipeline made of its draw, what it should have)."""
+    shown = Watched(tiny, pipe)
+    draw = video(tiny, pipe, plain.eps, plain.places)
+    was = video(tiny, pipe, plain.prepared[0], plain.places, draw)
+    now = video(tiny, pipe, shown.latents if tiny.name in HELD else shown.prepared[0], shown.places, draw)
+    expected = (torch.cat([mean[:, :1], mean], 1) if tiny.name in LEAD else mean).float() + std * draw
+    if tiny.name in BLENDED:
+        expected = was + 0.999 * (expected - draw)
+    if tiny.name in CLEAN | HELD:  # bit for bit
+        image = was if tiny.name in CLEAN else plain.prepared[1]
+        assert torch.equal(now[:, :, :1], image[:, :, :1])
+        expected[:, :, :1] = image[:, :, :1]
+    for theirs, ours in zip(plain.prepared[1:], shown.prepared[1:], strict=True):
+        assert tiny.name == "easyanimate-inpaint" or not isinstance(theirs, Tensor) or torch.equal(theirs, ours)
+    return now, expected
+
+
+def grid_of(tiny: Tiny, pipe: Any, plain: Watched) -> tuple[int, int, int, int]:
+    c, f, h, w = video(tiny, pipe, plain.eps, plain.places).shape[1:]
+    return c, f - (tiny.name in LEAD), h, w
+
+
+CHECKS = {
+    "full start": check_full_start,
+    "repeatable": check_repeatable,
+    "removal": check_removal,
+    "level": check_level,
+    "initial latents": check_initial_latents,
+}
+
+
+def cases() -> list[Any]:
+    named = [(name, tiny) for name in CHECKS for tiny in ATTACHED]
+    named = [(name, tiny) for name, tiny in named if name != "initial latents" or tiny.name not in NO_INIT]
+    return [pytest.param(name, tiny, id=f"{tiny.name}-{name}") for name, tiny in named]
+
+
+@pytest.mark.parametrize("mode", ["rescale", "truncate"])
+@pytest.mark.parametrize(("name", "tiny"), cases())
+def test_promise(name: str, tiny: Tiny, mode: str, results: dict[str, Any]) -> None:
+    CHECKS[name](tiny, mode)
+    results.setdefault(type(tiny.build()).__name__, {}).setdefault(tiny.name, set()).add(f"{name}, {mode}")
+
+
+def _break(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put the hook behind a promise out of order."""
+    if name == "full start":  # a start is carried out although none was asked for
+        noisy = session.nearest
+        monkeypatch.setattr(session, "nearest", lambda scheduler, level: noisy(scheduler, lower(scheduler)))
+    elif name == "repeatable":
+        plain = session.started
+        monkeypatch.setattr(
+            session, "started", lambda scheduler, level, mode: plain(scheduler, lower(scheduler, next(DRIFT)), mode)
+        )
+    elif name == "removal":
+        monkeypatch.setattr(applying, "_plan_class", lambda pipe: None)
+    elif name == "level":
+        monkeypatch.setattr(session, "started", lambda scheduler, level, mode: copy.deepcopy(scheduler))
+    else:
+        monkeypatch.setattr(session, "_sample", lambda init, eps, level, lead: eps)
+
+
+def lower(scheduler: Any, less: int = 0) -> Level:
+    process = process_of(scheduler)
+    return Start.log_snr(-2.0 + 0.25 * less).resolve(process)
+
+
+DRIFT = itertools.cycle([0, 1])
+
+
+@pytest.mark.parametrize(("name", "tiny"), cases())
+def test_promise_can_fail(name: str, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    _break(name, monkeypatch)
+    with pytest.raises(AssertionError):
+        CHECKS[name](tiny, "rescale")
+
+
+# Every video pipeline of diffusers
+
+
+@pytest.mark.parametrize("name", sorted(REFUSED_HERE))
+def test_refused_pipelines_say_why(name: str) -> None:
+    pipe = ALL[name].build()
+    with pytest.raises(ValueError, match="cannot attach to") as error:
+        unleak.apply(pipe, start="0.9T")
+    assert REFUSED[type(pipe).__name__] in str(error.value)
