@@ -130,6 +130,7 @@ class SyntheticClips:
             "video": clip.video,
             "fps": self.fps,
             "motion_bucket_id": self.motion_bucket_id,
+            "velocity": torch.tensor([clip.camera.dx, clip.camera.dy]),
             "name": f"{clip.photo}#{index}",
         }
 

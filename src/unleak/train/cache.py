@@ -16,24 +16,30 @@ from unleak.data.pixels import to_unit
 
 
 class LatentCache:
-    """Finished cache: items {"latents": float32 [c f h w], "first_frame": uint8 [h w 3], "fps", "motion_bucket_id"}."""
+    """Finished cache: items {"latents": float32 [c f h w], "first_frame": uint8 [h w 3], "fps", "motion_bucket_id"},
+    and "velocity" float32 [2] where it is known."""
 
     def __init__(self, folder: Path):
         self.latents = np.load(folder / "latents.npy", mmap_mode="r")
         self.first_frames = np.load(folder / "first_frames.npy", mmap_mode="r")
         self.scalars = np.load(folder / "scalars.npy", mmap_mode="r")
+        velocities = folder / "velocities.npy"
+        self.velocities = np.load(velocities, mmap_mode="r") if velocities.exists() else None
 
     def __len__(self) -> int:
         return len(self.latents)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         fps, motion_bucket_id = self.scalars[index].tolist()
-        return {
+        item = {
             "latents": torch.from_numpy(self.latents[index].astype(np.float32)),
             "first_frame": torch.from_numpy(self.first_frames[index].copy()),
             "fps": fps,
             "motion_bucket_id": motion_bucket_id,
         }
+        if self.velocities is not None:
+            item["velocity"] = torch.from_numpy(self.velocities[index].copy())
+        return item
 
 
 def cache_folder(data: Any, dataset: Any, vae: Any) -> Path:
@@ -42,11 +48,13 @@ def cache_folder(data: Any, dataset: Any, vae: Any) -> Path:
 
 
 def cache_key(described: dict[str, Any], dataset: Any, vae: Any) -> str:
-    """A name that changes with the data's description, with the pixels of its first and last clip (so with the files
-    and the code that make them), and with every bit of the VAE's encoder and its scaling."""
+    """A name that changes with the data's description, with the first and last clip (so with the files and the
+    code that make them), and with every bit of the VAE's encoder and its scaling."""
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
     for index in (0, len(dataset) - 1):
-        digest.update(dataset[index]["video"].numpy().tobytes())
+        item = dataset[index]
+        digest.update(",".join(sorted(item)).encode())
+        digest.update(item["video"].numpy().tobytes())
     digest.update(str(vae.config.scaling_factor).encode())
     encoder = {name: t for name, t in vae.state_dict().items() if not name.startswith("decoder.")}
     for name, tensor in sorted(encoder.items()):
@@ -76,7 +84,10 @@ def build_cache(
         latents = encode(to_unit(video)).to(torch.float16).cpu().numpy()
         first_frames = video[:, 0].numpy()
         scalars = np.array([[item["fps"], item["motion_bucket_id"]] for item in items], dtype=np.float32)
-        for name, rows in (("latents", latents), ("first_frames", first_frames), ("scalars", scalars)):
+        columns = {"latents": latents, "first_frames": first_frames, "scalars": scalars}
+        if "velocity" in items[0]:
+            columns["velocities"] = np.stack([item["velocity"].numpy() for item in items])
+        for name, rows in columns.items():
             _write_rows(folder / f"{name}.npy", rows, done, total)
         done += len(items)
         # The rows are on the disk before they are counted, and the count replaces the old one in one move.

@@ -26,6 +26,7 @@ class Checkpoint:
     ema: dict[str, Tensor]
     optimizer: dict[str, Any]
     scaler: dict[str, Any] | None = None
+    readout: dict[str, Tensor] | None = None
 
 
 def save(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
@@ -36,7 +37,8 @@ def save(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
     partial.mkdir(parents=True)
     save_file(_contiguous(checkpoint.model), partial / "model.safetensors")
     save_file(_contiguous(checkpoint.ema), partial / "ema.safetensors")
-    torch.save({"optimizer": checkpoint.optimizer, "scaler": checkpoint.scaler}, partial / "optimizer.pt")
+    training = {name: getattr(checkpoint, name) for name in ("optimizer", "scaler", "readout")}
+    torch.save(training, partial / "optimizer.pt")
     (partial / "state.json").write_text(json.dumps({"step": checkpoint.step, "recipe": checkpoint.recipe}, indent=1))
     publish(partial, final)
     for old in _all(folder)[:-keep]:
@@ -76,6 +78,7 @@ def load(path: Path) -> Checkpoint:
         load_file(path / "ema.safetensors"),
         training["optimizer"],
         training["scaler"],
+        training.get("readout"),
     )
 
 

@@ -151,6 +151,8 @@ class Recipe(_Strict):
     betas: tuple[Share, Share] = (0.9, 0.999)
     weight_decay: NonNegative = 0.01
     clip: Positive | None = 1.0
+    motion_readout: NonNegative = 0.0
+    """Weight of the squared error, (px/frame)^2, of a linear read-out of the motion (train/readout.py); 0: none."""
     ema_decay: Share = 0.9999
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     gradient_checkpointing: bool = False
@@ -161,6 +163,12 @@ class Recipe(_Strict):
     max_hours: Positive | None = None
     report_to: Literal["none", "tensorboard"] = "none"
     dtype: Literal["fp32", "fp16"] = "fp32"
+
+    @model_validator(mode="after")
+    def _motion_is_known(self) -> "Recipe":
+        if self.motion_readout and self.data.kind != "synthetic":
+            raise ValueError("motion_readout needs clips of known motion: data.kind: synthetic, or motion_readout: 0")
+        return self
 
     @model_validator(mode="after")
     def _divisible(self) -> "Recipe":

@@ -52,13 +52,17 @@ class Log:
 
     def _restart(self, step: int) -> None:
         self.step, self.since = step, time.monotonic()
-        self.sums = torch.zeros(2, BUCKETS, device=self.accelerator.device)
+        self.sums = torch.zeros(3, BUCKETS, device=self.accelerator.device)
 
-    def add(self, sigma: Float[Tensor, "b"], loss: Float[Tensor, "b"]) -> None:
-        """Take in one batch."""
+    def add(
+        self, sigma: Float[Tensor, "b"], loss: Float[Tensor, "b"], misread: Float[Tensor, "b"] | None = None
+    ) -> None:
+        """Take in one batch; `misread` is the squared error of the motion read-out."""
         bucket = (self.distribution.cdf(sigma) * BUCKETS).long().clamp(max=BUCKETS - 1)
         self.sums[0].index_add_(0, bucket, loss.detach())
         self.sums[1].index_add_(0, bucket, torch.ones_like(sigma))
+        if misread is not None:
+            self.sums[2].index_add_(0, bucket, misread.detach())
 
     def advance(self, step: int) -> None:
         """Move the bar of a terminal."""
@@ -69,7 +73,7 @@ class Log:
         sums = self.accelerator.reduce(self.sums, reduction="sum")
         if not sums.isfinite().all():
             raise DivergedError(f"step {step}: the loss is not finite")
-        total, count = sums.tolist()
+        total, count, misread = sums.tolist()
         seconds = (time.monotonic() - self.since) / max(1, step - self.step)
         line: dict[str, Any] = {
             "step": step,
@@ -79,6 +83,8 @@ class Log:
             "lr": lr,
             "seconds_per_step": seconds,
         }
+        if self.recipe.motion_readout:
+            line["misread_by_sigma"] = [t / c if c else None for t, c in zip(misread, count, strict=True)]
         if self.accelerator.is_main_process:
             with self.path.open("a") as file:
                 file.write(json.dumps(line) + "\n")
@@ -91,6 +97,8 @@ class Log:
     def _sentence(self, line: dict[str, Any]) -> str:
         buckets = " ".join("-" if v is None else f"{v:.3f}" for v in line["loss_by_sigma"])
         left = (self.recipe.steps - line["step"]) * line["seconds_per_step"]
+        if "misread_by_sigma" in line:
+            buckets += "  misread " + " ".join("-" if v is None else f"{v:.2f}" for v in line["misread_by_sigma"])
         return (
             f"step {line['step']}/{self.recipe.steps}  loss {line['loss']:.4f}  by sigma {buckets}  "
             f"|grad| {line['gradient_norm']:.2f}  lr {line['lr']:.2e}  {line['seconds_per_step']:.2f} s/step  "

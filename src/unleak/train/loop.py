@@ -25,6 +25,7 @@ from unleak.train.ema import EMA
 from unleak.train.log import Counter, DivergedError, Log
 from unleak.train.loss import edm_loss
 from unleak.train.optimizer import make_optimizer
+from unleak.train.readout import MotionReadout
 from unleak.zoo import hub
 
 
@@ -53,11 +54,15 @@ def train(recipe: Recipe, *, quiet: bool = False) -> Path:
     if resumed:
         unet.load_state_dict(resumed.model)
     weights = _trainable(unet, recipe)
-    optimizer = make_optimizer(recipe, weights)
+    readout = MotionReadout(unet, recipe.data.num_frames) if recipe.motion_readout else None
+    if readout and resumed and resumed.readout:
+        readout.linear.load_state_dict(resumed.readout)
+    read = {f"readout.{n}": p for n, p in readout.linear.named_parameters()} if readout else {}
+    optimizer = make_optimizer(recipe, weights | read)
     ema = EMA(weights, recipe.ema_decay)
     if recipe.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
-    denoiser.unet, optimizer = accelerator.prepare(unet.train(), optimizer)
+    denoiser.unet, optimizer = accelerator.prepare((readout or unet).train(), optimizer)
     if resumed:
         optimizer.load_state_dict(resumed.optimizer)
         ema.load(resumed.ema)
@@ -87,9 +92,13 @@ def train(recipe: Recipe, *, quiet: bool = False) -> Path:
                 last = piece == recipe.accumulation - 1
                 with _attention(accelerator), nullcontext() if last else accelerator.no_sync(denoiser.unet):
                     sigma, loss = _losses(recipe, denoiser, batch, generators)
-                    accelerator.backward(loss.mean() / recipe.accumulation)
-                log.add(sigma, loss)
-            norm = accelerator.clip_grad_norm_(weights.values(), recipe.clip or math.inf)
+                    total, misread = loss, None
+                    if readout and readout.velocity is not None:
+                        misread = (readout.velocity - batch["velocity"]).square().sum(1)
+                        total = loss + recipe.motion_readout * misread
+                    accelerator.backward(total.mean() / recipe.accumulation)
+                log.add(sigma, loss, misread)
+            norm = accelerator.clip_grad_norm_((weights | read).values(), recipe.clip or math.inf)
             optimizer.step()
             optimizer.zero_grad()
             step += 1
@@ -103,7 +112,7 @@ def train(recipe: Recipe, *, quiet: bool = False) -> Path:
             if step % recipe.checkpoint_every == 0 or step == recipe.steps or out_of_time:
                 _check_finite(weights, step)
                 if accelerator.is_main_process:
-                    _save(recipe, step, unet, ema, optimizer, accelerator)
+                    _save(recipe, step, unet, readout, ema, optimizer, accelerator)
             if out_of_time:
                 break
     if accelerator.is_main_process:
@@ -254,10 +263,24 @@ def _check_finite(weights: dict[str, torch.nn.Parameter], step: int) -> None:
         raise DivergedError(f"step {step}: {len(broken)} weights are not finite, among them {broken[0]}")
 
 
-def _save(recipe: Recipe, step: int, unet: torch.nn.Module, ema: EMA, optimizer: Any, accelerator: Accelerator) -> None:
+def _save(
+    recipe: Recipe,
+    step: int,
+    unet: torch.nn.Module,
+    readout: MotionReadout | None,
+    ema: EMA,
+    optimizer: Any,
+    accelerator: Accelerator,
+) -> None:
     scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else None
     state = checkpoint.Checkpoint(
-        step, recipe.model_dump(mode="json"), unet.state_dict(), ema.average, optimizer.state_dict(), scaler
+        step,
+        recipe.model_dump(mode="json"),
+        unet.state_dict(),
+        ema.average,
+        optimizer.state_dict(),
+        scaler,
+        readout.linear.state_dict() if readout else None,
     )
     checkpoint.save(recipe.output / "checkpoints", state, keep=recipe.keep)
 

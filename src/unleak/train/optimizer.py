@@ -21,7 +21,9 @@ def make_optimizer(recipe: Recipe, weights: dict[str, nn.Parameter]) -> torch.op
     common: dict[str, Any] = {"lr": recipe.lr, "betas": recipe.betas, "weight_decay": recipe.weight_decay}
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(weights.values(), fused=True, **common)
-    hidden = {n: p for n, p in weights.items() if p.ndim >= 2 and not n.startswith(("conv_in.", "conv_out."))}
+    hidden = {
+        n: p for n, p in weights.items() if p.ndim >= 2 and not n.startswith(("conv_in.", "conv_out.", "readout."))
+    }
     rest = [p for n, p in weights.items() if n not in hidden]
     return Muon(hidden.values(), rest, **common)
 
