@@ -1,5 +1,6 @@
 """Every scheduler, both modes, every way of calling it: it starts at the level asked for and ends as it did."""
 
+import copy
 import inspect
 import math
 from collections.abc import Callable
@@ -11,8 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from unleak.attach.schedule import in_latents, nearest, process_of, started, steps_run
-from unleak.core.process import RF, VE, Level
+from unleak.attach.schedule import ADAPTERS, REFUSED, few_steps, in_latents, nearest, process_of, started, steps_run
+from unleak.attach.schedulers.adapter import ScheduleAdapter
+from unleak.attach.schedulers.ve import VarianceExploding
+from unleak.attach.schedulers.vp import VPStrides
+from unleak.core.process import RF, VE, VP, Level
 from unleak.core.start import Start
 
 SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
@@ -27,7 +31,8 @@ class Case:
     config: dict = field(default_factory=dict)
     call: Callable[[int], dict] = lambda n: {"num_inference_steps": n}
     modes: tuple[str, ...] = MODES
-    noise: bool = False
+    like: str | None = None
+    """Another case to measure the landing by, where the plain scheduler of this one takes wrong strides."""
 
     def plain(self) -> Any:
         return getattr(diffusers, self.cls)(**self.config)
@@ -66,18 +71,18 @@ class Cosmos2(Case):
 
 CASES = {
     "ddim-leading": Case("DDIMScheduler", SD | CLEAN | {"steps_offset": 1}),
-    "ddim-linspace": Case("DDIMScheduler", SD | CLEAN | {"timestep_spacing": "linspace"}),
+    "ddim-linspace": Case("DDIMScheduler", SD | CLEAN | {"timestep_spacing": "linspace"}, like="euler"),
     "ddim-trailing-zero-snr": Case("DDIMScheduler", SD | CLEAN | ZERO | {"prediction_type": "v_prediction"}),
     "cog-ddim": Case("CogVideoXDDIMScheduler", CLEAN | ZERO | {"prediction_type": "v_prediction"}),
     "cog-ddim-leading": Case("CogVideoXDDIMScheduler", CLEAN | {"prediction_type": "v_prediction"}),
-    "cog-dpm": Case("CogVideoXDPMScheduler", CLEAN | ZERO | {"prediction_type": "v_prediction"}, noise=True),
-    "ddpm": Case("DDPMScheduler", SD | CLEAN | {"timestep_spacing": "trailing"}, noise=True),
+    "cog-dpm": Case("CogVideoXDPMScheduler", CLEAN | ZERO | {"prediction_type": "v_prediction"}),
+    "ddpm": Case("DDPMScheduler", SD | CLEAN | {"timestep_spacing": "trailing"}),
     "ddpm-timesteps": Case(
         "DDPMScheduler",
         SD | CLEAN,
         lambda n: {"timesteps": np.linspace(999, 0, n).round().astype(int).tolist()},
-        noise=True,
     ),
+    "lcm": Case("LCMScheduler", SD),
     "pndm": Case("PNDMScheduler", SD | {"skip_prk_steps": True, "steps_offset": 1}, modes=("rescale",)),
     "pndm-trailing": Case(
         "PNDMScheduler", SD | {"skip_prk_steps": True, "timestep_spacing": "trailing"}, modes=("rescale",)
@@ -94,17 +99,17 @@ CASES = {
     "svd": Case(EULER, SVD | KARRAS),
     "svd-exponential": Case(EULER, SVD | {"use_exponential_sigmas": True}),
     "euler-own-range": Case(EULER, KARRAS | COSMOS),
-    "euler-ancestral": Case("EulerAncestralDiscreteScheduler", SD, noise=True),
+    "euler-ancestral": Case("EulerAncestralDiscreteScheduler", SD),
     "lms": Case("LMSDiscreteScheduler", SD | KARRAS),
     "heun": Case("HeunDiscreteScheduler", SD),
     "heun-karras": Case("HeunDiscreteScheduler", SD | KARRAS),
-    "sde": Case("DPMSolverSDEScheduler", SD | KARRAS, noise=True),
+    "sde": Case("DPMSolverSDEScheduler", SD | KARRAS),
     "dpm": Case(DPM, SD),
     "dpm-leading": Case(DPM, SD | {"timestep_spacing": "leading", "steps_offset": 1}),
     "dpm-karras": Case(DPM, SD | KARRAS),
     "dpm-lu": Case(DPM, SD | {"use_lu_lambdas": True}),
     "dpm-exponential": Case(DPM, SD | {"use_exponential_sigmas": True}),
-    "dpm-sde": Case(DPM, SD | {"algorithm_type": "sde-dpmsolver++"}, noise=True),
+    "dpm-sde": Case(DPM, SD | {"algorithm_type": "sde-dpmsolver++"}),
     "dpm-zero-snr": Case(DPM, SD | ZERO | {"prediction_type": "v_prediction"}),
     "dpm-timesteps": Case(DPM, SD, lambda n: {"timesteps": np.linspace(999, 20, n).round().astype(int).tolist()}),
     "dpm-flow": Case(DPM, FLOW | {"flow_shift": 3.0}),
@@ -131,12 +136,12 @@ CASES = {
     "flow-karras": Case(FLOW_EULER, KARRAS | {"shift": 3.0}),
     "flow-exponential": Case(FLOW_EULER, {"use_exponential_sigmas": True}),
     "flow-beta": Case(FLOW_EULER, {"use_beta_sigmas": True, "shift": 3.0}),
-    "flow-stochastic": Case(FLOW_EULER, {"stochastic_sampling": True, "shift": 3.0}, noise=True),
+    "flow-stochastic": Case(FLOW_EULER, {"stochastic_sampling": True, "shift": 3.0}),
     "flow-heun": Case("FlowMatchHeunDiscreteScheduler", {"shift": 3.0}),
     "flow-map": Case("FlowMapEulerDiscreteScheduler", {"shift": 5.0}),
-    "ltx-ancestral": Case("LTXEulerAncestralRFScheduler", {"eta": 0.5}, noise=True),
+    "ltx-ancestral": Case("LTXEulerAncestralRFScheduler", {"eta": 0.5}),
     "ltx-ancestral-sigmas": Case(
-        "LTXEulerAncestralRFScheduler", {}, lambda n: {"sigmas": np.linspace(1, 0, n + 1).tolist()}, noise=True
+        "LTXEulerAncestralRFScheduler", {}, lambda n: {"sigmas": np.linspace(1, 0, n + 1).tolist()}
     ),
     "edm": Case("EDMEulerScheduler", COSMOS | {"sigma_data": 1.0, "final_sigmas_type": "sigma_min"}),
     "edm-exponential": Case("EDMEulerScheduler", {"sigma_schedule": "exponential"}),
@@ -273,7 +278,225 @@ def test_the_exact_denoiser_lands_on_the_data_as_well_as_from_the_full_start(nam
     case, process = CASES[name], process_of(CASES[name].plain())
     if mode not in case.modes:
         return
-    plain = sampled(case.set(case.plain(), 25), process, process.noisiest)
+    measure = CASES[case.like] if case.like else case
+    plain = sampled(measure.set(measure.plain(), 25), process, process.noisiest)
     ours, level = lowered(name, mode, "0.9T", 25)
     for got, expected, truth in zip(sampled(ours, process, level), plain, (MEAN, STD), strict=True):
         assert abs(got - truth) <= 1.2 * abs(expected - truth) + 0.01, (got, expected, truth)
+
+
+STRIDES = ("ddim-leading", "ddim-linspace", "ddim-trailing-zero-snr", "cog-ddim", "pndm", "pndm-trailing")
+
+
+@each_mode
+@pytest.mark.parametrize("name", STRIDES)
+def test_each_stride_leads_to_the_next_level(name: str, mode: str) -> None:
+    if mode not in CASES[name].modes:
+        return
+    scheduler, _ = lowered(name, mode, "0.87T", 9)
+    x_0, e = torch.randn(2, 1, 1, 2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    sigmas = [*visited(scheduler), math.sqrt(1 / scheduler.final_alpha_cumprod.item() - 1)]
+    at = [(x_0 + sigma * e) / math.hypot(1, sigma) for sigma in sigmas]
+    x = at[0]
+    for t, sigma, there in zip(scheduler.timesteps, sigmas, at[1:], strict=False):
+        v = (e - sigma * x_0) / math.hypot(1, sigma)
+        x = scheduler.step(v if scheduler.config.prediction_type == "v_prediction" else e, t, x, return_dict=False)[0]
+        torch.testing.assert_close(x, there, rtol=1e-4, atol=1e-4)
+
+
+def test_every_adapter_has_a_case_and_nothing_is_both_supported_and_refused() -> None:
+    assert {case.cls for case in CASES.values()} == set(ADAPTERS)
+    assert not set(ADAPTERS) & set(REFUSED)
+    assert all(hasattr(diffusers, name) for name in [*ADAPTERS, *REFUSED])
+
+
+@each_case
+@each_mode
+def test_what_is_put_on_the_copy_is_bound_to_it_and_looks_like_what_it_replaces(name: str, mode: str) -> None:
+    case = CASES[name]
+    if mode not in case.modes:
+        return
+    plain = case.plain()
+    before, config = set(vars(plain)), dict(plain.config)
+    ours, _ = lowered(name, mode, "0.9T", 5)
+    twin = copy.deepcopy(ours)
+    timesteps, ours.timesteps = ours.timesteps, None
+    case.set(twin, 5)
+    assert torch.equal(twin.timesteps, timesteps)
+    assert ours.timesteps is None  # the copy's method worked on the copy
+    case.set(twin, 9)  # some pipelines set it anew for every section of a video
+    case.set(twin, 5)
+    assert torch.equal(twin.timesteps, timesteps)
+    assert (set(vars(plain)), dict(plain.config)) == (before, config)
+    for method in ("set_timesteps", "step"):
+        assert inspect.signature(getattr(ours, method)) == inspect.signature(getattr(plain, method))
+
+
+@each_case
+def test_truncate_keeps_the_plain_nodes_below_the_start(name: str) -> None:
+    case = CASES[name]
+    if "truncate" not in case.modes:
+        return
+    plain = case.set(case.plain(), 25)
+    ours, _ = lowered(name, "truncate", "0.9T", 25)
+    kept = steps_run(ours) - 1
+    assert 10 < kept < 25
+    last = 2 * kept - 1 if plain.order == 2 else kept
+    assert torch.equal(ours.timesteps[-last :: plain.order], plain.timesteps[-last :: plain.order])
+    assert torch.equal(levels(ours)[1:], levels(plain)[-kept:])
+    assert levels(plain)[-kept - 1] >= levels(ours)[0]  # and all of those
+
+
+@pytest.mark.parametrize("n", [20, 25])  # 940 = 47 * 20; 25 does not divide it
+@pytest.mark.parametrize("name", ["ddim-trailing-zero-snr", "euler", "euler-trailing", "heun", "dpm", "unipc", "lms"])
+def test_rescale_is_a_scheduler_of_the_first_timesteps_only(name: str, n: int) -> None:
+    case = CASES[name]
+    ours, _ = lowered(name, "rescale", "940", n)
+    theirs = case.plain()
+    theirs.register_to_config(num_train_timesteps=940)
+    for table in ("alphas_cumprod", "lambda_t"):
+        if hasattr(theirs, table):
+            setattr(theirs, table, getattr(theirs, table)[:940])
+    case.set(theirs, n)
+    if name == "lms":  # Karras
+        torch.testing.assert_close(ours.sigmas, theirs.sigmas, rtol=1e-5, atol=0)
+        return
+    assert torch.equal(ours.timesteps, theirs.timesteps[: len(ours.timesteps)])  # "trailing" may lay a step too many
+    if hasattr(ours, "sigmas"):
+        assert torch.equal(ours.sigmas, theirs.sigmas)
+    elif n == 20:
+        x, e = torch.randn(2, 1, 1, 2, 2)
+        for t in ours.timesteps:
+            assert torch.equal(ours.step(e, t, x).prev_sample, theirs.step(e, t, x).prev_sample)
+
+
+@pytest.mark.parametrize("name", ["flow-shift", "flow-hunyuan", "flow-mu", "unipc-flow", "unipc-flow-mu", "flow-map"])
+def test_rescale_of_a_flow_scales_the_unshifted_grid(name: str) -> None:
+    case = CASES[name]
+    ours, level = lowered(name, "rescale", "0.9T", 10)
+    plain = case.set(case.plain(), 10).sigmas.double()
+    shift = {"flow-shift": 5, "flow-hunyuan": 7, "flow-mu": math.exp(1.5), "unipc-flow": 5, "flow-map": 5}.get(
+        name, math.exp(1.1)
+    )
+    unshifted = plain / (shift - (shift - 1) * plain)
+    factor = 0.9 / (shift - (shift - 1) * 0.9) / unshifted[0]
+    scaled = factor * unshifted
+    torch.testing.assert_close(ours.sigmas.double(), shift * scaled / (1 + (shift - 1) * scaled), rtol=1e-5, atol=1e-7)
+    assert level == Level(1 - 0.9, 0.9)
+
+
+@pytest.mark.parametrize(
+    "name", ["flow-ltx", "flow-karras", "flow-exponential", "flow-beta", "unipc-flow-karras", "dpm-karras"]
+)
+def test_rescale_keeps_the_end_of_a_spaced_or_stretched_grid(name: str) -> None:
+    case = CASES[name]
+    ours, _ = lowered(name, "rescale", "0.9T", 10)
+    assert torch.equal(ours.sigmas[-2:], case.set(case.plain(), 10).sigmas[-2:])
+
+
+@each_case
+def test_noise_is_added_at_the_start_as_the_level_says(name: str) -> None:
+    scheduler, level = lowered(name, "rescale", "0.9T", 6)
+    level, x, e = in_latents(scheduler, level), torch.tensor([[2.0]]), torch.tensor([[3.0]])
+    t = scheduler.timesteps[:1]
+    if isinstance(process_of(CASES[name].plain()), VP):  # FreeInit
+        assert t.item() == scheduler.config.num_train_timesteps - 1
+    if hasattr(scheduler, "scale_noise") and name != "cosmos2":
+        noised = scheduler.scale_noise(x, t, e)
+    elif hasattr(scheduler, "add_noise") and "ltx" not in name:
+        noised = scheduler.add_noise(x, e, t)
+    else:
+        return
+    torch.testing.assert_close(noised, level.alpha * x + level.sigma * e, rtol=2e-6, atol=0)
+
+
+def test_a_vp_start_is_a_training_timestep() -> None:
+    scheduler = CASES["ddim-leading"].plain()
+    process = process_of(scheduler)
+    between = process.level_at_timestep(899.7)
+    assert nearest(scheduler, between) == process.level_at_timestep(900)
+    ours = started(scheduler, between, "truncate")
+    ours.set_timesteps(10)
+    assert ours.timesteps.tolist() == [899, 801, 701, 601, 501, 401, 301, 201, 101, 1]
+    flow = CASES["flow"].plain()
+    assert nearest(flow, Level(1 - 0.8997, 0.8997)) == Level(1 - 0.8997, 0.8997)
+
+
+def test_latents_of_euler_over_betas_are_variance_exploding() -> None:
+    level = process_of(CASES["euler"].plain()).level_at_timestep(940)
+    assert in_latents(CASES["euler"].plain(), level) == Level(1.0, level.sigma / level.alpha)
+    assert in_latents(CASES["dpm"].plain(), level) == level
+
+
+def test_few_steps_say_how_many_will_be_run() -> None:
+    plain = CASES["flow-shift"].plain()
+    ours = {mode: started(plain, Level(1 - 0.9, 0.9), mode) for mode in MODES}
+    for scheduler in ours.values():
+        scheduler.set_timesteps(sigmas=[1.0, 0.75, 0.5, 0.25])
+    np.testing.assert_allclose(
+        ours["truncate"].sigmas, [0.9, 0.8333, 0.625, 0], atol=1e-4
+    )  # of 1, 0.9375, 0.833, 0.625
+    assert "has 4 steps, and truncated at the start 3 of them are run" in few_steps(ours["truncate"], "truncate")
+    assert "has 4 steps, and rescaled to the start they leave the levels" in few_steps(ours["rescale"], "rescale")
+    ours["truncate"].set_timesteps(12)
+    assert few_steps(ours["truncate"], "truncate") is None
+
+
+REFUSALS = {
+    "unknown": (diffusers.IPNDMScheduler(), "rescale", r"does not know IPNDMScheduler.*one of CogVideoXDDIMScheduler"),
+    "helios": (diffusers.HeliosScheduler(), "rescale", "stages of growing resolution"),
+    "piflow": (diffusers.PiflowScheduler(), "rescale", "distilled for its own time segments"),
+    "pndm": (CASES["pndm"].plain(), "truncate", r"use mode='rescale', or DDIMScheduler.from_config"),
+    "pndm-prk": (diffusers.PNDMScheduler(), "rescale", "skip_prk_steps=True"),
+    "inverted": (diffusers.FlowMatchEulerDiscreteScheduler(invert_sigmas=True), "rescale", "invert_sigmas=False"),
+    "svd-unspaced": (diffusers.EulerDiscreteScheduler(**SVD), "rescale", "takes its sigmas from betas"),
+    "log-linear": (
+        diffusers.EulerDiscreteScheduler(interpolation_type="log_linear"),
+        "rescale",
+        "leave it at 'linear'",
+    ),
+    "dpm-flow-karras": (
+        diffusers.DPMSolverMultistepScheduler(**FLOW, **KARRAS),
+        "rescale",
+        "over betas, not over flow",
+    ),
+    "solver-p": (diffusers.UniPCMultistepScheduler(solver_p=diffusers.DDIMScheduler()), "rescale", "leave solver_p"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_what_cannot_be_done_is_refused_with_what_can(name: str) -> None:
+    scheduler, mode, message = REFUSALS[name]
+    with pytest.raises(ValueError, match=message):
+        started(scheduler, process_of(scheduler).level_at_fraction(0.9), mode)
+
+
+def test_too_many_steps_for_the_timesteps_that_are_left_are_refused() -> None:
+    scheduler, _ = lowered("ddim-trailing-zero-snr", "rescale", "30", 25)
+    assert steps_run(scheduler) == 25
+    with pytest.raises(ValueError, match="only 30 timesteps lie at or below this start, too few for 50 steps"):
+        scheduler.set_timesteps(50)
+
+
+def test_timesteps_that_are_not_those_of_the_sigmas_are_refused() -> None:
+    scheduler = started(CASES["flow-shift"].plain(), Level(1 - 0.9, 0.9), "rescale")
+    with pytest.raises(ValueError, match="give sigmas, or a scheduler with shift=1"):
+        scheduler.set_timesteps(timesteps=[1000, 750, 500, 250])
+
+
+@each_mode
+def test_the_tests_notice_if_the_grid_is_not_moved(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ScheduleAdapter, "move", lambda *args: None)
+    monkeypatch.setattr(VarianceExploding, "laid", ScheduleAdapter.laid)
+    for name in CASES:
+        if mode not in CASES[name].modes:
+            continue
+        with pytest.raises(AssertionError):
+            test_first_level_is_the_level_asked_for(name, mode, 25)
+
+
+def test_the_tests_notice_if_strides_are_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(VPStrides, "start", ScheduleAdapter.start)
+    for name in STRIDES:
+        with pytest.raises(AssertionError):
+            test_each_stride_leads_to_the_next_level(name, CASES[name].modes[-1])

@@ -14,7 +14,7 @@ from jaxtyping import Float64
 from unleak.attach.plan import Mode
 from unleak.core.process import Level, NoiseProcess
 
-__all__ = ["Nodes", "ScheduleAdapter", "evenly", "like"]
+__all__ = ["Nodes", "ScheduleAdapter", "evenly", "float64", "like"]
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class ScheduleAdapter(ABC):
 
     def nodes(self, scheduler: Any) -> Nodes:
         """The nodes of a schedule that has been set. A second-order scheduler visits all but the first twice."""
-        sigmas, timesteps = (_float64(values)[:: scheduler.order] for values in (scheduler.sigmas, scheduler.timesteps))
+        sigmas, timesteps = (float64(values)[:: scheduler.order] for values in (scheduler.sigmas, scheduler.timesteps))
         count = len(sigmas) - (scheduler.order == 1)  # with order 2, the final level falls out
         return Nodes(sigmas[:count], timesteps[:count])
 
@@ -149,6 +149,7 @@ def like(tensor: torch.Tensor, values: Float64[np.ndarray, " n"]) -> torch.Tenso
     return torch.from_numpy(values).to(tensor.dtype).to(tensor.device)  # in this order: not every device has float64
 
 
-def _float64(values: torch.Tensor) -> Float64[np.ndarray, " n"]:
+def float64(values: torch.Tensor) -> Float64[np.ndarray, " n"]:
+    """`values` for arithmetic that does not round."""
     array: Float64[np.ndarray, " n"] = values.detach().cpu().double().numpy()
     return array

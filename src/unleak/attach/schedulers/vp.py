@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float64
 
 from unleak.attach.plan import Mode
-from unleak.attach.schedulers.adapter import Nodes, ScheduleAdapter, evenly, like
+from unleak.attach.schedulers.adapter import Nodes, ScheduleAdapter, evenly, float64, like
 from unleak.core.process import VP, Level
 
 __all__ = [
@@ -65,7 +65,6 @@ class VariancePreserving(ScheduleAdapter):
 
     def respaced(self, scheduler: Any, plain: Nodes, first: Nodes, arguments: dict[str, Any]) -> Nodes:
         """Even in timestep, counted down as the scheduler does it; or even in its Karras, exponential or beta time."""
-        del arguments
         table, whole = _sigmas(scheduler), not scheduler.timesteps.is_floating_point()
         if spaced := spacing(scheduler):
             time, sigma = spaced
@@ -75,8 +74,14 @@ class VariancePreserving(ScheduleAdapter):
             return Nodes.join(first, Nodes(sigmas, np.round(timesteps) if whole else timesteps)[1:])
         kind = scheduler.config.get("timestep_spacing", "linspace")
         anchor = _ANCHORS.get(kind, float(scheduler.config.get("steps_offset", 0)))
-        timesteps = evenly(plain.timesteps, first.timesteps.item(), anchor)
-        timesteps = np.round(timesteps) if whole or kind != "linspace" else timesteps
+        if arguments.get("timesteps") is None:  # even, but for the rounding of the plain timesteps
+            intervals = len(plain) - (plain.timesteps[-1] == anchor)
+            timesteps = np.linspace(first.timesteps.item(), anchor, intervals + 1)[: len(plain)]
+        else:
+            timesteps = evenly(plain.timesteps, first.timesteps.item(), anchor)
+        if whole or kind != "linspace":
+            timesteps = np.round(timesteps - anchor) + anchor
+        timesteps = float64(like(scheduler.timesteps, timesteps))  # the precision at which it interpolates
         if (np.diff(timesteps) >= 0).any() or timesteps[-1] < 0:
             raise ValueError(
                 f"only {first.timesteps.item() + 1:g} timesteps lie at or below this start, too few for {len(plain)}"
