@@ -23,10 +23,16 @@ def test_a_photo_becomes_a_video_and_its_configuration(generate, photo, tmp_path
     assert record["versions"]["unleak"] == package.__version__
     assert record["versions"]["torch"] == version("torch")
     assert record["settings"] == {
-        "height": 16, "width": 16, "num_frames": 3, "fps": 5.0, "steps": 3, "min_guidance": 1.0, "max_guidance": 2.0,
-        "motion_bucket_id": 127, "noise_aug_strength": 0.02, "decode_chunk_size": 8, "start": "sigma=100",
-        "init": "standard", "mode": "rescale", "motion": None, "seed": 4,
+        "arguments": {
+            "height": 16, "width": 16, "num_frames": 3, "num_inference_steps": 3, "min_guidance_scale": 1.0,
+            "max_guidance_scale": 2.0, "fps": 5, "motion_bucket_id": 127, "noise_aug_strength": 0.02,
+            "decode_chunk_size": 8,
+        },
+        "fps": 5.0, "start": "sigma=100", "init": "standard", "mode": "rescale", "motion": None, "seed": 4,
     }  # fmt: skip
+    assert record["model"]["pipeline"] == "StableVideoDiffusionPipeline"
+    assert record["model"]["scheduler"]["sigma_max"] == 700
+    assert record["dtype"] == dict.fromkeys(("unet", "vae", "image_encoder"), "float32")
     assert {"timestep", "fraction", "sigma", "log_snr", "edm_sigma", "flow_sigma"} < record["start"].keys()
     assert record["sigmas"][0] == pytest.approx(100)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["photo.json", "photo.mp4"]

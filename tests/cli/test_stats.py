@@ -98,7 +98,7 @@ def test_what_would_fail_in_the_end_fails_before_the_videos_are_encoded(stats, t
     monkeypatch.setattr(SVDDenoiser, "encode_video", lambda self, video: encoded.append(1) or encode(self, video))
     other_rate = ["--videos", "more", "--merge", "a.safetensors", "--fps", 6, "--out", "ab.safetensors"]
     for arguments, reason, clips in (
-        (other_rate, "different latents (fps 6.0 and 7): ", 1),
+        (other_rate, "different latents (fps 6.0 and 7.0): ", 1),
         (["--videos", "more", "--out", "file/m.safetensors"], "file", 0),
         (["--videos", "more", "--out", "/proc/m.safetensors"], "/proc", 0),
     ):

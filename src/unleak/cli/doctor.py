@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from unleak import __version__
+from unleak.cli.options import parse_size
 from unleak.cli.terminal import Terminal
 
 _PARTS = {
@@ -20,11 +21,25 @@ _GB = 1e9
 
 
 def doctor(
+    model: Annotated[
+        str | None, typer.Option(help="Estimate the memory of one model: nano, svd, svd-xt, a folder, or a Hub id.")
+    ] = None,
+    size: Annotated[str | None, typer.Option(metavar="WxH", help="With --model: width and height.")] = None,
+    num_frames: Annotated[int | None, typer.Option(min=2, help="With --model: frames of the video.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="With --model: float32, float16 or bfloat16.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say results and failures only.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Show installed parts, device, memory, and which models fit."""
+    """Show installed parts, device, memory, and which models fit; with --model how one of them would.
+
+    The estimate reads headers and configurations only. It is not a measurement: leave a tenth to spare.
+    """
     terminal = Terminal(quiet, as_json)
+    if model is not None:
+        _estimate(terminal, model, size, num_frames, dtype)
+        return
+    if size or num_frames or dtype:
+        raise ValueError("--size, --num-frames and --dtype are of one model; give --model too")
     machine = _machine()
     parts = {extra: {name: _version(name) for name in names} for extra, names in _PARTS.items()}
     models = _models(machine)
@@ -37,11 +52,62 @@ def doctor(
         f"device: {machine['device']}, {machine['dtype']}, {machine['device_gb']:.0f} GB; "
         f"memory: {machine['memory_gb']:.0f} GB, {machine['free_memory_gb']:.0f} free; {machine['cores']} cores"
     )
-    for model in models:
-        fits = "fits" if model["fits"] else f"needs about {model['needs_gb']:.0f} GB"
-        here = "here" if model["here"] else "not downloaded"
-        terminal.line(f"model {model['name']}: {fits}, {here}; {model['summary']}; {model['licence']}")
+    for model_ in models:
+        fits = "fits" if model_["fits"] else f"needs about {model_['needs_gb']:.0f} GB"
+        here = "here" if model_["here"] else "not downloaded"
+        terminal.line(f"model {model_['name']}: {fits}, {here}; {model_['summary']}; {model_['licence']}")
     terminal.json({"unleak": __version__, "parts": parts, "machine": machine, "models": models})
+
+
+def _estimate(terminal: Terminal, model: str, size: str | None, num_frames: int | None, dtype: str | None) -> None:
+    from unleak.zoo.registry import find_model
+
+    width, height = parse_size(size)
+    spec = find_model(model)
+
+    from unleak.zoo.hub import can_tile, pick_device, pick_dtype
+    from unleak.zoo.memory import BY_SPEED, estimate
+    from unleak.zoo.sample import Settings
+
+    settings = Settings.for_model(spec, height=height, width=width, num_frames=num_frames)
+    device, machine = pick_device(), _machine()
+    precision = pick_dtype(dtype, device, spec.dtype)
+    on_device, in_memory = (int(machine[key] * _GB) for key in ("device_gb", "memory_gb"))
+    named = str(precision).removeprefix("torch.")
+    terminal.line(f"{spec.name}: {settings.num_frames} frames of {settings.width}x{settings.height} in {named}")
+    suggestion, ways = None, list[dict[str, Any]]()
+    for tiling in (False, True) if can_tile(spec) else (False,):
+        made = estimate(spec, settings, precision, vae_tiling=tiling)
+        if not tiling:
+            weights = ", ".join(f"{name} {number / _GB:.3g}" for name, number in made.weights.items())
+            terminal.line(f"weights in GB: {weights}; a denoising step takes {made.denoising / _GB:.3g} more")
+        text = []
+        for way in BY_SPEED if device.type != "cpu" else ("none",):
+            options = [f"--offload {way}"] * (way != "none") + ["--vae-tiling"] * tiling
+            ways.append({"options": options, "peak_gb": made.peak(way) / _GB})
+            text.append(f"{made.peak(way) / _GB:.3g} with {way}")
+        best = made.fitting(on_device, in_memory) if device.type != "cpu" else made.peak() <= on_device and "none"
+        if suggestion is None and best:
+            suggestion = [f"--offload {best}"] * (best != "none") + ["--vae-tiling"] * tiling
+        decoding = f"decoding{' in tiles' if tiling else ''} takes {made.decoding / _GB:.3g}"
+        terminal.line(f"{decoding}; at most {', '.join(text)} {'offload' if device.type != 'cpu' else 'on the CPU'}")
+    here = f"{machine['device']} with {machine['device_gb']:.3g} GB"
+    if suggestion is None:
+        terminal.line(f"nothing fits {here}; give fewer frames or a smaller size")
+    else:
+        terminal.line(f"fits {here}: unleak generate {' '.join(['...', *suggestion])}")
+    terminal.json(
+        {
+            "model": asdict(spec),
+            "settings": asdict(settings),
+            "dtype": named,
+            "machine": machine,
+            "weights_gb": {name: number / _GB for name, number in made.weights.items()},
+            "denoising_gb": made.denoising / _GB,
+            "ways": ways,
+            "suggestion": suggestion,
+        }
+    )
 
 
 def _machine() -> dict[str, Any]:
@@ -71,6 +137,7 @@ def _models(machine: dict[str, Any]) -> list[dict[str, Any]]:
 
     rows = []
     for spec in MODELS.values():
+        assert spec.memory_gb is not None  # of those with a name it is known
         needed = spec.memory_gb * (2 if machine["dtype"] == "float32" else 1)
         folder = Path(spec.source)
         here = (

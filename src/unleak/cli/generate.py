@@ -4,6 +4,7 @@ import hashlib
 import json
 import platform
 import time
+import warnings
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -13,13 +14,15 @@ import typer
 
 from unleak import __version__
 from unleak.cli.errors import WRONG_INPUT, describe_error
-from unleak.cli.options import parse_guidance, parse_size
+from unleak.cli.options import parse_guidance, parse_size, read_prompts
+from unleak.cli.processes import Processes, launched
 from unleak.cli.terminal import Terminal
 
 if TYPE_CHECKING:  # this module is imported for `unleak --help`, which needs none of these
     from PIL import Image
 
     from unleak.core.initial import InitialNoise
+    from unleak.zoo.hub import Lora
     from unleak.zoo.registry import ModelSpec
     from unleak.zoo.sample import Settings
 
@@ -28,9 +31,14 @@ def generate(
     inputs: Annotated[list[str], typer.Argument(metavar="PHOTO...", help="Photos: files, folders, patterns.")],
     model: Annotated[str, typer.Option(help="nano, svd, svd-xt, a folder, or a Hub id.")] = "nano",
     out: Annotated[Path, typer.Option(help="Folder for NAME.mp4 and NAME.json.")] = Path("out"),
+    prompt: Annotated[str | None, typer.Option(help="What happens in the video, for models that read.")] = None,
+    prompts: Annotated[Path | None, typer.Option(metavar="FILE", help="A line for each photo, in their order.")] = None,
+    negative_prompt: Annotated[str | None, typer.Option(help="What should not happen.")] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**64 - 1, help="The same seed gives the same video of a photo.")] = 0,
     num_frames: Annotated[int | None, typer.Option(min=2, help="Frames of the video.")] = None,
-    fps: Annotated[float | None, typer.Option(min=1, max=240, help="Frames a second; the model is told.")] = None,
+    fps: Annotated[
+        float | None, typer.Option(min=1, max=240, help="Frames a second; models that ask are told.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps.")] = None,
     size: Annotated[str | None, typer.Option(metavar="WxH", help="Width and height, such as 1024x576.")] = None,
     start: Annotated[
@@ -45,9 +53,16 @@ def generate(
         Literal["low", "medium", "high"] | None, typer.Option(help="A preset of the model, in place of --start.")
     ] = None,
     guidance: Annotated[
-        str | None, typer.Option(metavar="MIN[:MAX]", help="Guidance at the first and at the last frame.")
+        str | None, typer.Option(metavar="SCALE[:MAX]", help="Guidance; for SVD at the first and at the last frame.")
     ] = None,
     noise_aug: Annotated[float | None, typer.Option(min=0, help="Noise added to the photo; the model is told.")] = None,
+    others: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Another argument of the pipeline; repeatable."),
+    ] = None,
+    lora: Annotated[
+        list[str] | None, typer.Option(metavar="PATH[:SCALE]", help="LoRA weights to add; repeatable.")
+    ] = None,
     format: Annotated[
         Literal["mp4", "gif", "webp", "png"], typer.Option(help="png is one sheet with all frames.")
     ] = "mp4",
@@ -55,55 +70,136 @@ def generate(
     skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave out videos that exist.")] = False,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; by default the accelerator.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16.")] = None,
+    offload: Annotated[
+        Literal["none", "model", "sequential", "group"],
+        typer.Option(help="Keep weights off the accelerator until needed; `unleak doctor --model` says which fits."),
+    ] = "none",
+    vae_tiling: Annotated[bool, typer.Option("--vae-tiling", help="Decode in tiles, to save memory.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say results and failures only.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything; load no model, write nothing.")] = False,
 ) -> int:
     """Animate photos with the leak of the model fixed. NAME.json beside each video says exactly how it was made.
 
-    Without --start or --motion the fix recommended for the model is used; --start 1.0T gives the plain pipeline.
+    Without --start or --motion the fix recommended for the model is used; --start 1.0T gives the plain pipeline. Under
+    `accelerate launch -m unleak generate ...` the photos are shared out over the processes.
     """
-    # What needs no torch comes first: a missing photo is told at once.
-    from unleak.data.atomic import check_writable
-    from unleak.data.folder import find_images
+    with launched() as processes:
+        terminal = Terminal(quiet or not processes.is_main, as_json)
+
+        def check() -> "Work":
+            # What needs no torch comes first: a missing photo is told at once.
+            from unleak.data.atomic import check_writable
+            from unleak.data.folder import find_images
+            from unleak.zoo.registry import find_model
+
+            if overwrite and skip_existing:
+                raise ValueError("--overwrite and --skip-existing exclude each other; give one of them")
+            width, height = parse_size(size)
+            low, high = parse_guidance(guidance)
+            photos = find_images(inputs)
+            texts = read_prompts(prompts, len(photos), prompt)
+            jobs = [Job(photo, out / f"{photo.stem}.{format}", text) for photo, text in zip(photos, texts, strict=True)]
+            jobs, skipped = _without_existing(jobs, overwrite=overwrite, skip_existing=skip_existing)
+            if len(jobs) == 1:
+                jobs[0].load_photo([])
+            spec = find_model(model)
+
+            from unleak.zoo.hub import Lora, check_abilities, pick_dtype
+            from unleak.zoo.sample import Settings, initial_noise
+
+            picked, loras = processes.device(device), [Lora.parse(text) for text in lora or []]
+            pick_dtype(dtype, picked)
+            check_abilities(spec, device=picked, offload=offload, vae_tiling=vae_tiling, loras=loras)
+            settings = Settings.for_model(
+                spec,
+                height=height,
+                width=width,
+                num_frames=num_frames,
+                fps=fps,
+                steps=steps,
+                min_guidance=low,
+                max_guidance=high,
+                noise_aug_strength=noise_aug,
+                prompt=prompt if prompts is None else texts[0],
+                negative_prompt=negative_prompt,
+                others=others or (),
+                start=start,
+                init=init,
+                mode=mode,
+                motion=motion,
+                seed=seed,
+            )
+            initial_noise(settings.init, spec)
+            if not dry_run:
+                check_writable(out)
+            return Work(spec, settings, Placement(dtype, offload, vae_tiling, tuple(loras)), jobs, skipped)
+
+        work = processes.from_main(check)
+        terminal.note(_in_words(work.spec, work.settings, recommended=start is None and motion is None))
+        mine = work.share(processes) if not dry_run else work.jobs if processes.is_main else []
+        outcome = _carry_out(work, mine, processes.device(device), terminal, dry_run=dry_run)
+        outcomes = processes.gather(outcome)
+        for error in (other.error for other in outcomes if other.error is not None):
+            raise error
+        order = {str(job.video): place for place, job in enumerate(work.jobs)}
+        done = sorted((record for other in outcomes for record in other.done), key=lambda made: order[made["video"]])
+        failed = [failure for other in outcomes for failure in other.failed]
+        if processes.is_main:
+            terminal.json(
+                {
+                    "model": asdict(work.spec),
+                    "settings": asdict(work.settings),
+                    "planned" if dry_run else "videos": done,
+                    "skipped": [str(job.video) for job in work.skipped],
+                    "failed": failed,
+                }
+            )
+        processes.outlive_main()
+        return WRONG_INPUT if failed else 0
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How the model is loaded, beside what it is."""
+
+    dtype: str | None
+    offload: str
+    vae_tiling: bool
+    loras: "tuple[Lora, ...]"
+
+
+@dataclass(frozen=True)
+class Work:
+    """What was asked, checked."""
+
+    spec: "ModelSpec"
+    settings: "Settings"
+    placement: Placement
+    jobs: "list[Job]"
+    skipped: "list[Job]"
+
+    def share(self, processes: Processes) -> "list[Job]":
+        """The jobs of this process; those that would write the same video are of one."""
+        turns: dict[Path, int] = {}
+        for job in self.jobs:
+            turns.setdefault(job.video, len(turns))
+        return [job for job in self.jobs if turns[job.video] % processes.count == processes.rank]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of the jobs of one process; `error` ended them."""
+
+    done: list[dict[str, Any]]
+    failed: list[dict[str, str]]
+    error: ValueError | OSError | None = None
+
+
+def _carry_out(work: Work, jobs: "list[Job]", device: Any, terminal: Terminal, *, dry_run: bool) -> Outcome:
     from unleak.data.image import MediaError
-    from unleak.zoo.registry import find_model
+    from unleak.zoo.sample import initial_noise
 
-    terminal = Terminal(quiet, as_json)
-    if overwrite and skip_existing:
-        raise ValueError("--overwrite and --skip-existing exclude each other; give one of them")
-    spec = find_model(model)
-    width, height = parse_size(size)
-    low, high = parse_guidance(guidance)
-    jobs = [Job(photo, out / f"{photo.stem}.{format}") for photo in find_images(inputs)]
-    jobs, skipped = _without_existing(jobs, overwrite=overwrite, skip_existing=skip_existing)
-    if len(jobs) == 1:
-        jobs[0].load_photo([])
-
-    from unleak.zoo.hub import load, pick_device, pick_dtype
-    from unleak.zoo.sample import Settings, initial_noise
-
-    pick_dtype(dtype, pick_device(device))
-    settings = Settings.for_model(
-        spec,
-        height=height,
-        width=width,
-        num_frames=num_frames,
-        fps=fps,
-        steps=steps,
-        min_guidance=low,
-        max_guidance=high,
-        noise_aug_strength=noise_aug,
-        start=start,
-        init=init,
-        mode=mode,
-        motion=motion,
-        seed=seed,
-    )
-    noise = initial_noise(settings.init, spec)
-    if not dry_run:
-        check_writable(out)
-    terminal.note(_in_words(spec, settings, recommended=start is None and motion is None))
     pipe, done, failed = None, list[dict[str, Any]](), list[dict[str, str]]()
     with terminal.progress() as progress:
         photos = progress.add_task("photos", total=len(jobs), visible=len(jobs) > 1)
@@ -113,29 +209,23 @@ def generate(
             except (MediaError, OSError) as error:  # a bad photo stops no other
                 failed.append({"photo": str(job.photo), "reason": describe_error(error)})
                 terminal.failure(describe_error(error))
+                progress.advance(photos)
+                continue
+            for note in image.info["notes"]:
+                terminal.note(f"{job.photo}: {note}")
+            if dry_run:
+                record = {"photo": str(job.photo), "video": str(job.video)}
             else:
-                for note in image.info["notes"]:
-                    terminal.note(f"{job.photo}: {note}")
-                if dry_run:
-                    record = {"photo": str(job.photo), "video": str(job.video)}
-                else:
+                try:
                     if pipe is None:
-                        pipe = load(spec.source, device=device, dtype=dtype)
-                        pipe.set_progress_bar_config(disable=True)  # the bar here is `progress`
-                    record = _animate(pipe, job, image, spec, settings, noise, progress)
-                done.append(record)
-                terminal.line(f"{job.photo} -> {job.video}" if dry_run else str(job.video))
+                        pipe, noise = _load(work, device), initial_noise(work.settings.init, work.spec)
+                    record = _animate(pipe, job, image, work, noise, device, progress, terminal)
+                except (ValueError, OSError) as error:
+                    return Outcome(done, failed, error)
+            done.append(record)
+            terminal.line(f"{job.photo} -> {job.video}" if dry_run else str(job.video))
             progress.advance(photos)
-    terminal.json(
-        {
-            "model": asdict(spec),
-            "settings": asdict(settings),
-            "planned" if dry_run else "videos": done,
-            "skipped": [str(job.video) for job in skipped],
-            "failed": failed,
-        }
-    )
-    return WRONG_INPUT if failed else 0
+    return Outcome(done, failed)
 
 
 @dataclass(frozen=True)
@@ -144,6 +234,8 @@ class Job:
 
     photo: Path
     video: Path
+    prompt: str | None = None
+    """Its own, if photos have different ones."""
 
     @property
     def record(self) -> Path:
@@ -197,22 +289,62 @@ def _without_existing(jobs: list[Job], *, overwrite: bool, skip_existing: bool) 
     return [job for job in jobs if job not in existing], existing
 
 
+def _load(work: Work, device: Any) -> Any:
+    import torch
+
+    from unleak.zoo.hub import load
+    from unleak.zoo.memory import next_to_try
+
+    placement = work.placement
+    try:
+        pipe = load(
+            work.spec,
+            device=device,
+            dtype=placement.dtype,
+            offload=placement.offload,
+            vae_tiling=placement.vae_tiling,
+            loras=placement.loras,
+        )
+    except torch.OutOfMemoryError as error:
+        advice = next_to_try(work.spec, work.settings, device, placement.offload, tiling=True, decoding=False)
+        raise ValueError(f"out of memory on {device} while loading {work.spec.name}; {advice}") from error
+    pipe.set_progress_bar_config(disable=True)  # the bar here is `progress`
+    return pipe
+
+
 def _animate(
     pipe: Any,
     job: Job,
     image: "Image.Image",
-    spec: "ModelSpec",
-    settings: "Settings",
+    work: Work,
     noise: "InitialNoise",
+    device: Any,
     progress: Any,
+    terminal: Terminal,
 ) -> dict[str, Any]:
-    from unleak.zoo.sample import sample
+    from unleak.attach.plan import UnleakWarning
+    from unleak.zoo.memory import next_to_try
+    from unleak.zoo.sample import OutOfMemoryError, sample
 
+    spec, settings, placement = work.spec, work.settings.prompted(job.prompt), work.placement
     began, task = time.monotonic(), progress.add_task(job.photo.name, total=settings.steps)
-    made = sample(
-        pipe, image, settings, noise, on_step=lambda done, of: progress.update(task, completed=done, total=of)
-    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", UnleakWarning)
+        try:
+            made = sample(
+                pipe, image, settings, noise, on_step=lambda done, of: progress.update(task, completed=done, total=of)
+            )
+        except OutOfMemoryError as error:
+            tiling = placement.vae_tiling or not hasattr(pipe.vae, "use_tiling")
+            advice = next_to_try(spec, settings, device, placement.offload, tiling=tiling, decoding=error.decoding)
+            raise ValueError(f"out of memory on {device}; {advice}") from error
     progress.remove_task(task)
+    cautions = list(dict.fromkeys(str(warning.message) for warning in caught))
+    for caution in cautions:
+        terminal.note(f"{job.photo}: {caution}")
+    if settings.num_frames not in (None, len(made.frames)):
+        terminal.note(f"{job.photo}: {len(made.frames)} frames, though {settings.num_frames} were asked for")
     record = {
         "photo": {
             "file": str(job.photo),
@@ -221,10 +353,21 @@ def _animate(
             "notes": image.info["notes"],
         },
         "video": str(job.video),
-        "model": {"name": spec.name, "source": spec.source, "revision": spec.revision, "moments": spec.moments},
+        "model": {
+            "name": spec.name,
+            "source": spec.source,
+            "revision": spec.revision,
+            "pipeline": spec.pipeline,
+            "scheduler": {"class": type(pipe.scheduler).__name__, **_plain(pipe.scheduler.config)},
+            "moments": spec.moments,
+            "loras": [lora.record for lora in placement.loras],
+        },
         **made.record,
-        "device": str(pipe.device),
-        "dtype": str(pipe.dtype).removeprefix("torch."),
+        "device": str(device),
+        "dtype": {name: str(part.dtype).removeprefix("torch.") for name, part in _networks(pipe).items()},
+        "offload": placement.offload,
+        "vae_tiling": placement.vae_tiling,
+        "warnings": cautions,
         "seconds": round(time.monotonic() - began, 2),
         "versions": {"unleak": __version__, "python": platform.python_version()}
         | {name: version(name) for name in ("torch", "diffusers", "transformers")},
@@ -233,11 +376,26 @@ def _animate(
     return record
 
 
+def _plain(config: Any) -> dict[str, Any]:
+    """What of a configuration JSON can hold; private entries say where files lay."""
+    kinds = (str, int, float, bool, list, type(None))
+    return {name: value for name, value in config.items() if isinstance(value, kinds) and not name.startswith("_")}
+
+
+def _networks(pipe: Any) -> dict[str, Any]:
+    import torch
+
+    return {name: part for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
+
+
 def _in_words(spec: "ModelSpec", settings: "Settings", *, recommended: bool) -> str:
     size = f"{settings.num_frames} frames of {settings.width}x{settings.height}"
-    if settings.start is None:
-        start = f"motion {settings.motion}"
+    why = ", the fix recommended for this model" if recommended else ""
+    if settings.start is None and settings.motion is None:
+        start = f"no fix is known for a {spec.pipeline} yet, so this is the plain pipeline; give --start"
     else:
-        why = ", the fix recommended for this model" if recommended else ""
-        start = f"start {settings.start}{why}: {settings.level(spec)['text']}"
+        asked = f"motion {settings.motion}" if settings.motion else f"start {settings.start}"
+        start = f"{asked}{why}: {settings.level(spec)['text']}"
+    if settings.arguments.get("prompt") == "":
+        start += "\nno prompt: this model reads one; --prompt tells it what happens"
     return f"{spec.name}: {size}, steps {settings.steps}, seed {settings.seed}\n{start}; init {settings.init}"

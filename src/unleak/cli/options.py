@@ -1,5 +1,7 @@
 """Option values that are more than a word or a number."""
 
+from pathlib import Path
+
 
 def parse_size(text: str | None) -> tuple[int | None, int | None]:
     """`1024x576` to width and height in pixels; (None, None) if not given."""
@@ -25,3 +27,18 @@ def parse_guidance(text: str | None) -> tuple[float | None, float | None]:
     if scales[0] > scales[1] == 1:  # diffusers asks the last frame whether there is any guidance
         raise ValueError(f"--guidance {text}: 1 at the last frame turns guidance off for all; give more, such as 3:1.1")
     return scales
+
+
+def read_prompts(file: Path | None, photos: int, prompt: str | None) -> list[str | None]:
+    """A prompt for each of `photos` photos: the lines of `file`; None for each without one."""
+    if file is None:
+        return [None] * photos
+    if prompt is not None:
+        raise ValueError("--prompt is for all photos, --prompts for each its own; give one of them")
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise ValueError(f"--prompts {file}: not a text file in UTF-8; give one line for each photo") from None
+    if len(lines) != photos:
+        raise ValueError(f"--prompts {file}: {len(lines)} lines for {photos} photos; give one line for each, in order")
+    return [line.strip() for line in lines]

@@ -49,33 +49,34 @@ def stats(
     for path in (out, report):
         if path.exists() and not overwrite:
             raise ValueError(f"{path} exists; give --overwrite, another --out, or --merge {out} to add to it")
-    spec = find_model(model)
     width, height = parse_size(size)
-    spec.check_size(height or spec.height, width or spec.width)
     found = find_videos(videos or [])
+    spec = find_model(model)
 
     from unleak.core.moments import LatentMoments
     from unleak.data.atomic import check_writable, written_whole
     from unleak.stats.estimate import estimate
     from unleak.zoo.hub import load
+    from unleak.zoo.sample import Settings
 
     merged = [LatentMoments.load(path) for path in merge or []]
     total = reduce(LatentMoments.merge, merged) if merged else None
     about: dict[str, Any] = {"unleak": __version__, "merged": [str(path) for path in merge or []]}
+    usual = Settings.for_model(spec, height=height, width=width, num_frames=num_frames) if found else None
     check_writable(out.parent)
-    if found:
+    if usual is not None:
         settings: dict[str, Any] = {
-            "num_frames": num_frames or spec.num_frames,
-            "height": height or spec.height,
-            "width": width or spec.width,
-            "fps": fps or spec.fps,
+            "num_frames": usual.num_frames,
+            "height": usual.height,
+            "width": usual.width,
+            "fps": fps or usual.fps,
             "clips_per_video": clips_per_video,
             "max_clips": max_clips,
             "max_failures": max_failures,
             "batch_size": batch_size,
             "seed": seed,
         }
-        pipe = load(spec.source, device=device, dtype=dtype, only=("vae",))
+        pipe = load(spec, device=device, dtype=dtype, only=("vae",))
         with terminal.progress() as progress:
             task = progress.add_task("videos", total=len(found))
 

@@ -3,7 +3,9 @@
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,49 +13,150 @@ import torch
 
 from unleak.attach.seams import seam_of
 from unleak.core.start import Start
-from unleak.zoo.registry import find_model
+from unleak.zoo.classes import pipeline_class
+from unleak.zoo.registry import ModelSpec, find_model
+from unleak.zoo.source import Source, one_line
+
+OFFLOADS = ("none", "model", "sequential", "group")
 
 
 def load(
-    name_or_path: str | Path,
+    name_or_path: str | Path | ModelSpec,
     *,
     dtype: torch.dtype | str | None = None,
     device: torch.device | str | None = None,
     variant: str | None = None,
     only: Sequence[str] | None = None,
+    offload: str = "none",
+    vae_tiling: bool = False,
+    loras: Sequence["Lora"] = (),
 ) -> Any:
     """The diffusers pipeline of a zoo name ("nano", "svd", "svd-xt"), a folder or a Hub id.
 
-    By default on the accelerator in float16 if there is one, else on the CPU in float32. Only safetensors are read. A
-    local folder needs no network. `only` names the networks wanted, such as ("vae",); the others are None and neither
-    downloaded nor loaded. Raises ValueError, in one line, for an unknown model or one that cannot be had.
+    By default on the accelerator, in the precision its class is published in (float16 for SVD, bfloat16 for others,
+    float32 for the VAE and the image encoder of Wan and SkyReels), else on the CPU in float32. Only safetensors are
+    read. A local folder needs no network. `only` names the networks wanted, such as ("vae",); the others are None and
+    neither downloaded nor loaded. `offload` keeps weights in the machine's memory: `model` moves one network at a time
+    to the accelerator, `group` and `sequential` one layer, ahead of time or when its turn comes. `vae_tiling` decodes
+    in tiles. Raises ValueError, in one line, for an unknown model or one that cannot be had, and for what this pipeline
+    cannot do.
     """
-    spec = find_model(name_or_path)
+    spec = name_or_path if isinstance(name_or_path, ModelSpec) else find_model(name_or_path)
     device = pick_device(device)
-    dtype = pick_dtype(dtype, device)
-    if not Path(spec.source).is_dir() and Path(spec.source).is_absolute():
+    precision = pick_dtype(dtype, device, spec.dtype)
+    source = Source(spec.source, spec.revision)
+    if not source.is_folder and Path(spec.source).is_absolute():
         raise ValueError(f"model {spec.name}: its files are not in this installation ({spec.source}); install it again")
+    cls = pipeline_class(spec.pipeline)
+    index = source.read("model_index.json")
+    check_abilities(spec, device=device, offload=offload, vae_tiling=vae_tiling, loras=loras)
+    unwanted = [] if only is None else [part for part in networks(index) if part not in only]
+    kept = in_float32(spec) if dtype is None and device.type != "cpu" else ()
     with quiet():
-        from diffusers import StableVideoDiffusionPipeline
-
         try:
-            pipe = StableVideoDiffusionPipeline.from_pretrained(
+            pipe = cls.from_pretrained(
                 spec.source,
                 revision=spec.revision,
-                variant=variant or (spec.variant if dtype == torch.float16 else None),
-                torch_dtype=dtype,
+                variant=variant or (spec.variant if precision == torch.float16 else None),
+                torch_dtype={"default": precision, **dict.fromkeys(kept, torch.float32)} if kept else precision,
                 use_safetensors=True,
-                **{name: None for name in ("unet", "vae", "image_encoder") if only is not None and name not in only},
+                **dict.fromkeys(unwanted),
             )
+        except ImportError as error:
+            raise ValueError(f"model {spec.name} needs another package: {one_line(error)}") from error
         except (OSError, ValueError) as error:
-            where = (
-                "its files are incomplete" if Path(spec.source).is_dir() else "not on this machine and not to be had"
-            )
-            raise ValueError(f"model {spec.name} ({spec.source}): {where}: {_first_sentence(error)}") from error
+            where = "its files are incomplete" if source.is_folder else "not on this machine and not to be had"
+            raise ValueError(f"model {spec.name} ({spec.source}): {where}: {one_line(error)}") from error
+        _add_loras(pipe, loras)
     if spec.motion_starts is not None:
         starts = {name: Start.parse(text) for name, text in spec.motion_starts.items()}
         pipe.unleak_seam = replace(seam_of(pipe), motion=starts)
-    return pipe.to(device)
+    if vae_tiling:
+        pipe.vae.enable_tiling()
+    return _placed(pipe, device, offload)
+
+
+# As in diffusers' own examples: these lose quality in half precision.
+_IN_FLOAT32 = {
+    "WanImageToVideoPipeline": ("vae", "image_encoder"),
+    "SkyReelsV2ImageToVideoPipeline": ("vae", "image_encoder"),
+}
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Weights of a LoRA, and how strongly they count."""
+
+    source: str
+    """A .safetensors file, a folder with one, or a Hub id."""
+    scale: float = 1.0
+
+    @classmethod
+    def parse(cls, text: str) -> "Lora":
+        """`PATH` or `PATH:SCALE`. ValueError for a file that is not there, and for one that is no safetensors."""
+        source, colon, scale = text.rpartition(":")
+        try:
+            lora = cls(source, float(scale)) if colon else cls(text)
+        except ValueError:
+            lora = cls(text)
+        if not -100 <= lora.scale <= 100:  # NaN too
+            raise ValueError(f"--lora {text}: give a scale such as 0.8 after the colon")
+        path = Path(lora.source)
+        if path.is_file() and path.suffix != ".safetensors":
+            raise ValueError(f"--lora {lora.source}: only .safetensors files are read")
+        if not path.exists() and (lora.source.count("/") != 1 or lora.source.endswith(".safetensors")):
+            raise ValueError(f"--lora {lora.source}: no such file or folder; give one, or a Hub id owner/name")
+        return lora
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What it is, for the record of a video."""
+        path = Path(self.source)
+        digest = {"sha256": sha256(path.read_bytes()).hexdigest()} if path.is_file() else {}
+        return {"source": self.source, "scale": self.scale, **digest}
+
+
+def check_abilities(
+    spec: ModelSpec,
+    *,
+    device: torch.device,
+    offload: str = "none",
+    vae_tiling: bool = False,
+    loras: Sequence[Lora] = (),
+) -> None:
+    """Raise ValueError for what this pipeline, or this device, cannot do; nothing is loaded."""
+    if offload not in OFFLOADS:
+        raise ValueError(f"offload {offload!r} is unknown; give one of {', '.join(OFFLOADS)}")
+    if offload != "none" and device.type == "cpu":
+        raise ValueError(f"offload {offload}: it spares the memory of an accelerator, and this runs on the CPU")
+    if loras and not hasattr(pipeline_class(spec.pipeline), "load_lora_weights"):
+        raise ValueError(f"--lora: a {spec.pipeline} takes none")
+    if loras and find_spec("peft") is None:
+        raise ValueError("--lora needs peft; install it with `pip install peft`")
+    if vae_tiling and not can_tile(spec):
+        instead = "; --set decode_chunk_size=1 saves memory too" if "decode_chunk_size" in spec.defaults else ""
+        raise ValueError(f"--vae-tiling: the VAE of {spec.name} cannot decode in tiles{instead}")
+
+
+def can_tile(spec: ModelSpec) -> bool:
+    """Whether the model's VAE can decode in tiles."""
+    import diffusers
+
+    kind = (Source(spec.source, spec.revision).read("model_index.json").get("vae") or [None, ""])[1]
+    vae = getattr(diffusers, str(kind), None)
+    return hasattr(vae, "tiled_decode") or hasattr(vae, "_tiled_decode")
+
+
+def in_float32(spec: ModelSpec) -> tuple[str, ...]:
+    """Networks that are loaded in float32 unless a precision is asked for."""
+    return _IN_FLOAT32.get(spec.pipeline, ())
+
+
+def networks(index: dict[str, Any]) -> list[str]:
+    """The parts of a model_index.json that have weights."""
+    light = ("scheduler", "tokenizer", "processor", "feature_extractor")
+    parts = [name for name, value in index.items() if isinstance(value, list) and value[0]]
+    return [name for name in parts if not any(word in name for word in light)]
 
 
 def pick_device(device: torch.device | str | None = None) -> torch.device:
@@ -70,11 +173,11 @@ def pick_device(device: torch.device | str | None = None) -> torch.device:
     return wanted
 
 
-def pick_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype:
-    """`dtype` (or its name) if given, else float16 on an accelerator and float32 on the CPU."""
-    if dtype is None:
-        return torch.float32 if device.type == "cpu" else torch.float16
+def pick_dtype(dtype: torch.dtype | str | None, device: torch.device, usual: str = "float16") -> torch.dtype:
+    """`dtype` (or its name) if given, else `usual` on an accelerator and float32 on the CPU."""
     known = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+    if dtype is None:
+        return torch.float32 if device.type == "cpu" else known[usual]
     if dtype in known.values():
         assert isinstance(dtype, torch.dtype)
         return dtype
@@ -113,5 +216,32 @@ def quiet() -> Iterator[None]:
         set_downloads()
 
 
-def _first_sentence(error: BaseException) -> str:
-    return " ".join(str(error).split()).split(". ")[0][:300] or type(error).__name__
+def _add_loras(pipe: Any, loras: Sequence[Lora]) -> None:
+    names = [f"lora{number}" for number in range(len(loras))]
+    for name, lora in zip(names, loras, strict=True):
+        try:
+            pipe.load_lora_weights(lora.source, adapter_name=name, use_safetensors=True)
+        except (
+            OSError,
+            ValueError,
+            RuntimeError,
+            KeyError,
+        ) as error:  # what diffusers raises for weights of another model
+            raise ValueError(f"--lora {lora.source}: not of this model, or damaged: {one_line(error)}") from error
+        if not any(name in adapters for adapters in pipe.get_list_adapters().values()):
+            raise ValueError(f"--lora {lora.source}: nothing in it fits this {type(pipe).__name__}")
+    if loras:
+        pipe.set_adapters(names, [lora.scale for lora in loras])
+
+
+def _placed(pipe: Any, device: torch.device, offload: str) -> Any:
+    match offload:
+        case "model":
+            pipe.enable_model_cpu_offload(device=device)
+        case "sequential":
+            pipe.enable_sequential_cpu_offload(device=device)
+        case "group":
+            pipe.enable_group_offload(device, offload_type="leaf_level", use_stream=device.type == "cuda")
+        case _:
+            pipe.to(device)
+    return pipe

@@ -1,7 +1,7 @@
 """One photo to one video with a loaded model, and the record of how."""
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,27 +11,26 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from unleak.attach.apply import applied, summary
+from unleak.attach.schedule import nearest, process_of
 from unleak.core.initial import AnalyticInit, InitialNoise, parse_init
-from unleak.core.process import VE
 from unleak.core.start import Start, describe
 from unleak.data.image import fit_image
+from unleak.zoo.call import Call
+from unleak.zoo.classes import pipeline_class, scheduler_from, seam_of_class
+from unleak.zoo.frames import frames_of
 from unleak.zoo.registry import ModelSpec
+
+__all__ = ["OutOfMemoryError", "Sample", "Settings", "initial_noise", "sample"]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """All that decides a video besides the model and the photo. Sizes in pixels, `fps` in Hz."""
+    """All that decides a video besides the model and the photo."""
 
-    height: int
-    width: int
-    num_frames: int
+    arguments: Mapping[str, Any]
+    """Every plain argument of the pipeline's call by its own name; None: the pipeline decides while it runs."""
     fps: float
-    steps: int
-    min_guidance: float
-    max_guidance: float
-    motion_bucket_id: int
-    noise_aug_strength: float
-    decode_chunk_size: int
+    """Of the video, in Hz."""
     start: str | None
     init: str
     """`standard`, `unit`, `analytic` (the model's own moments), or a moments file, folder or Hub id."""
@@ -49,32 +48,119 @@ class Settings:
         motion: str | None = None,
         mode: str = "rescale",
         seed: int = 0,
-        **others: Any,
+        height: int | None = None,
+        width: int | None = None,
+        num_frames: int | None = None,
+        fps: float | None = None,
+        steps: int | None = None,
+        min_guidance: float | None = None,
+        max_guidance: float | None = None,
+        noise_aug_strength: float | None = None,
+        prompt: str | None = None,
+        negative_prompt: str | None = None,
+        others: Sequence[str] = (),
     ) -> "Settings":
-        """The defaults of a model, with what is given (not None) in their place.
+        """The defaults of a model, with what is given (not None) in their place; `others` are texts `NAME=VALUE`.
 
-        Without `start` and `motion` the model's recommended fix is chosen; a given `start` comes with the `standard`
-        initial noise, so that 1.0T is the plain pipeline. Raises ValueError for a size that the network cannot take, a
-        start outside its noise process, and for `motion` together with `start`.
+        Without `start` and `motion` the model's recommended fix is chosen, the `medium` of its family unless it brings
+        its own; a given `start` comes with the `standard` initial noise, so that 1.0T is the plain pipeline. Raises
+        ValueError for what this pipeline cannot be asked, a size or a number of frames that the network cannot take, a
+        start outside its noise process (where its configuration is known), and for `motion` together with `start`.
         """
         if motion and start:
             raise ValueError("motion chooses the start; give motion or start, not both")
+        call = Call.of(pipeline_class(spec.pipeline))
+        if "image" not in call.names or call.names & _MORE_THAN_A_PHOTO:
+            raise ValueError(
+                f"a {spec.pipeline} takes more than a photo; call it from Python, after unleak.apply(pipe)"
+            )
+        arguments = {name: parameter.default for name, parameter in call.parameters.items()}
+        arguments |= {name: value for name, value in spec.defaults.items() if name in arguments}
+        given: dict[str, tuple[str, Any]] = {
+            "height": ("size", height),
+            "width": ("size", width),
+            "num_frames": ("num-frames", num_frames),
+        }
+        given |= {"steps": ("steps", steps), "noise_aug": ("noise-aug", noise_aug_strength)}
+        given |= {"prompt": ("prompt", prompt), "negative_prompt": ("negative-prompt", negative_prompt)}
+        given |= _guidance(call, min_guidance, max_guidance)
+        for option, (flag, value) in given.items():
+            if value is not None:
+                arguments[call.need(option, flag)] = value
+        told = call.name("fps")
+        if fps is not None and told is not None:
+            arguments[told] = call.parameters[told].parse(f"{fps:g}")
+        if call.name("prompt") and arguments["prompt"] is None:
+            arguments["prompt"] = ""
+        for text in others:
+            name, value = call.set(text)
+            if sum(other.partition("=")[0] == name for other in others) > 1:
+                raise ValueError(f"--set {text}: {name} is given twice")
+            arguments[name] = value
+        if negative_prompt:
+            _check_guided(arguments)
+
         recommended = start is None and motion is None
-        values = {name: getattr(spec, name) for name in cls.__dataclass_fields__ if hasattr(spec, name)}
-        values |= {name: value for name, value in others.items() if value is not None}
-        values["start"] = spec.start if recommended else start
-        values["init"] = init or (spec.init if recommended else "standard")
-        settings = cls(**values, mode=mode, motion=motion, seed=seed)
-        spec.check_size(settings.height, settings.width)
-        if settings.start is not None:
-            settings.level(spec)
+        playback = fps or (arguments[told] if told else None) or spec.fps or 16
+        settings = cls(
+            arguments,
+            fps=float(playback),
+            start=(spec.start or _recommended(spec)) if recommended else start,
+            init=init or (spec.init if recommended else "standard"),
+            mode=mode,
+            motion=motion,
+            seed=seed,
+        )
+        if settings.height and settings.width:
+            spec.check_size(settings.height, settings.width)
+        if settings.num_frames:
+            spec.check_frames(settings.num_frames)
+        settings.level(spec)
         return settings
 
+    @property
+    def height(self) -> int | None:
+        """Pixels; None where the pipeline takes it from the photo."""
+        return self.arguments.get("height")
+
+    @property
+    def width(self) -> int | None:
+        """Pixels; None where the pipeline takes it from the photo."""
+        return self.arguments.get("width")
+
+    @property
+    def num_frames(self) -> int | None:
+        """Frames of the video; None where the pipeline decides."""
+        return self.arguments.get("num_frames", self.arguments.get("frames"))
+
+    @property
+    def steps(self) -> int:
+        """Denoising steps asked for."""
+        return int(self.arguments["num_inference_steps"])
+
+    def prompted(self, prompt: str | None) -> "Settings":
+        """The same for a photo with a prompt of its own (None: as it is)."""
+        return self if prompt is None else replace(self, arguments={**self.arguments, "prompt": prompt})
+
     def level(self, spec: ModelSpec) -> dict[str, Any]:
-        """The start in every unit, before the model is loaded."""
-        assert self.start is not None
-        process = VE(spec.sigma_min, spec.sigma_max)
-        return describe(Start.parse(self.start).resolve(process), process)
+        """The start in every unit, before the model is loaded; `text` alone where that cannot be known yet."""
+        scheduler = scheduler_from(spec.scheduler)
+        if scheduler is None:
+            return {"text": "told once the model is loaded"}
+        start = self.start or (_presets(spec).get(self.motion or "") if self.motion else "1.0T")
+        if start is None:
+            known = ", ".join(_presets(spec)) or "none of these"
+            raise ValueError(f"motion {self.motion!r}: {spec.name} has {known}; give --start instead")
+        process = process_of(scheduler)
+        return describe(nearest(scheduler, Start.parse(start).resolve(process)), process)
+
+
+class OutOfMemoryError(ValueError):
+    """The device has too little memory for this; `decoding`: the steps were done, it is the VAE that needs too much."""
+
+    def __init__(self, message: str, *, decoding: bool) -> None:
+        super().__init__(message)
+        self.decoding = decoding
 
 
 @dataclass(frozen=True)
@@ -96,45 +182,46 @@ def sample(
     """Animate `image`, scaled and cropped to the size in `settings`; `on_step(done, of)` is told the progress.
 
     `init` is what `initial_noise` made of `settings.init`. The random numbers depend on `settings.seed` alone. Raises
-    ValueError for moments of another model, too little memory, or a result that is not finite.
+    ValueError for moments of another model or a result that is not finite, OutOfMemoryError for too little memory.
     """
-    sigmas: list[float] = []
+    call = Call.of(type(pipe))
+    seen: dict[str, Any] = {"timesteps": []}
 
     def after_step(pipe: Any, step: int, timestep: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
-        del timestep
-        sigmas[:] = pipe.scheduler.sigmas.tolist()
+        seen["timesteps"].append(float(torch.as_tensor(timestep).max()))  # some have one for each frame
+        if getattr(pipe.scheduler, "sigmas", None) is not None:
+            seen["sigmas"] = [float(sigma) for sigma in pipe.scheduler.sigmas]
+        seen["steps"] = -(-len(pipe.scheduler.timesteps) // pipe.scheduler.order)
         if on_step is not None:
-            on_step(step + 1, len(sigmas) - 1)
+            on_step(step + 1, seen["steps"])
         return kwargs
 
+    if settings.height and settings.width:
+        image = fit_image(image, settings.height, settings.width)
+    inputs = {
+        **settings.arguments,
+        "image": image,
+        "generator": torch.Generator("cpu").manual_seed(settings.seed),
+        "output_type": "np",
+        "callback_on_step_end": after_step,
+    }
     with applied(pipe, start=settings.start, init=init, mode=settings.mode, motion=settings.motion):
         plan = summary(pipe, num_inference_steps=settings.steps)
         try:
-            output = pipe(
-                fit_image(image, settings.height, settings.width),
-                height=settings.height,
-                width=settings.width,
-                num_frames=settings.num_frames,
-                fps=settings.fps,
-                num_inference_steps=settings.steps,
-                min_guidance_scale=settings.min_guidance,
-                max_guidance_scale=settings.max_guidance,
-                motion_bucket_id=settings.motion_bucket_id,
-                noise_aug_strength=settings.noise_aug_strength,
-                decode_chunk_size=settings.decode_chunk_size,
-                generator=torch.Generator("cpu").manual_seed(settings.seed),
-                output_type="pt",
-                callback_on_step_end=after_step,
-            )
-        except torch.OutOfMemoryError as error:
+            output = pipe(**{name: value for name, value in inputs.items() if name in call.names})
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            done = len(seen["timesteps"]) == seen.get("steps")
             size = f"{settings.num_frames} frames of {settings.width}x{settings.height}"
-            raise ValueError(f"out of memory on {pipe.device} for {size}; give fewer or smaller ones") from error
-    video = output.frames[0]
-    if not video.isfinite().all():
-        raise ValueError(f"the model gave NaN in {pipe.dtype}; give a dtype of more range (bfloat16 or float32)")
-    frames = (video.float() * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
-    started = {"start": {"asked": plan.start, **plan.level}, "init": plan.init, "sigmas": sigmas}
-    return Sample(frames, {"settings": asdict(settings), **started})
+            raise OutOfMemoryError(f"out of memory for {size}; give fewer or smaller ones", decoding=done) from error
+    try:
+        frames = frames_of(output)
+    except FloatingPointError as error:
+        raise ValueError(f"{error} in {pipe.dtype}; give a dtype of more range (bfloat16 or float32)") from error
+    started = {"start": {"asked": plan.start, **plan.level}, "init": plan.init}
+    made = {"frames": list(frames.shape[:3]), "timesteps": seen["timesteps"], "sigmas": seen.get("sigmas")}
+    return Sample(frames, {"settings": asdict(settings), **started, **made})
 
 
 def initial_noise(init: str, spec: ModelSpec) -> InitialNoise:
@@ -155,3 +242,44 @@ def initial_noise(init: str, spec: ModelSpec) -> InitialNoise:
         return AnalyticInit.from_pretrained(beside)
     repository, _, filename = spec.moments.partition(":")
     return AnalyticInit.from_pretrained(repository, filename=filename or None)
+
+
+# Arguments without which the pipelines that have them cannot run: a face, a motion to follow.
+_MORE_THAN_A_PHOTO = frozenset({"id_cond", "pose_video", "control_video", "controls"})
+
+
+def _guidance(call: Call, low: float | None, high: float | None) -> dict[str, tuple[str, float | None]]:
+    """The guidance options of this pipeline: of the first and the last frame, or one."""
+    if call.name("min_guidance"):
+        return {"min_guidance": ("guidance", low), "max_guidance": ("guidance", high)}
+    if low != high:
+        raise ValueError(
+            f"--guidance {low:g}:{high:g}: a {call.pipeline} has one guidance for all frames; give {high:g}"
+        )
+    return {"guidance": ("guidance", low)}
+
+
+def _check_guided(arguments: Mapping[str, Any]) -> None:
+    """ValueError if a negative prompt would be without effect: what pipelines ask is whether their scale exceeds 1."""
+    scale = next((name for name in ("true_cfg_scale", "guidance_scale") if name in arguments), None)
+    if scale is not None and arguments[scale] <= 1:
+        how = "--guidance" if scale == "guidance_scale" else f"--set {scale}="
+        raise ValueError(
+            f"--negative-prompt has no effect at {scale} {arguments[scale]:g}; raise it above 1 with {how}"
+        )
+
+
+def _presets(spec: ModelSpec) -> Mapping[str, str]:
+    if spec.motion_starts is not None:
+        return spec.motion_starts
+    return {name: str(start) for name, start in seam_of_class(pipeline_class(spec.pipeline)).motion.items()}
+
+
+def _recommended(spec: ModelSpec) -> str | None:
+    return _presets(spec).get("medium")
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """CUDA has a class for it; MPS and the CPU say so in words."""
+    words = ("out of memory", "not enough memory", "can't allocate memory")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(word in str(error) for word in words)
