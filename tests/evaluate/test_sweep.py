@@ -91,7 +91,7 @@ def test_the_pipeline_is_left_as_it_was_found(tiny_svd):
     ],
 )
 def test_what_cannot_be_had_is_refused_before_anything_is_run(tiny_svd, calls, given, message):
-    with pytest.raises(ValueError, match="start|mode|leave it out|takes no") as caught:
+    with pytest.raises(ValueError, match=r"start|mode|leave it out|takes no") as caught:
         unleak.sweep(tiny_svd, **{**CALL, **given})
     assert message in str(caught.value)
     assert calls == []
@@ -232,6 +232,18 @@ def test_grid_lines_are_round(highest, step):
 def test_one_start_makes_a_page_too(done):
     alone = Sweep(done.runs[:1], 7.0, {"seed": 0})
     assert "One start, the same noise" in page(alone.record, [b""])
+
+
+def test_pure_noise_has_infinite_units(done):
+    pure = Run.measured(start(1.0) | {"sigma": None, "log_snr": None, "edm_sigma": None}, None, moving(1))
+    text = page(Sweep((pure, done.runs[1]), 7.0, {"seed": 0}).record, [b"", b""])
+    assert re.findall(r"<td>(&#[^<]+)</td>", text) == [
+        "&#8734;",
+        "&#8722;&#8734;",
+        "&#8734;",
+        "&#8211;",
+    ]  # no steps known
+    assert "-" in repr(Sweep((pure,), 7.0, {})).splitlines()[-1].split()
 
 
 def test_the_contact_sheet_has_a_row_for_each_start_and_a_column_for_each_frame():

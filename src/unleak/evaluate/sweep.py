@@ -34,8 +34,8 @@ __all__ = ["Run", "Sweep", "check_measurable", "check_replaceable", "parse_start
 Frames = UInt8[np.ndarray, "f h w 3"]
 
 PAGE, SHEET, RECORD = "index.html", "sheet.png", "sweep.json"
-_CAMERA_SIZE = 192  # px
-_FPS = 8.0  # Hz, where the pipeline does not say
+_CAMERA_SIZE = 128  # px
+_FPS = 16.0  # Hz, where the pipeline does not say
 
 
 @dataclass(frozen=True, eq=False)
@@ -288,7 +288,7 @@ def versions() -> dict[str, str]:
 
 
 def _camera(frames: Frames) -> Float[np.ndarray, "pairs 4"]:
-    """`camera_motion`, in px of `frames`, of frames shrunk to some 200 px: a large frame takes it seconds a pair."""
+    """`camera_motion`, in px of `frames`, of frames shrunk to 128 to 256 px: a large frame takes it seconds a pair."""
     _, h, w, _ = frames.shape
     shrink = max(1, min(h, w) // _CAMERA_SIZE)
     top, left = (side % shrink // 2 for side in (h, w))  # the centre stays the centre

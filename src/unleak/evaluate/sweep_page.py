@@ -16,6 +16,7 @@ _UNITS = {
     "edm_sigma": "EDM sigma",
     "flow_sigma": "flow sigma",
 }
+_INFINITE = {"log_snr": "&#8722;&#8734;"}  # the others are infinite upwards; JSON has null for both
 
 
 def page(record: Mapping[str, Any], videos: Sequence[bytes]) -> str:
@@ -165,7 +166,7 @@ def _table(runs: Sequence[Mapping[str, Any]]) -> str:
     rows = []
     for run in runs:
         start, camera = run["start"], run["camera"]
-        numbers = [_number(start[unit]) for unit in _UNITS]
+        numbers = [_number(start[unit], _INFINITE.get(unit, "&#8734;")) for unit in _UNITS]
         explained = f"{camera['explained']} of {len(camera['per_pair'])}"
         measured = [f"{run['motion']['score']:.2f}", _number(camera["pan"]), explained]
         cells = [
@@ -198,8 +199,8 @@ def _flat(values: Mapping[str, Any], above: str = "") -> list[tuple[str, Any]]:
     return flat
 
 
-def _number(value: float | None) -> str:
-    return "&#8211;" if value is None else f"{value:.4g}"
+def _number(value: float | None, none: str = "&#8211;") -> str:
+    return none if value is None else f"{value:.4g}"
 
 
 def _text(value: Any) -> str:
