@@ -15,6 +15,10 @@ _HOME = {
     "applied": "unleak.attach.apply",
     "remove": "unleak.attach.apply",
     "summary": "unleak.attach.apply",
+    "ConditionNoise": "unleak.attach.strategies",
+    "GuidanceInterval": "unleak.attach.strategies",
+    "LowPass": "unleak.attach.strategies",
+    "register_seam": "unleak.attach.seams",
     "load": "unleak.zoo.hub",
     "sweep": "unleak.evaluate.sweep",
 }

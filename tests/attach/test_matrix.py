@@ -5,6 +5,7 @@ What a pipeline is expected to do is written down here a second time, apart from
 
 import copy
 import itertools
+from functools import cache
 from typing import Any
 
 import pytest
@@ -92,11 +93,21 @@ def call(tiny: Tiny, pipe: Any, **changes: Any) -> Any:
 # Every promise is a check, which a test below makes hold, and another one makes fail
 
 
+@cache
+def plain_of(name: str) -> Any:
+    """What the pipeline gives before unleak ever touched one like it."""
+    return call(ALL[name], ALL[name].build())
+
+
+@cache
+def watched_of(name: str) -> Watched:
+    return Watched(ALL[name], ALL[name].build())
+
+
 def check_full_start(tiny: Tiny, mode: str) -> None:
     pipe = tiny.build()
-    plain = call(tiny, pipe)
-    for start in (None, "1.0T"):
-        assert same(call(tiny, unleak.apply(pipe, start=start, mode=mode)), plain), start
+    for start in (None, "1.0T")[mode == "truncate" :]:
+        assert same(call(tiny, unleak.apply(pipe, start=start, mode=mode)), plain_of(tiny.name)), start
 
 
 def check_repeatable(tiny: Tiny, mode: str) -> None:
@@ -107,8 +118,8 @@ def check_repeatable(tiny: Tiny, mode: str) -> None:
 
 
 def check_removal(tiny: Tiny, mode: str) -> None:
-    pipe = tiny.build()
-    plain = call(tiny, pipe)
+    pipe, plain = tiny.build(), plain_of(tiny.name)
+    call(tiny, pipe)  # some pipelines get attributes by being called
     cls, scheduler, names = type(pipe), pipe.scheduler, set(vars(pipe))
     config, held = dict(scheduler.config), set(vars(scheduler))
     init = "standard" if tiny.name in NO_INIT else "unit"
@@ -132,7 +143,7 @@ def check_level(tiny: Tiny, mode: str) -> None:
 
 def check_initial_latents(tiny: Tiny, mode: str) -> None:
     pipe = tiny.build()
-    plain, (start, level), kind = Watched(tiny, pipe), start_of(pipe), process_of(pipe.scheduler).kind
+    plain, (start, level), kind = watched_of(tiny.name), start_of(pipe), process_of(pipe.scheduler).kind
     c, f, h, w = grid = grid_of(tiny, pipe, plain)
     factor = {"VP": 1.0, "RF": 1.0, "VE": level.sigma}[kind] if tiny.name != "svd" else (level.sigma**2 + 1) ** 0.5
     cases: list[tuple[Any, Tensor, float]] = [
@@ -190,7 +201,7 @@ def cases() -> list[Any]:
 @pytest.mark.parametrize(("name", "tiny"), cases())
 def test_promise(name: str, tiny: Tiny, mode: str, results: dict[str, Any]) -> None:
     CHECKS[name](tiny, mode)
-    results.setdefault(type(tiny.build()).__name__, {}).setdefault(tiny.name, set()).add(f"{name}, {mode}")
+    results.setdefault(tiny.name, []).append(f"{name}, {mode}")
 
 
 def _break(name: str, monkeypatch: pytest.MonkeyPatch) -> None:

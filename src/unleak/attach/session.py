@@ -13,11 +13,12 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
+from unleak.attach.levels import level_of_step
 from unleak.attach.plan import Mode, Plan, UnleakWarning
 from unleak.attach.schedule import few_steps, nearest, process_of, started, steps_run
 from unleak.attach.seams import Seam, seam_of
 from unleak.core.initial import InitialNoise, Standard, Unit
-from unleak.core.process import RF, VE, VP, Level, NoiseProcess
+from unleak.core.process import Level, NoiseProcess
 
 __all__ = ["session"]
 
@@ -87,7 +88,7 @@ def _video(
 
     def draw(pipe: Any, eps: Tensor, arguments: Mapping[str, Any]) -> Tensor:
         lead = seam.lead(pipe, call) if seam.lead else 0
-        level = begins or _first_level(pipe.scheduler, process)
+        level = begins or level_of_step(pipe.scheduler, process)
         factor = seam.factor(pipe.scheduler)
         if seam.layout == "tokens":
             return _in_tokens(pipe, eps, arguments, lambda video: _sample(init, video, level, lead) / factor)
@@ -124,21 +125,9 @@ def _other(process: NoiseProcess, begins: Level | None) -> Draw:
 
     def draw(pipe: Any, eps: Tensor, arguments: Mapping[str, Any]) -> Tensor:
         del arguments
-        return eps * Unit().variance(begins or _first_level(pipe.scheduler, process)) ** 0.5
+        return eps * Unit().variance(begins or level_of_step(pipe.scheduler, process)) ** 0.5
 
     return draw
-
-
-def _first_level(scheduler: Any, process: NoiseProcess) -> Level:
-    """Where the schedule that is set begins."""
-    match process:
-        case VP():
-            return process._at_timestep(float(scheduler.timesteps[0]) + 1)
-        case VE():
-            return Level(1.0, float(scheduler.sigmas[0]))
-        case RF():
-            return Level(1 - float(scheduler.sigmas[0]), float(scheduler.sigmas[0]))
-    raise AssertionError(process)
 
 
 def _replaced(pipe: Any, name: str, draw: Draw | None, finish: Callable[[Any], Any] | None) -> types.MethodType:

@@ -36,14 +36,14 @@ def by_number(steps: int) -> Mapping[str, Any]:
 
 @dataclass(frozen=True)
 class Condition:
-    """Where the image is in the denoiser's input, and how a guided step evaluates its two branches."""
+    """Where the image is in the denoiser's input."""
 
     place: Callable[[Any], tuple[slice, ...]]
     """Pipeline -> index of the image's latents in that input (every frame of them; neither masks nor noise)."""
     frames: int
-    """The axis of frames there; of those only the first is the image, the others are padding."""
-    branches: Literal["batched", "separate"]
-    """`batched`: one evaluation of [unconditional, conditional]; `separate`: the conditional one, then the other."""
+    """The axis of frames there."""
+    every_frame: bool = False
+    """Whether every frame there is the image; otherwise the first is, and the others are padding."""
     argument: str = "hidden_states"
     """Which argument of the denoiser's forward it is."""
 
@@ -73,7 +73,12 @@ class Seam:
     """(pipeline, level, process) -> what a user should know of starting there; None if nothing."""
     finish: Callable[[Any], Any] | None = None
     """Result of `prepare_latents` -> the same, right for a start below the full one."""
+    branches: Literal["batched", "separate"] | None = None
+    """How a guided step evaluates the denoiser: `batched`, once for [unconditional, conditional]; `separate`, for the
+    conditional branch and then for the other; None: neither, or not known, so strategies cannot be attached."""
     condition: Condition | None = None
     """Where the image is in the denoiser's input; None: strategies on the image cannot be attached."""
+    low_pass: tuple[float, float] | None = None
+    """ALG's configuration for this family: factor of its filter, share of the steps that it acts in."""
     motion: Mapping[str, Start] = field(default_factory=dict)
     """Presets: how much motion -> where to start."""

@@ -4,7 +4,7 @@ Read off the `prepare_latents` and `__call__` of each class in diffusers 0.42.1;
 differs in what a seam says fails the tests, which run the real ones.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -139,11 +139,11 @@ def hold_condition(prepared: tuple[Tensor, Tensor, Tensor, Tensor]) -> tuple[Ten
 # Where the image is in the denoiser's input
 
 
-def last_channels(axis: int, config: str, size: str, after: int = 0) -> Any:
-    """The image's latents are the last channels but `after` of axis `axis`; their number is `size` in `config`."""
+def last_channels(axis: int, size: str, *, after: int = 0) -> Callable[[Any], tuple[slice, ...]]:
+    """The last channels, on `axis`, but `after` of them; as many as the VAE's `size`."""
 
     def place(pipe: Any) -> tuple[slice, ...]:
-        count = getattr(getattr(pipe, config).config, size)
+        count = getattr(pipe.vae.config, size)
         return (*[ALL] * axis, slice(-count - after, -after or None))
 
     return place
@@ -155,34 +155,42 @@ def first_frame(pipe: Any) -> tuple[slice, ...]:
     return (ALL, ALL, slice(0, 1))
 
 
-def first_frame_channels_last(pipe: Any) -> tuple[slice, ...]:
-    """The image is the first latent frame, `b f h w c`, in the channels of the video."""
-    return (ALL, slice(0, 1), ALL, ALL, slice(0, pipe.transformer.config.in_visual_dim))
+def wan_image(pipe: Any) -> tuple[slice, ...]:
+    """Wan: the last channels; the 5B model has it as the first frame instead."""
+    return first_frame(pipe) if pipe.config.get("expand_timesteps") else last_channels(1, "z_dim")(pipe)
 
 
-WAN_CONDITION = Condition(last_channels(1, "vae", "z_dim"), frames=2, branches="separate")
+def hunyuan_image(pipe: Any) -> tuple[slice, ...]:
+    """HunyuanVideo: the last channels but the mask, or the first frame, as the checkpoint says."""
+    concat = pipe.transformer.config.image_condition_type == "latent_concat"
+    return last_channels(1, "latent_channels", after=1)(pipe) if concat else first_frame(pipe)
 
-# src: pipeline_animatediff.py and its kin: noise times init_noise_sigma, timesteps set before.
-ANIMATEDIFF = Seam(CHANNELS_FIRST, init_noise_sigma, motion=VP)
 
-# src: pipeline_cogvideox_image2video.py; alphas of zero terminal SNR, hence presets by SNR.
+WAN_IMAGE = Condition(wan_image, frames=2)
+
+# From pipeline_animatediff.py and its kin: noise times init_noise_sigma, timesteps set before.
+ANIMATEDIFF = Seam(CHANNELS_FIRST, init_noise_sigma, branches="batched", motion=VP)
+
+# From pipeline_cogvideox_image2video.py; alphas of zero terminal SNR, hence presets by SNR.
 COGVIDEOX = Seam(
     FRAMES_FIRST,
     init_noise_sigma,
     own_schedule=("timesteps",),
     lead=cogvideox_padding,
-    condition=Condition(last_channels(2, "vae", "latent_channels"), frames=1, branches="batched"),
+    branches="batched",
+    low_pass=(0.25, 0.04),
+    condition=Condition(last_channels(2, "latent_channels"), frames=1),
     motion=EQUAL_SNR,
 )
 
-# src: pipeline_wan_i2v.py and its kin: noise as drawn, before the condition is encoded.
-FLOW = Seam(CHANNELS_FIRST, motion=EQUAL_SNR)
+# From pipeline_wan_i2v.py and its kin: noise as drawn, before the condition is encoded.
+FLOW = Seam(CHANNELS_FIRST, branches="separate", motion=EQUAL_SNR)
 WAN = replace(FLOW, warn=experts)
 
-# src: pipeline_hunyuan_skyreels_image2video.py: the grid asked for by sigmas.
-HUNYUAN = Seam(CHANNELS_FIRST, own_schedule=("sigmas",), grid=from_one_to_zero, motion=EQUAL_SNR)
+# From pipeline_hunyuan_skyreels_image2video.py: the grid asked for by sigmas.
+HUNYUAN = Seam(CHANNELS_FIRST, own_schedule=("sigmas",), grid=from_one_to_zero, branches="separate", motion=EQUAL_SNR)
 
-# src: pipeline_ltx2_condition.py: noise in tokens, those of later conditions after the video's.
+# From pipeline_ltx2_condition.py: noise in tokens, those of later conditions after the video's.
 LTX2_TOKENS = Seam(
     "tokens",
     own_schedule=("sigmas", "timesteps"),
@@ -193,31 +201,31 @@ LTX2_TOKENS = Seam(
     motion=EQUAL_SNR,
 )
 
+# From pipeline_cosmos2_5_predict.py.
+COSMOS_2_5 = Seam(CHANNELS_FIRST, latents_first=True, finish=hold_condition, branches="separate", motion=EQUAL_SNR)
+
 ANYFLOW = Seam(CHANNELS_FIRST, own_schedule=("timesteps", "sigmas"), latents_first=True, motion=EQUAL_SNR)
 
 SEAMS: dict[str, Seam] = {
-    # src: pipeline_stable_video_diffusion.py; the image's latents are unscaled, and zero for the unconditional branch.
+    # From pipeline_stable_video_diffusion.py; the image's latents are unscaled, and zero for the unconditional branch.
     "StableVideoDiffusionPipeline": Seam(
         FRAMES_FIRST,
         init_noise_sigma,
         own_schedule=("timesteps", "sigmas"),
-        condition=Condition(
-            last_channels(2, "vae", "latent_channels"), frames=1, branches="batched", argument="sample"
-        ),
+        branches="batched",
+        condition=Condition(last_channels(2, "latent_channels"), frames=1, every_frame=True, argument="sample"),
         motion=SVD,
     ),
-    # src: pipeline_pia.py: [latents, mask, image] on every frame.
+    # From pipeline_pia.py: [latents, mask, image] on every frame.
     "PIAPipeline": replace(
         ANIMATEDIFF,
         refuse=weak("strength"),
-        condition=Condition(
-            last_channels(1, "vae", "latent_channels"), frames=2, branches="batched", argument="sample"
-        ),
+        condition=Condition(last_channels(1, "latent_channels"), frames=2, every_frame=True, argument="sample"),
     ),
-    # src: pipeline_i2vgen_xl.py: zero terminal SNR; the image's latents are an argument of their own.
+    # From pipeline_i2vgen_xl.py: zero terminal SNR; the image's latents are an argument of their own.
     "I2VGenXLPipeline": replace(
         ANIMATEDIFF,
-        condition=Condition(first_frame, frames=2, branches="batched", argument="image_latents"),
+        condition=Condition(first_frame, frames=2, argument="image_latents"),
         motion=EQUAL_SNR,
     ),
     "AnimateDiffPipeline": ANIMATEDIFF,
@@ -227,34 +235,37 @@ SEAMS: dict[str, Seam] = {
     "AnimateDiffSDXLPipeline": replace(ANIMATEDIFF, own_schedule=("timesteps", "sigmas")),
     "CogVideoXImageToVideoPipeline": COGVIDEOX,
     "CogVideoXFunControlPipeline": replace(COGVIDEOX, lead=None, condition=None),
-    # src: pipeline_consisid.py: as CogVideoX, without `timesteps=`.
+    # From pipeline_consisid.py: as CogVideoX, without `timesteps=`.
     "ConsisIDPipeline": replace(COGVIDEOX, own_schedule=(), lead=None),
-    # src: pipeline_wan_i2v.py: [noise, 4 of mask, image]; the 5B model has frame 0 replaced at its input instead.
-    "WanImageToVideoPipeline": replace(WAN, condition=WAN_CONDITION),
+    # From pipeline_wan_i2v.py: [noise, 4 of mask, image]; the 5B model has frame 0 replaced at its input instead.
+    "WanImageToVideoPipeline": replace(WAN, condition=WAN_IMAGE, low_pass=(0.4, 0.2)),
     "WanVACEPipeline": replace(WAN, lead=reference_images),
     "WanAnimatePipeline": replace(WAN, lead=one_reference),
     "LucyEditPipeline": WAN,
-    "ChronoEditPipeline": replace(FLOW, condition=WAN_CONDITION),
-    "SkyReelsV2ImageToVideoPipeline": replace(FLOW, condition=WAN_CONDITION),
-    # src: pipeline_skyreels_v2_diffusion_forcing_i2v.py: one copy of the scheduler for every latent frame.
-    "SkyReelsV2DiffusionForcingImageToVideoPipeline": FLOW,
-    "SkyReelsV2DiffusionForcingVideoToVideoPipeline": FLOW,
-    # src: pipeline_hunyuan_video_image2video.py: after the draw x = 0.999 x + 0.001 image, kept as it is.
-    "HunyuanVideoImageToVideoPipeline": replace(HUNYUAN, latents_first=True),
+    "ChronoEditPipeline": replace(FLOW, condition=WAN_IMAGE),
+    "SkyReelsV2ImageToVideoPipeline": replace(FLOW, condition=WAN_IMAGE),
+    # From pipeline_skyreels_v2_diffusion_forcing_i2v.py: one copy of the scheduler for every latent frame.
+    "SkyReelsV2DiffusionForcingImageToVideoPipeline": replace(FLOW, branches=None),
+    "SkyReelsV2DiffusionForcingVideoToVideoPipeline": replace(FLOW, branches=None),
+    # From pipeline_hunyuan_video_image2video.py: after the draw x = 0.999 x + 0.001 image, kept as it is.
+    "HunyuanVideoImageToVideoPipeline": replace(
+        HUNYUAN, latents_first=True, condition=Condition(hunyuan_image, frames=2), low_pass=(0.625, 0.04)
+    ),
     "HunyuanSkyreelsImageToVideoPipeline": replace(
-        HUNYUAN, condition=Condition(last_channels(1, "vae", "latent_channels"), frames=2, branches="separate")
+        HUNYUAN, condition=Condition(last_channels(1, "latent_channels"), frames=2)
     ),
     "HunyuanVideo15ImageToVideoPipeline": replace(
-        HUNYUAN, condition=Condition(last_channels(1, "vae", "latent_channels", 1), frames=2, branches="separate")
+        HUNYUAN, condition=Condition(last_channels(1, "latent_channels", after=1), frames=2)
     ),
-    # src: pipeline_hunyuan_video_framepack.py: one draw and one schedule for every section.
+    # From pipeline_hunyuan_video_framepack.py: one draw and one schedule for every section.
     "HunyuanVideoFramepackPipeline": replace(HUNYUAN, latents_first=True),
-    # src: pipeline_ltx_image2video.py: packed after the draw, frame 0 clean.
+    # From pipeline_ltx_image2video.py: packed after the draw, frame 0 clean.
     "LTXImageToVideoPipeline": Seam(
         CHANNELS_FIRST,
         own_schedule=("timesteps",),
         latents_first=True,
         grid=from_one_to_last,
+        branches="batched",
         motion=EQUAL_SNR,
     ),
     "LTXConditionPipeline": Seam(
@@ -262,28 +273,30 @@ SEAMS: dict[str, Seam] = {
         own_schedule=("timesteps",),
         grid=linear_quadratic,
         refuse=weak("denoise_strength"),
+        branches="batched",
         motion=EQUAL_SNR,
     ),
-    # src: pipeline_ltx_i2v_long_multi_prompt.py: noise drawn in the call, for every window from a seed of its own.
+    # From pipeline_ltx_i2v_long_multi_prompt.py: noise drawn in the call, for every window from a seed of its own.
     "LTXI2VLongMultiPromptPipeline": Seam(None, own_schedule=("sigmas",), motion=EQUAL_SNR),
-    # src: pipeline_ltx2_image2video.py: frame 0 clean; sound on a copy of the scheduler.
+    # From pipeline_ltx2_image2video.py: frame 0 clean; sound on a copy of the scheduler.
     "LTX2ImageToVideoPipeline": replace(LTX2_TOKENS, layout=CHANNELS_FIRST, refuse=None),
     "LTX2ConditionPipeline": LTX2_TOKENS,
     "LTX2InContextPipeline": LTX2_TOKENS,
     "LTX2HDRPipeline": replace(LTX2_TOKENS, others=()),
-    # src: pipeline_sana_video_i2v.py: frame 0 clean.
+    # From pipeline_sana_video_i2v.py: frame 0 clean.
     "SanaImageToVideoPipeline": Seam(
         CHANNELS_FIRST,
         own_schedule=("timesteps", "sigmas"),
-        condition=Condition(first_frame, frames=2, branches="batched"),
+        branches="batched",
+        condition=Condition(first_frame, frames=2),
         motion=EQUAL_SNR,
     ),
-    # src: pipeline_sana_wm.py: frame 0 clean.
+    # From pipeline_sana_wm.py: frame 0 clean.
     "SanaWMPipeline": Seam(CHANNELS_FIRST, latents_first=True, motion=EQUAL_SNR),
-    # src: pipeline_kandinsky_i2v.py: frame 0 clean, the condition's channels appended after the draw.
+    # From pipeline_kandinsky_i2v.py: frame 0 clean, the condition's channels appended after the draw.
     "Kandinsky5I2VPipeline": Seam(
         CHANNELS_LAST,
-        condition=Condition(first_frame_channels_last, frames=1, branches="separate"),
+        branches="separate",
         motion=EQUAL_SNR,
     ),
     "Kandinsky6TI2VAPipeline": Seam(
@@ -292,25 +305,28 @@ SEAMS: dict[str, Seam] = {
         others=("prepare_audio_latents",),
         motion=EQUAL_SNR,
     ),
-    # src: pipeline_motif_video_image2video.py: as LTX, with plain latents.
+    # From pipeline_motif_video_image2video.py: as LTX, with plain latents.
     "MotifVideoImage2VideoPipeline": Seam(
         CHANNELS_FIRST,
         own_schedule=("timesteps", "sigmas"),
         latents_first=True,
         grid=from_one_to_last,
+        branches="separate",
         motion=EQUAL_SNR,
     ),
-    # src: pipeline_cosmos_video2world.py: noise times the configured sigma_max, condition frames replaced at the input.
-    "CosmosVideoToWorldPipeline": Seam(CHANNELS_FIRST, config_sigma_max, motion=EQUAL_SNR),
-    "Cosmos2VideoToWorldPipeline": Seam(CHANNELS_FIRST, config_sigma_max, grid=zero_to_one, motion=EQUAL_SNR),
-    "Cosmos2_5_PredictBasePipeline": Seam(CHANNELS_FIRST, latents_first=True, finish=hold_condition, motion=EQUAL_SNR),
-    "Cosmos2_5_TransferPipeline": Seam(CHANNELS_FIRST, latents_first=True, finish=hold_condition, motion=EQUAL_SNR),
-    # src: pipeline_cosmos3_omni.py: frame 0 clean; sound and action are drawn after, and left as they are.
+    # From pipeline_cosmos_video2world.py: noise times the configured sigma_max, condition frames replaced at the input.
+    "CosmosVideoToWorldPipeline": Seam(CHANNELS_FIRST, config_sigma_max, branches="separate", motion=EQUAL_SNR),
+    "Cosmos2VideoToWorldPipeline": Seam(
+        CHANNELS_FIRST, config_sigma_max, grid=zero_to_one, branches="separate", motion=EQUAL_SNR
+    ),
+    "Cosmos2_5_PredictBasePipeline": COSMOS_2_5,
+    "Cosmos2_5_TransferPipeline": COSMOS_2_5,
+    # From pipeline_cosmos3_omni.py: frame 0 clean; sound and action are drawn after, and left as they are.
     "Cosmos3OmniPipeline": Seam(CHANNELS_FIRST, latents_first=True, motion=EQUAL_SNR),
-    # src: pipeline_anyflow_far.py: one draw for all chunks, one schedule for each.
+    # From pipeline_anyflow_far.py: one draw for all chunks, one schedule for each.
     "AnyFlowPipeline": ANYFLOW,
     "AnyFlowFARPipeline": ANYFLOW,
-    # src: pipeline_easyanimate_inpaint.py: init_noise_sigma where the scheduler has one.
+    # From pipeline_easyanimate_inpaint.py: init_noise_sigma where the scheduler has one.
     "EasyAnimateInpaintPipeline": Seam(
         CHANNELS_FIRST, init_noise_sigma, own_schedule=("timesteps",), refuse=inpainting, motion=EQUAL_SNR
     ),

@@ -1,0 +1,126 @@
+"""Low-pass filtered condition in the first steps (ALG, Choi et al., arXiv 2506.08456)."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from unleak.attach.seams import Seam
+from unleak.attach.strategies.evaluations import Evaluation, condition_of, evaluations, tensor_of
+
+__all__ = ["LowPass", "down_up", "gaussian"]
+
+
+@dataclass(frozen=True)
+class LowPass:
+    """In the first steps the guided direction sees the image without its fine detail, which freezes motion.
+
+    With prediction v and condition images I and LP(I): v(I, nothing) + w (v(LP(I), prompt) - v(LP(I), nothing)), so the
+    unconditional branch keeps the full image; without guidance v(LP(I)). A guided step in the interval costs one
+    evaluation more for each of its evaluations but the conditional one.
+
+    factor: size of the image's latents that `down_up` shrinks them to, in (0, 1). None, with `interval` None too: the
+        value of the authors' configuration for this model, where they have one.
+    interval: share of the steps (first, last) in which it acts, 0 the first step and 1 the last.
+    filter: `down_up` (bilinear, with antialiasing) or `gaussian`, whose standard deviation is `sigma`, in latents.
+    strength: from 0, no filter, to 1, the whole of it.
+    """
+
+    factor: float | int | None = None
+    interval: tuple[float | int, float | int] | None = None
+    filter: Literal["down_up", "gaussian"] = "down_up"
+    sigma: float | int | None = None
+    strength: float | int = 1.0
+
+    def __post_init__(self) -> None:
+        if self.filter not in ("down_up", "gaussian"):
+            raise ValueError(f"LowPass filter {self.filter!r} is unknown: choose down_up or gaussian.")
+        if self.filter == "gaussian" and (self.sigma is None or not self.sigma > 0 or self.factor is not None):
+            raise ValueError("LowPass(filter='gaussian') needs sigma > 0, in latents, and no factor.")
+        outside = self.factor is not None and not 0 < self.factor < 1
+        if self.filter == "down_up" and (self.sigma is not None or outside):
+            raise ValueError(f"LowPass(filter='down_up') needs a factor in (0, 1), not {self.factor}, and no sigma.")
+        if not 0 <= self.strength <= 1:
+            raise ValueError(f"LowPass strength {self.strength} lies outside 0 (no filter) to 1.")
+        if self.interval is not None and not 0 <= self.interval[0] <= self.interval[1] <= 1:
+            raise ValueError(
+                f"LowPass interval {self.interval} is not (first, last) share of the steps, within 0 to 1."
+            )
+
+    def check(self, pipe: Any, seam: Seam) -> None:
+        """Raise ValueError if this pipeline's structure does not allow it, or it has no published values."""
+        condition_of(pipe, seam, "LowPass")
+        self._for(pipe, seam)
+
+    @contextmanager
+    def attached(self, pipe: Any, seam: Seam, arguments: Mapping[str, Any]) -> Iterator[None]:
+        """Active in the body."""
+        del arguments
+        networks = [getattr(pipe, name, None) for name in ("transformer", "transformer_2")]
+        if any(getattr(network, "is_cache_enabled", False) for network in networks):
+            raise ValueError("LowPass evaluates the denoiser more often than its cache expects: disable_cache() first.")
+        settings = self._for(pipe, seam)
+        with evaluations(pipe, seam, settings.answer):
+            yield
+
+    def answer(self, evaluation: Evaluation) -> Any:
+        """What the pipeline gets for one evaluation."""
+        assert self.interval is not None
+        if not self.interval[0] <= evaluation.progress <= self.interval[1] or not self.strength:
+            return evaluation.run()
+        low = self.filtered(evaluation.image())
+        if evaluation.branch == "conditional":
+            return evaluation.run(low)
+        full, filtered = evaluation.run(), tensor_of(evaluation.run(low))
+        prediction = tensor_of(full)
+        if evaluation.branch == "both":
+            half = len(prediction) // 2
+            prediction[half:] = prediction[:half] + filtered[half:] - filtered[:half]
+        else:  # the pipeline holds the conditional prediction already, and combines it with this one
+            tensor_of(evaluation.earlier).add_(prediction - filtered)
+        return full
+
+    def filtered(self, latents: Tensor) -> Tensor:
+        """Every frame of the image's latents without fine detail; the last two axes are those of space."""
+        flat = latents.reshape(-1, 1, *latents.shape[-2:])
+        if self.filter == "down_up":
+            assert self.factor is not None
+            flat = down_up(flat, 1 - (1 - self.factor) * self.strength)
+        else:
+            assert self.sigma is not None
+            flat = gaussian(flat, self.sigma * self.strength)
+        return flat.reshape(latents.shape)
+
+    def _for(self, pipe: Any, seam: Seam) -> "LowPass":
+        if self.interval is not None and (self.factor is not None or self.filter == "gaussian"):
+            return self
+        if self.factor is not None or self.interval is not None or self.filter == "gaussian" or seam.low_pass is None:
+            raise ValueError(
+                f"LowPass has no published values for {type(pipe).__name__}, or one of two was given: say both, for"
+                " example unleak.LowPass(0.4, (0.0, 0.2)), the authors' for Wan 2.1."
+            )
+        return replace(self, factor=seam.low_pass[0], interval=(0.0, seam.low_pass[1]))
+
+
+def down_up(images: Float[Tensor, "n c h w"], factor: float | int) -> Float[Tensor, "n c h w"]:
+    """Shrunk to `factor` of the size and enlarged again, bilinearly."""
+    size = images.shape[-2:]
+    small = [max(1, round(length * factor)) for length in size]
+    for shape in (small, list(size)):
+        images = F.interpolate(images, shape, mode="bilinear", antialias=True)
+    return images
+
+
+def gaussian(images: Float[Tensor, "n c h w"], sigma: float | int) -> Float[Tensor, "n c h w"]:
+    """Blurred by a Gaussian of standard deviation `sigma` elements, cut off at 3 sigma; edges are repeated."""
+    radius = max(1, round(3 * sigma))
+    weights = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, device=images.device) / sigma).square())
+    weights = (weights / weights.sum()).to(images.dtype).expand(images.shape[1], 1, 1, -1)
+    images = F.pad(images, [radius] * 4, mode="replicate")
+    images = F.conv2d(images, weights, groups=images.shape[1])
+    return F.conv2d(images, weights.transpose(2, 3), groups=images.shape[1])
