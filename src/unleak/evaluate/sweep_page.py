@@ -30,7 +30,7 @@ def page(record: Mapping[str, Any], videos: Sequence[bytes]) -> str:
         "lead": _lead(record),
         "width": str(size["width"]),
         "height": str(size["height"]),
-        "card_width": "240" if size["width"] > size["height"] else "150",
+        "card_width": "200" if size["width"] > size["height"] else "150",
         "columns": str(len(runs)),
         "num_frames": str(size["num_frames"]),
         "fps": f"{size['fps']:g}",
