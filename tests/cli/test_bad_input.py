@@ -1,6 +1,7 @@
 """What people feed to `unleak generate`: one line, status 2, no traceback, nothing half-written."""
 
 import io
+import json
 import os
 import subprocess
 import sys
@@ -130,11 +131,105 @@ def test_one_bad_photo_does_not_stop_the_others(generate, tmp_path):
         (["photo.png", "--out", "/proc"], "/proc"),
         (["photo.png", "--nonsense"], "No such option"),
         ([], "Missing argument"),
+        (["photo.png", "--set", "motion_bucket_id"], "give NAME=VALUE, such as motion_bucket_id=VALUE"),
+        (["photo.png", "--set", "motion_bucket_id=wild"], "motion_bucket_id=wild: this takes int"),
+        (["photo.png", "--set", "motion=9"], "motion is unknown; a StableVideoDiffusionPipeline has motion_bucket_id"),
+        (["photo.png", "--set", "__class__=9"], "__class__ is unknown"),
+        (["photo.png", "--set", "height=64"], "give --size for it"),
+        (["photo.png", "--set", "fps=7"], "give --fps for it"),
+        (["photo.png", "--set", "sigmas=[1]"], "the start and --steps make the schedule"),
+        (["photo.png", "--set", "generator=1"], "generator takes no text or number"),
+        (["photo.png", *["--set", "motion_bucket_id=9"] * 2], "motion_bucket_id is given twice"),
+        (["photo.png", "--fps", "7.5"], "fps=7.5: this takes int"),
+        (["photo.png", "--prompt", "a dog"], "a StableVideoDiffusionPipeline has no prompt; leave it out"),
+        (["photo.png", "--negative-prompt", "blur"], "has no negative_prompt"),
+        (["photo.png", "--prompts", "none.txt"], "none.txt: No such file"),
+        (["photo.png", "--prompts", "photo.png"], "not a text file in UTF-8"),
+        (["photo.png", "--lora", "none.safetensors"], "no such file or folder; give one, or a Hub id"),
+        (["photo.png", "--lora", "photo.png"], "only .safetensors files are read"),
+        (["photo.png", "--lora", "someone/style:nan"], "give a scale such as 0.8"),
+        (["photo.png", "--lora", "someone/style:0.5"], "a StableVideoDiffusionPipeline takes none"),
+        (["photo.png", "--offload", "model"], "it spares the memory of an accelerator, and this runs on the CPU"),
+        (["photo.png", "--offload", "sideways"], "--offload"),
+        (["photo.png", "--vae-tiling"], "cannot decode in tiles; --set decode_chunk_size=1 saves memory too"),
     ],
 )
 def test_arguments_that_cannot_be_honoured(generate, photo, tmp_path, monkeypatch, arguments, reason):
     (tmp_path / "empty").mkdir()
     assert_refused(generate(*arguments), reason, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--size", "20x16"], "size 20x16: wan22 takes multiples of 16"),
+        (["--num-frames", "8"], "8 frames: wan22 makes 4k + 1; give 5 or 9"),
+        (["--guidance", "1:3"], "has one guidance for all frames; give 3"),
+        (["--noise-aug", "0.1"], "--noise-aug: a WanImageToVideoPipeline has no noise_aug_strength"),
+        (
+            ["--guidance", "1", "--negative-prompt", "blur"],
+            "no effect at guidance_scale 1; raise it above 1 with --guid",
+        ),
+        (["--start", "sigma=1.5"], "sigma 1.5 lies outside this RF process"),
+        (["--init", "analytic"], "make them with `unleak stats"),
+        (["--prompt", "a", "--prompts", "words.txt"], "--prompt is for all photos, --prompts for each its own"),
+        (["--prompts", "words.txt"], "words.txt: 2 lines for 1 photos"),
+        (["--set", "guidance_scale_2=high"], "this takes float"),
+        (["--set", "prompt_embeds=[1]"], "prompt_embeds takes no text or number"),
+        (["--lora", "bad.safetensors"], "bad.safetensors: not of this model, or damaged"),
+    ],
+)
+def test_what_another_pipeline_cannot_be_asked(wan, photo, tmp_path, arguments, reason):
+    (tmp_path / "words.txt").write_text("a dog\nruns\n")
+    (tmp_path / "bad.safetensors").write_bytes(b"none")
+    assert_refused(wan(photo, "--quiet", *arguments), reason, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("system", "system is no pipeline of the diffusers that is installed; unleak knows "),
+        ("utils.logging", "is no pipeline of the diffusers that is installed"),
+        ("AutoencoderKLWan", "is no pipeline of the diffusers that is installed"),
+        ("StableDiffusionPipeline", "unleak cannot attach to a StableDiffusionPipeline; it knows "),
+        (
+            "WanVideoToVideoPipeline",
+            "cannot attach to a WanVideoToVideoPipeline: it starts from the caller's own video",
+        ),
+        ("WanVACEPipeline", "takes more than a photo; call it from Python, after unleak.apply(pipe)"),
+        ("ConsisIDPipeline", "takes more than a photo"),
+    ],
+)
+def test_folders_of_what_cannot_animate_a_photo(unleak, photo, tmp_path, monkeypatch, kind, reason):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/model_index.json").write_text(json.dumps({"_class_name": kind}))
+    assert_refused(unleak("generate", photo, "--model", "other"), reason, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("part", "options", "advice"),
+    [
+        ("transformer.forward", [], "next, try --vae-tiling; after that --num-frames 3"),
+        ("vae.decode", ["--vae-tiling"], "next, try --num-frames 3"),
+    ],
+)
+def test_out_of_memory_names_the_next_thing_to_try(wan, photo, tmp_path, monkeypatch, part, options, advice):
+    from unleak.zoo import hub
+
+    def exhausted(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+
+    plain = hub.load
+
+    def load(*args, **kwargs):
+        pipe = plain(*args, **kwargs)
+        name, method = part.split(".")
+        setattr(getattr(pipe, name), method, exhausted)
+        return pipe
+
+    monkeypatch.setattr(hub, "load", load)
+    assert_refused(wan(photo, "--quiet", *options), f"out of memory on cpu; {advice}", tmp_path / "out")
 
 
 def test_moments_of_another_model(generate, photo, tmp_path):

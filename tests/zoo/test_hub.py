@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from unleak.zoo.hub import load, pick_device, pick_dtype, quiet
+from unleak.zoo.hub import Lora, _placed, load, pick_device, pick_dtype, quiet
 
 
 def test_a_folder_loads_without_network_and_without_a_word(tiny_folder, monkeypatch, capfd):
@@ -105,3 +105,41 @@ def test_dtypes():
     assert pick_dtype("bfloat16", torch.device("cpu")) == torch.bfloat16
     with pytest.raises(ValueError, match="give one of float32, float16, bfloat16"):
         pick_dtype("int8", torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("text", "source", "scale"),
+    [
+        ("style.safetensors", "style.safetensors", 1.0),
+        ("style.safetensors:0.8", "style.safetensors", 0.8),
+        ("style.safetensors:-1", "style.safetensors", -1.0),
+        ("owner/style:0.5", "owner/style", 0.5),
+        (".", ".", 1.0),
+    ],
+)
+def test_a_lora_and_its_scale(tmp_path, monkeypatch, text, source, scale):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "style.safetensors").touch()
+    lora = Lora.parse(text)
+    assert (lora.source, lora.scale) == (source, scale)
+    assert lora.record["scale"] == scale
+
+
+def test_weights_moved_a_layer_at_a_time_give_the_same_video(tiny_folder):
+    """Group offload, on the CPU alone: the hooks are those of an accelerator."""
+    videos = []
+    for offload in ("none", "group"):
+        pipe = _placed(load(tiny_folder, device="cpu"), torch.device("cpu"), offload)
+        pipe.set_progress_bar_config(disable=True)
+        call = {"height": 16, "width": 16, "num_frames": 2, "num_inference_steps": 1, "output_type": "np"}
+        videos.append(
+            pipe(Image.new("RGB", (16, 16), "teal"), generator=torch.Generator().manual_seed(0), **call).frames
+        )
+    assert (videos[0] == videos[1]).all()
+
+
+def test_offload_needs_an_accelerator(tiny_folder):
+    with pytest.raises(ValueError, match="it spares the memory of an accelerator"):
+        load(tiny_folder, device="cpu", offload="group")
+    with pytest.raises(ValueError, match="give one of none, model, sequential, group"):
+        load(tiny_folder, device="cpu", offload="disk")

@@ -143,8 +143,7 @@ def _denoising(spec: ModelSpec, settings: Settings, index: Mapping[str, Any], dt
         heads = config.get("num_attention_heads") or 1
         size = config.get("attention_head_dim") or config.get("model_dim") or config.get("hidden_size") or 2048
         hidden = heads * size
-    condition = seam_of_class(pipeline_class(spec.pipeline)).condition
-    branches = 1 if condition is not None and condition.branches == "separate" else 2
+    branches = 1 if seam_of_class(pipeline_class(spec.pipeline)).branches == "separate" else 2
     times = _TIMES_HIDDEN.get(str(config.get("_class_name")), 28 if part == "unet" else _TIMES_HIDDEN_ELSEWHERE)
     return times * branches * tokens * hidden * dtype.itemsize
 

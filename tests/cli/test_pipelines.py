@@ -1,0 +1,107 @@
+"""`unleak generate` with other pipelines than Stable Video Diffusion, tiny, from a folder to a video."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from unleak.data.image import fit_image
+from unleak.data.video import read_video
+from unleak.zoo.hub import load
+from unleak.zoo.registry import find_model
+from unleak.zoo.sample import Settings, sample
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "shape", "fps", "start"),
+    [
+        ("wan22", ["--size", "32x16", "--num-frames", 5], (5, 16, 32, 3), 16, "logsnr=-6.33"),
+        ("wan22-5b", ["--size", "32x32", "--num-frames", 5], (5, 32, 32, 3), 16, "logsnr=-6.33"),
+        ("ltx", ["--size", "32x32", "--num-frames", 9, "--fps", 24], (9, 32, 32, 3), 24, "logsnr=-6.33"),
+        ("cogvideox-ddim", ["--num-frames", 9], (9, 32, 16, 3), 8, "logsnr=-6.33"),
+        ("pia", ["--size", "32x16", "--num-frames", 3], (3, 16, 32, 3), 8, "0.94T"),
+    ],
+)
+def test_a_video_the_fix_of_the_family_and_a_complete_record(
+    unleak, pipeline_folder, photo, tmp_path, monkeypatch, name, options, shape, fps, start
+):
+    monkeypatch.chdir(tmp_path)
+    folder = pipeline_folder(name)
+    arguments = [] if name == "pia" else ["--set", "max_sequence_length=8"]
+    result = unleak(
+        "generate", photo, "--model", folder, "--steps", 2, "--prompt", "a dog", "--guidance", 4, *arguments, *options
+    )
+    assert (result.status, result.out) == (0, "out/photo.mp4\n"), result.err
+    assert f"start {start}, the fix recommended for this model: timestep" in result.err
+    clip = read_video(tmp_path / "out/photo.mp4")
+    assert (clip.frames.shape, clip.fps) == (shape, fps)
+    record = json.loads((tmp_path / "out/photo.json").read_text())
+    arguments = record["settings"]["arguments"]
+    assert (arguments["prompt"], arguments["num_inference_steps"], arguments["guidance_scale"]) == ("a dog", 2, 4)
+    assert record["frames"] == list(shape[:3])
+    assert record["model"]["pipeline"] == find_model(folder).pipeline
+    assert record["start"]["asked"] == start
+    assert {"timestep", "fraction", "sigma", "log_snr", "edm_sigma", "flow_sigma", "process"} < record["start"].keys()
+    if start.startswith("logsnr") and record["start"]["process"] == "RF":
+        assert record["start"]["log_snr"] == pytest.approx(-6.33)
+    assert record["timesteps"][0] == pytest.approx(record["start"]["timestep"], abs=1.001)
+
+
+def test_full_start_is_the_plain_pipeline_and_the_prompts_are_those_of_the_photos(wan, pipeline_folder, tmp_path):
+    shots = tmp_path / "shots"
+    shots.mkdir()
+    picture = Image.effect_noise((48, 32), 90).convert("RGB")
+    for name in "abc":
+        picture.save(shots / f"{name}.png")
+    (tmp_path / "words.txt").write_text("a dog\na dog runs\n\n", encoding="utf-8-sig")
+    result = wan(shots, "--prompts", "words.txt", "--start", "1.0T", "--negative-prompt", "runs", "--seed", 3, "--json")
+    assert result.status == 0, result.err
+    videos = json.loads(result.out)["videos"]
+    assert [video["settings"]["arguments"]["prompt"] for video in videos] == ["a dog", "a dog runs", ""]
+    pipe = load(pipeline_folder("wan22"), device="cpu")
+    spec = find_model(pipeline_folder("wan22"))
+    settings = Settings.for_model(
+        spec, height=16, width=32, num_frames=5, steps=2, prompt="a dog", negative_prompt="runs", start="1.0T", seed=3,
+        others=["max_sequence_length=8"],
+    )  # fmt: skip
+    assert dict(settings.arguments) == videos[0]["settings"]["arguments"]
+    pipe.set_progress_bar_config(disable=True)
+    plain = pipe(
+        fit_image(picture, 16, 32), prompt="a dog", negative_prompt="runs", height=16, width=32, num_frames=5,
+        num_inference_steps=2, max_sequence_length=8, generator=torch.Generator().manual_seed(3), output_type="np",
+    ).frames[0]  # fmt: skip
+    made = {prompt: sample(pipe, picture, settings.prompted(prompt)).frames for prompt in ("a dog", "a dog runs")}
+    assert np.array_equal(made["a dog"], (plain * np.float32(255)).round().astype(np.uint8))
+    assert not np.array_equal(made["a dog"], made["a dog runs"])
+
+
+def test_a_lora_counts_as_strongly_as_asked(wan, pipeline_folder, photo, tmp_path):
+    from diffusers import WanImageToVideoPipeline
+    from peft import LoraConfig, get_peft_model_state_dict
+
+    pipe = load(pipeline_folder("wan22"), device="cpu")
+    pipe.transformer.add_adapter(LoraConfig(r=2, target_modules=["to_q", "to_v"], init_lora_weights=False))
+    layers = get_peft_model_state_dict(pipe.transformer)
+    WanImageToVideoPipeline.save_lora_weights(tmp_path / "style", transformer_lora_layers=layers)
+    weights = tmp_path / "style/pytorch_lora_weights.safetensors"
+    made = {}
+    for scale in (None, 0, 0.5, 20):
+        options = [] if scale is None else ["--lora", f"{weights}:{scale}"]
+        result = wan(photo, "--start", "1.0T", "--format", "png", "--overwrite", *options)
+        assert result.status == 0, result.err
+        made[scale] = np.asarray(Image.open(tmp_path / "out/photo.png")).copy()
+    record = json.loads((tmp_path / "out/photo.json").read_text())["model"]["loras"]
+    assert [(lora["source"], lora["scale"], len(lora["sha256"])) for lora in record] == [(str(weights), 20.0, 64)]
+    assert np.array_equal(made[None], made[0])
+    assert not np.array_equal(made[None], made[20])
+
+
+def test_what_cannot_take_effect_is_said_and_kept(wan, photo, tmp_path):
+    """Two steps are few: a distilled model would be off its schedule."""
+    result = wan(photo)
+    (caution,) = json.loads((tmp_path / "out/photo.json").read_text())["warnings"][:1]
+    assert caution in result.err
+    assert "no prompt: this model reads one" in result.err
+    assert not json.loads((wan(photo, "--start", "1.0T", "--overwrite", "--json")).out)["videos"][0]["warnings"]

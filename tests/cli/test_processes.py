@@ -1,0 +1,66 @@
+"""Photos shared out over processes, as `accelerate launch` and `torchrun` start them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from unleak.cli.generate import Job, Placement, Work
+from unleak.cli.processes import Processes
+
+
+def launch(tmp_path, *arguments):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "-m", "unleak", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+
+
+@pytest.mark.slow
+def test_two_processes_make_the_videos_of_one_and_speak_once(generate, tiny_folder, tmp_path):
+    shots = tmp_path / "shots"
+    shots.mkdir()
+    for name in "abc":
+        Image.effect_noise((48, 32), 90).convert("RGB").save(shots / f"{name}.png")
+    (shots / "bad.png").touch()
+    small = ["--size", "16x16", "--steps", "2", "--model", tiny_folder]
+    done = launch(tmp_path, "generate", "shots", *small, "--out", "two", "--json")
+    told = json.loads(done.stdout)
+    assert [Path(video["video"]).name for video in told["videos"]] == ["a.mp4", "b.mp4", "c.mp4"]
+    assert [failure["photo"] for failure in told["failed"]] == ["shots/bad.png"]
+    assert done.stderr.count("the fix recommended for this model") == 1
+    assert done.stderr.count("error: shots/bad.png") == 1
+    assert generate("shots", *small, "--out", "one").status == 2
+    for name in "abc":
+        assert (tmp_path / f"two/{name}.mp4").read_bytes() == (tmp_path / f"one/{name}.mp4").read_bytes()
+
+
+@pytest.mark.slow
+def test_bad_input_is_told_once(tmp_path):
+    done = launch(tmp_path, "generate", "none.jpg")
+    assert done.returncode != 0
+    assert done.stdout == ""
+    assert done.stderr.count("error: none.jpg: no such file or folder") == 1
+    assert "unleak/cli/" not in done.stderr  # a traceback of ours; the launcher prints one of its own
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_every_job_is_done_once_and_those_of_one_video_by_one_process(count):
+    videos = ["a", "b", "a", "c", "d", "b"]
+    jobs = [Job(Path(f"{place}.png"), Path(f"{name}.mp4")) for place, name in enumerate(videos)]
+    work = Work(None, None, Placement(None, "none", False, ()), jobs, [])
+    shares = [work.share(Processes(rank, count)) for rank in range(count)]
+    assert sorted((job for share in shares for job in share), key=jobs.index) == jobs
+    for video in {job.video for job in jobs}:
+        assert sum(any(job.video == video for job in share) for share in shares) == 1
+    assert max(map(len, shares)) - min(map(len, shares)) <= 2 or count > 4
+
+
+def test_alone_nothing_is_exchanged():
+    alone = Processes()
+    assert alone.is_main
+    assert alone.from_main(lambda: 3) == 3
+    assert alone.gather(4) == [4]
+    alone.outlive_main()
