@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -63,15 +63,15 @@ class Decoding:
 
     workers: int = 2
     seconds: float = 60.0
-    memory: int = 4 * 2**30
+    memory: float = 4.0 * 2**30
 
     def __post_init__(self) -> None:
         if self.workers < 0:
             raise ValueError(f"{self.workers} workers: give 0 or more")
         if not 0 < self.seconds <= 86_400:
             raise ValueError(f"{self.seconds:g} seconds for a video: give more than 0 and at most 86400, a day")
-        if self.memory < 2**28:
-            raise ValueError(f"{self.memory / 2**30:g} GiB of memory for a worker: give 0.25 or more")
+        if not 2**28 <= self.memory < 2**60:
+            raise ValueError(f"{self.memory / 2**30:g} GiB of memory for a worker: give 0.25 or more, such as 4")
 
 
 def default_workers(processes: int = 1) -> int:
@@ -80,10 +80,8 @@ def default_workers(processes: int = 1) -> int:
     return max(1, min(8, cores // processes - 1))
 
 
-def read_clips(
-    requests: Iterable[ClipRequest], *, decoding: Decoding | None = None
-) -> Iterator[tuple[ClipRequest, Outcome]]:
-    """Each request with its clip, in their order; MediaError where there is none, None where there is no room for it.
+def read_clips(requests: Iterable[ClipRequest], *, decoding: Decoding | None = None) -> Generator[Outcome, None, None]:
+    """The clip of each request, in their order; MediaError where there is none, None where there is no room for it.
 
     At most two clips for each worker are read ahead, and requests are drawn as late as that allows. Close the iterator
     (`contextlib.closing`) to stop early; workers end with it. Raises ValueError if workers cannot start.
@@ -91,7 +89,7 @@ def read_clips(
     decoding = decoding or Decoding()
     if not decoding.workers:
         for request in requests:
-            yield request, _outcome(request)
+            yield _outcome(request)
         return
     workers = [_Worker(decoding) for _ in range(decoding.workers)]
     idle = SimpleQueue[_Worker]()
@@ -106,18 +104,16 @@ def read_clips(
             idle.put(worker)
 
     with ThreadPoolExecutor(len(workers), thread_name_prefix="decode") as threads:
-        pending = deque[tuple[ClipRequest, Future[Outcome]]]()
+        pending = deque[Future[Outcome]]()
         try:
             for request in requests:
-                pending.append((request, threads.submit(read, request)))
+                pending.append(threads.submit(read, request))
                 if len(pending) == 2 * len(workers):
-                    request, future = pending.popleft()
-                    yield request, future.result()
+                    yield pending.popleft().result()
             while pending:
-                request, future = pending.popleft()
-                yield request, future.result()
+                yield pending.popleft().result()
         finally:
-            for _, future in pending:
+            for future in pending:
                 future.cancel()
             for worker in workers:
                 worker.close()
@@ -179,7 +175,7 @@ class _Worker:
 def _start(decoding: Decoding) -> "subprocess.Popen[bytes]":
     """A process that is ready: what is slow or fails here is no video's fault."""
     process = subprocess.Popen(
-        [sys.executable, "-P", "-c", _START, json.dumps(sys.path), str(decoding.memory)],
+        [sys.executable, "-P", "-c", _START, json.dumps(sys.path), str(int(decoding.memory))],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,  # what C libraries say when they crash

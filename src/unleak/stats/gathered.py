@@ -1,0 +1,41 @@
+"""Moments that know which clips they are of, so that none is counted twice."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+
+from unleak.core.moments import LatentMoments
+from unleak.stats.shards import Part, joined
+
+__all__ = ["Gathered", "merged"]
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """Moments and the parts of runs that they are of, as far as that is known."""
+
+    moments: LatentMoments
+    parts: tuple[Part, ...] = ()
+
+    @classmethod
+    def load(cls, file: Path) -> "Gathered":
+        """FILE.safetensors, with the parts that FILE.json beside it lists; a shard is not taken without."""
+        moments, report = LatentMoments.load(file), file.with_suffix(".json")
+        try:
+            parts = tuple(map(Part.parse, json.loads(report.read_text(encoding="utf-8"))["parts"]))
+        except (FileNotFoundError, ValueError, LookupError, TypeError, AttributeError) as error:
+            if re.search(r"\.\d+-of-\d+$", file.stem):
+                raise ValueError(
+                    f"{file} is a shard, but {report} does not say of which run; keep the two files of a shard together"
+                ) from error
+            parts = ()
+        return cls(moments, parts)
+
+
+def merged(all_of_them: Sequence[Gathered], *, max_failures: float) -> Gathered:
+    """The sum, in the order given; any other gives the same up to rounding. Raises what `joined` does."""
+    parts = joined([part for one in all_of_them for part in one.parts], max_failures=max_failures)
+    return Gathered(reduce(LatentMoments.merge, [one.moments for one in all_of_them]), tuple(parts))
