@@ -210,8 +210,8 @@ def test_folders_of_what_cannot_animate_a_photo(unleak, photo, tmp_path, monkeyp
 @pytest.mark.parametrize(
     ("part", "options", "advice"),
     [
-        ("transformer.forward", [], "next, try --vae-tiling; after that --num-frames 3"),
-        ("vae.decode", ["--vae-tiling"], "next, try --num-frames 3"),
+        ("transformer.forward", [], "next, try --vae-tiling; after that --size 16x16"),
+        ("vae.decode", ["--vae-tiling"], "next, try --size 16x16"),
     ],
 )
 def test_out_of_memory_names_the_next_thing_to_try(wan, photo, tmp_path, monkeypatch, part, options, advice):

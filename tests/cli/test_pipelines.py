@@ -104,4 +104,3 @@ def test_what_cannot_take_effect_is_said_and_kept(wan, photo, tmp_path):
     (caution,) = json.loads((tmp_path / "out/photo.json").read_text())["warnings"][:1]
     assert caution in result.err
     assert "no prompt: this model reads one" in result.err
-    assert not json.loads((wan(photo, "--start", "1.0T", "--overwrite", "--json")).out)["videos"][0]["warnings"]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from unleak.attach.seams import seam_of
 from unleak.core.start import Start
@@ -226,7 +227,8 @@ def _add_loras(pipe: Any, loras: Sequence[Lora]) -> None:
             ValueError,
             RuntimeError,
             KeyError,
-        ) as error:  # what diffusers raises for weights of another model
+            SafetensorError,
+        ) as error:  # seen for weights of other models
             raise ValueError(f"--lora {lora.source}: not of this model, or damaged: {one_line(error)}") from error
         if not any(name in adapters for adapters in pipe.get_list_adapters().values()):
             raise ValueError(f"--lora {lora.source}: nothing in it fits this {type(pipe).__name__}")

@@ -262,7 +262,7 @@ def _guidance(call: Call, low: float | None, high: float | None) -> dict[str, tu
 def _check_guided(arguments: Mapping[str, Any]) -> None:
     """ValueError if a negative prompt would be without effect: what pipelines ask is whether their scale exceeds 1."""
     scale = next((name for name in ("true_cfg_scale", "guidance_scale") if name in arguments), None)
-    if scale is not None and arguments[scale] <= 1:
+    if scale is not None and arguments[scale] is not None and arguments[scale] <= 1:
         how = "--guidance" if scale == "guidance_scale" else f"--set {scale}="
         raise ValueError(
             f"--negative-prompt has no effect at {scale} {arguments[scale]:g}; raise it above 1 with {how}"

@@ -60,7 +60,7 @@ class Source:
         From the Hub, files that are not here yet are asked for their headers only.
         """
         names = [name for name in self._names() if re.fullmatch(_WEIGHTS.format(part), name)]
-        chosen = [name for name in names if variant and f".{variant}." in name]
+        chosen = [name for name in names if variant and re.search(rf"\.{variant}[.-]", name)]
         chosen = chosen or [name for name in names if name.count(".") == 1]
         return [number for name in chosen for number in self._header(name)]
 
