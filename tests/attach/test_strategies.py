@@ -26,7 +26,7 @@ GUIDED: dict[str, dict[str, Any]] = {
     "skyreels-v2": {"guidance_scale": W},
     "hunyuan-concat": {"true_cfg_scale": W},
     "hunyuan-replace": {"true_cfg_scale": W},
-    "hunyuan-skyreels": {"true_cfg_scale": 1.0, "guidance_scale": W},
+    "hunyuan-skyreels": {"true_cfg_scale": W},
     "hunyuan15": {},
 }
 BATCHED = {"svd", "pia", "i2vgen-xl", "cogvideox-ddim", "consisid", "sana-video"}

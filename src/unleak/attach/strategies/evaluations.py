@@ -128,7 +128,10 @@ class _State:
     def _branch(self) -> Literal["both", "conditional", "unconditional"]:
         if self.seam.branches == "separate":
             return "conditional" if self.seen == 1 else "unconditional"
-        return "both" if self.pipe.do_classifier_free_guidance else "conditional"
+        guided = getattr(self.pipe, "do_classifier_free_guidance", None)
+        if guided is None:  # CogVideoX keeps it to itself
+            guided = self.pipe.guidance_scale > 1
+        return "both" if guided else "conditional"
 
 
 @contextmanager
