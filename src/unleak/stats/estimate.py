@@ -21,7 +21,7 @@ from unleak.core.moments import LatentMoments, MomentsMeta
 from unleak.data.decode_worker import ClipRequest, Decoding, read_clips
 from unleak.data.image import MediaError
 from unleak.data.pixels import to_unit
-from unleak.families.svd.denoiser import SVDDenoiser
+from unleak.families.latents import encode_video
 from unleak.stats.gathered import Gathered
 from unleak.stats.progress import Progress
 from unleak.stats.shards import Part, Shard, check_failures, joined
@@ -112,7 +112,7 @@ def estimate(
 
     def encode(clips: Sequence[UInt8[np.ndarray, "f H W 3"]]) -> Float[Tensor, "b c f h w"]:
         pixels = torch.from_numpy(np.stack(clips)).to(pipe.vae.device)
-        return SVDDenoiser(pipe).encode_video(to_unit(pixels))
+        return encode_video(pipe, to_unit(pixels))
 
     def empty(latents: Float[Tensor, "b c f h w"]) -> LatentMoments:
         moments = LatentMoments.empty(latents.shape[1:], meta)
