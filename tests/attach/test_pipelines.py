@@ -18,7 +18,7 @@ ALL = {tiny.name: tiny for tiny in all_tiny()}
 PIXELS = ("image", "video", "frames", "condition", "control", "reference")
 """Words in the names of arguments that bring pictures; and those with them that do not:"""
 OTHERS = ("num_", "frames_per", "_per_", "frame_rate", "scale", "strength", "noise", "guidance", "embeds", "frame_ind")
-OTHERS += ("controlnet", "timestep", "chunk", "conditioning_att", "sigma")
+OTHERS += ("controlnet", "timestep", "chunk", "conditioning_att", "sigma", "length")
 
 
 def pipelines() -> dict[str, list[str]]:

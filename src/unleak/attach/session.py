@@ -147,7 +147,8 @@ def _replaced(pipe: Any, name: str, draw: Draw | None, finish: Callable[[Any], A
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         bound = parameters.bind(self, *args, **kwargs)
         bound.apply_defaults()
-        if draw is None or bound.arguments.get("latents") is not None:
+        given = [bound.arguments.get(name) for name in ("latents", "audio_latents")]
+        if draw is None or any(latents is not None for latents in given):
             result = plain(self, *args, **kwargs)
         else:
             first = _First(plain.__globals__["randn_tensor"], lambda eps: draw(self, eps, bound.arguments))
