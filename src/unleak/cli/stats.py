@@ -2,7 +2,6 @@
 
 import glob
 import json
-import math
 import os
 import re
 from dataclasses import dataclass
@@ -73,9 +72,6 @@ def stats(
                 raise ValueError("nothing to do; give --videos DIR, or --merge FILE twice")
             if out.suffix != ".safetensors":
                 raise ValueError(f"--out {out}: give a name that ends in .safetensors")
-            for name, number in (("fps", fps), ("max-failures", max_failures)):
-                if number is not None and math.isnan(number):
-                    raise ValueError(f"--{name} nan: give a number")
             part = Shard.parse(shard) if shard else Shard()
             if part.count > 1 and (processes.count > 1 or merge or not videos):
                 raise ValueError(f"--shard {shard}: for a single process with --videos, without --merge; leave it out")

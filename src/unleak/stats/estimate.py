@@ -82,11 +82,7 @@ def estimate(
     """
     shard = shard or Shard()
     meta = MomentsMeta(model, latent_space(pipe.vae), fps, height, width, source)
-    order = sorted(videos, key=lambda path: (_draws(seed, "order", path).random(), path.parts[::-1]))
-    full, rest = divmod(max_clips or len(order) * clips_per_video, clips_per_video)
-    plan = [(path, clips_per_video) for path in order[:full]] + [
-        (path, rest) for path in order[full : full + 1] if rest
-    ]
+    plan = _plan(videos, clips_per_video, max_clips, seed)
     names = "\n".join(sorted(path.name for path in videos))
     run = {
         "model": model,
@@ -168,6 +164,14 @@ def estimate(
         # The shape of nothing: that of the latents of any clip.
         done.moments = empty(encode([np.zeros((num_frames, height, width, 3), np.uint8)]))
     return Estimate(Gathered(done.moments, (Part(run, shard, len(done.skipped)),)), done.skipped)
+
+
+def _plan(videos: Sequence[Path], clips_per_video: int, max_clips: int | None, seed: int) -> list[tuple[Path, int]]:
+    """The videos of a run in its order, each with the number of its clips."""
+    order = sorted(videos, key=lambda path: (_draws(seed, "order", path).random(), path.parts[::-1]))
+    full, rest = divmod(max_clips or len(order) * clips_per_video, clips_per_video)
+    last = [(path, rest) for path in order[full : full + 1] if rest]
+    return [(path, clips_per_video) for path in order[:full]] + last
 
 
 @dataclass(frozen=True)
