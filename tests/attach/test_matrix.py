@@ -38,9 +38,10 @@ NO_INIT = {"ltx-long"}
 ATTACHED = [tiny for name, tiny in ALL.items() if name not in REFUSED_HERE]
 
 FRAMES_FIRST = {"svd", "cogvideox-ddim", "cogvideox-dpm", "cogvideox1.5-ddim", "cogvideox1.5-dpm", "consisid"}
+FRAMES_FIRST |= {"cogvideox-control"}
 CHANNELS_LAST = {"kandinsky5", "kandinsky6"}
 CLEAN = {"ltx", "ltx-condition", "ltx2", "ltx2-condition", "ltx2-in-context", "sana-video", "sana-wm", "kandinsky5"}
-CLEAN |= {"cosmos3"}
+CLEAN |= {"cosmos3", "sana-video-dpm"}
 """Frame 0 of the latents is the image."""
 LEAD = {"cogvideox1.5-ddim", "cogvideox1.5-dpm", "wan-vace", "wan-animate"}
 """One latent frame in front that is not of the video."""

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 import unleak
-from tests.attach.watch import all_tiny
+from tests.attach.test_matrix import CLEAN, start_of, video
+from tests.attach.watch import Watched, all_tiny
 from tests.tiny.model import noise
+from unleak.core.initial import Standard
 
 pytestmark = pytest.mark.filterwarnings("ignore::unleak.attach.plan.UnleakWarning")
 
@@ -84,7 +86,9 @@ def test_offloading_and_caching(name: str) -> None:
 
     pipe = applied(name)
     once = call(name, pipe)
-    cpu_offload(network(name, pipe), execution_device=torch.device("cpu"))  # weights on the meta device between calls
+    for part in pipe.components.values():
+        if isinstance(part, torch.nn.Module):  # its weights are on the meta device between calls
+            cpu_offload(part, execution_device=torch.device("cpu"))
     assert next(network(name, pipe).parameters()).is_meta
     assert torch.equal(call(name, pipe), once)
     cached = applied(name)
@@ -126,21 +130,18 @@ def test_adapters_loaded_and_unloaded() -> None:
     assert torch.equal(call("wan21", pipe), once)
 
 
-@each
-def test_a_batch_with_a_generator_for_each(name: str) -> None:
-    pipe = applied(name)
-    videos = {"num_images_per_prompt" if name == "pia" else "num_videos_per_prompt": 2}
-    if name in ("pia", "cogvideox-ddim"):  # these take one image for every video
-        return _prompts(name, pipe)
-    both = call(name, pipe, generator=[noise(0), noise(1)], **videos)
-    alone = [call(name, pipe, generator=noise(seed)) for seed in (0, 1)]
-    torch.testing.assert_close(both, torch.cat(alone), rtol=1e-4, atol=1e-4)
-    return None
-
-
-def _prompts(name: str, pipe: Any) -> None:
-    single = call(name, pipe, generator=[noise(0)])
-    torch.testing.assert_close(single, call(name, pipe, generator=noise(0)))
+@pytest.mark.parametrize("tiny", [tiny for tiny in ALL.values() if tiny.pair], ids=lambda tiny: tiny.name)
+def test_a_batch_with_a_generator_for_each(tiny: Any) -> None:
+    pipe = tiny.build()
+    plain = Watched(tiny, pipe, generator=[noise(0), noise(1)], **tiny.pair())
+    unleak.apply(pipe, start=start_of(pipe)[0], init=Standard(3.0))
+    ours = Watched(tiny, pipe, generator=[noise(0), noise(1)], **tiny.pair())
+    draw = video(tiny, pipe, plain.eps, plain.places)
+    made = video(tiny, pipe, ours.prepared[0], ours.places, draw)
+    assert len(made) == len(draw) == 2
+    assert not torch.equal(draw[0], draw[1])
+    first = 1 if tiny.name in CLEAN else 0
+    torch.testing.assert_close(made[:, :, first:], 3 * draw[:, :, first:], rtol=1e-5, atol=1e-5)
 
 
 @each

@@ -28,7 +28,7 @@ def apply(
     init: InitialNoise | str = "standard",
     mode: str = "rescale",
     motion: str | None = None,
-    strategies: Sequence[Strategy] = (),
+    strategies: Sequence[Any] = (),
 ) -> Any:
     """Make `pipe` sample from `start` and `init`; returns the same `pipe`. A second call replaces the first.
 
@@ -149,7 +149,7 @@ def _plan(
     init: InitialNoise | str,
     mode: str,
     motion: str | None,
-    strategies: Sequence[Strategy],
+    strategies: Sequence[Any],
 ) -> Plan:
     """The plan that the arguments of `apply` ask for, checked against this pipeline as far as can be known now."""
     seam = seam_of(pipe)

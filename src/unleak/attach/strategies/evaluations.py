@@ -1,11 +1,10 @@
 """A pipeline's evaluations of its denoiser, as the strategies see them."""
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import wraps
-from inspect import BoundArguments, Signature, signature
+from inspect import signature
 from typing import Any, Literal
 
 import torch
@@ -97,8 +96,9 @@ class _State:
         self.timestep: float | None = None
         self.step, self.seen, self.earlier = -1, 0, None
 
-    def __call__(self, forward: Callable[..., Any], given: BoundArguments) -> Any:
-        timestep = float(torch.as_tensor(given.arguments["timestep"]).max())
+    def __call__(self, forward: Callable[..., Any], names: list[str], args: tuple[Any, ...], kwargs: Any) -> Any:
+        given = dict(zip(names, args, strict=False)) | kwargs
+        timestep = float(torch.as_tensor(given["timestep"]).max())
         if timestep != self.timestep:
             first = self.timestep is None or timestep > self.timestep  # another section starts over
             self.timestep, self.seen, self.step = timestep, 0, 0 if first else self.step + 1
@@ -108,17 +108,19 @@ class _State:
 
         def image() -> Tensor:
             assert condition is not None
-            latents: Tensor = given.arguments[name][condition.place(self.pipe)]
+            latents: Tensor = given[name][condition.place(self.pipe)]
             return latents
 
         def run(latents: Tensor | None = None) -> Any:
             if latents is None:
-                return forward(*given.args, **given.kwargs)
+                return forward(*args, **kwargs)
             assert condition is not None
-            changed = given.arguments[name].clone()
+            changed = given[name].clone()
             changed[condition.place(self.pipe)] = latents
-            call = BoundArguments(given.signature, OrderedDict({**given.arguments, name: changed}))
-            return forward(*call.args, **call.kwargs)
+            if name in kwargs:
+                return forward(*args, **kwargs | {name: changed})
+            at = names.index(name)
+            return forward(*args[:at], changed, *args[at + 1 :], **kwargs)
 
         steps = steps_run(self.pipe.scheduler)
         output = self.change(Evaluation(self.step, steps, self._branch(), run, image, self.earlier))
@@ -138,12 +140,11 @@ class _State:
 def _replaced_forward(network: nn.Module, state: _State) -> Iterator[None]:
     before, plain = network.__dict__.get("forward"), network.forward
     cls: Any = type(getattr(network, "_orig_mod", network))  # of a compiled module the one within
-    parameters = list(signature(cls.forward).parameters.values())[1:]
-    bind = Signature(parameters).bind
+    names = list(signature(cls.forward).parameters)[1:]
 
     @wraps(plain)
     def forward(*args: Any, **kwargs: Any) -> Any:
-        return state(plain, bind(*args, **kwargs))
+        return state(plain, names, args, kwargs)
 
     network.forward = forward
     try:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -33,7 +33,7 @@ class LowPass:
 
     factor: float | int | None = None
     interval: tuple[float | int, float | int] | None = None
-    filter: Literal["down_up", "gaussian"] = "down_up"
+    filter: str = "down_up"
     sigma: float | int | None = None
     strength: float | int = 1.0
 
