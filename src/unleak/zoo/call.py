@@ -153,7 +153,7 @@ def _read(kind: type, text: str) -> Any:
     if kind is bool:
         return {"true": True, "false": False}.get(text.lower())
     try:
-        value = float(text) if kind is float else int(text)
+        value = int(text) if kind is int else float(text)
     except ValueError:
         return None
     return value if math.isfinite(value) else None
