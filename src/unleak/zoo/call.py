@@ -161,6 +161,6 @@ def _read(kind: type, text: str) -> Any:
 
 def _as(kind: type, value: Any) -> Any:
     """A value from JSON as `kind`; None if it is of another."""
-    if kind is float and type(value) is int:
-        return float(value)
-    return value if type(value) is kind and (kind is not float or math.isfinite(value)) else None
+    if kind is float:
+        return float(value) if type(value) in (int, float) and math.isfinite(value) else None
+    return value if type(value) is kind else None
