@@ -4,9 +4,9 @@
 
 One UNet (Stable Video Diffusion) and one transformer (Wan) with random weights, as small as its classes allow, so that
 the fixed cost of an attachment is large beside the network and its measure an upper bound in relative terms: what
-counts is the milliseconds. The variants take turns in every round; the table gives the median over rounds of the time
-per step less that of the plain pipeline in the same round, and the interval that holds the median with 95% confidence
-(bootstrap).
+counts is the milliseconds. The variants take turns in every round, in both orders; the table gives the median over
+rounds of the processor time per step of one thread less that of the plain pipeline in the same round (so what else the
+machine does counts little), and the interval that holds the median with 95% confidence (bootstrap).
 """
 
 import argparse
@@ -42,9 +42,9 @@ VARIANTS: dict[str, dict[str, dict[str, Any] | None]] = {
 
 
 def seconds_per_step(tiny: Any, pipe: Any, steps: int) -> float:
-    began = time.perf_counter()
+    began = time.process_time()
     tiny.call(pipe, num_inference_steps=steps)
-    return (time.perf_counter() - began) / steps
+    return (time.process_time() - began) / steps
 
 
 def interval(values: np.ndarray) -> tuple[float, float, float]:
