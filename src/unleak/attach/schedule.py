@@ -100,10 +100,10 @@ def few_steps(scheduler: Any, mode: Mode) -> str | None:
 
     None if there are more steps or nothing was changed.
     """
-    run = steps_run(scheduler)
-    plain = getattr(scheduler, "unleak_plain_steps", run)
-    if plain > _FEW:
+    plain = getattr(scheduler, "unleak_plain_steps", None)
+    if plain is None or plain > _FEW:
         return None
+    run = steps_run(scheduler)
     if mode == "truncate":
         return (
             f"the schedule has {plain} steps, and truncated at the start {run} of them are run: with so few, whole"

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from unleak.attach.levels import level_of_step
 from unleak.attach.plan import Mode, Plan, UnleakWarning
-from unleak.attach.schedule import few_steps, nearest, process_of, started, steps_run
+from unleak.attach.schedule import few_steps, in_latents, nearest, process_of, started, steps_run
 from unleak.attach.seams import Seam, seam_of
 from unleak.core.initial import InitialNoise, Standard, Unit
 from unleak.core.process import Level, NoiseProcess
@@ -88,7 +88,7 @@ def _video(
 
     def draw(pipe: Any, eps: Tensor, arguments: Mapping[str, Any]) -> Tensor:
         lead = seam.lead(pipe, call) if seam.lead else 0
-        level = begins or level_of_step(pipe.scheduler, process)
+        level = in_latents(pipe.scheduler, begins or level_of_step(pipe.scheduler, process))
         factor = seam.factor(pipe.scheduler)
         if seam.layout == "tokens":
             return _in_tokens(pipe, eps, arguments, lambda video: _sample(init, video, level, lead) / factor)
