@@ -4,8 +4,9 @@
 
 Throughput: the same clips, encoded from memory by the VAE alone, and gathered by `estimate` from files that worker
 processes decode meanwhile; in turns, in one process, so that a busy machine slows both. `warm` leaves out the first
-clips, in which the workers start; `decode` is the time one clip takes in this process. Where encode / decode is below
-the number of free cores, decoding is the limit, whatever is done here.
+clips, in which the workers start. `CPU` compares the processor time of this process alone: what the ratio is once the
+workers have cores of their own and keep up, and what can be measured on a machine that is busy with something else.
+`decode` is the time one clip takes in this process.
 
 Memory: resident size of this process after 10, 100 ... clips of one long run over small videos.
 """
@@ -13,6 +14,7 @@ Memory: resident size of this process after 10, 100 ... clips of one long run ov
 import argparse
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
@@ -55,25 +57,28 @@ def throughput(pipe, clip: dict, paths: list[Path], *, workers: int, rounds: int
     began = time.perf_counter()
     frames = [read.frames for read in read_clips(requests[:12], decoding=Decoding(0))]
     decode = (time.perf_counter() - began) / len(frames)
-    print("| round | bare encode, clips/s | stats, clips/s | ratio | ratio, warm |\n|---|---|---|---|---|")
-    ratios = []
-    skip = 4 + 2 * workers
+    print("| round | bare encode, clips/s | stats, clips/s | ratio | warm | CPU |\n|---|---|---|---|---|---|")
+    ratios, skip = [], 4 + 2 * workers
     for round_ in range(rounds):
-        began = time.perf_counter()
+        clocks = [(time.perf_counter(), time.process_time())]
         for k in range(len(paths)):
             SVDDenoiser(pipe).encode_video(to_unit(torch.from_numpy(frames[k % len(frames)][None]))).sum().item()
-        bare = (time.perf_counter() - began) / len(paths)
-        times = [time.perf_counter()]
+        clocks.append((time.perf_counter(), time.process_time()))
+        ends = []
         estimate(
-            pipe, paths, **clip, decoding=Decoding(workers), on_video=lambda _, t=times: t.append(time.perf_counter())
+            pipe, paths, **clip, decoding=Decoding(workers), on_video=lambda _, t=ends: t.append(time.perf_counter())
         )
-        whole, warm = (times[-1] - times[0]) / len(paths), (times[-1] - times[skip]) / (len(times) - 1 - skip)
-        ratios.append((bare / whole, bare / warm))
-        print(f"| {round_} | {1 / bare:.1f} | {1 / whole:.1f} | {bare / whole:.2f} | {bare / warm:.2f} |", flush=True)
-    whole, warm = (median(column) for column in zip(*ratios, strict=True))
-    print(
-        f"\nmedian ratio {whole:.2f}, warm {warm:.2f}; a clip: encode {bare * 1e3:.0f} ms, decode {decode * 1e3:.0f} ms"
-    )
+        clocks.append((time.perf_counter(), time.process_time()))
+        (bare, bare_cpu), (whole, whole_cpu) = (
+            ((b[0] - a[0]) / len(paths), (b[1] - a[1]) / len(paths)) for a, b in pairwise(clocks)
+        )
+        warm = (ends[-1] - ends[skip]) / (len(ends) - 1 - skip)
+        ratios.append((bare / whole, bare / warm, bare_cpu / whole_cpu))
+        numbers = " | ".join(f"{ratio:.2f}" for ratio in ratios[-1])
+        print(f"| {round_} | {1 / bare:.1f} | {1 / whole:.1f} | {numbers} |", flush=True)
+    whole, warm, cpu = (median(column) for column in zip(*ratios, strict=True))
+    print(f"\nmedian ratio {whole:.2f}, warm {warm:.2f}, CPU {cpu:.2f}")
+    print(f"a clip: encode {bare * 1e3:.0f} ms ({bare_cpu * 1e3:.0f} ms CPU), decode {decode * 1e3:.0f} ms")
 
 
 def memory(pipe, clip: dict, paths: list[Path], *, workers: int) -> None:

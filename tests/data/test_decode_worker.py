@@ -3,7 +3,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -158,24 +158,21 @@ import time
 from pathlib import Path
 from unleak.data import decode_worker
 decode_worker._START = {decode_worker._START!r}
-wanted = [decode_worker.ClipRequest(Path({str(tmp_path / stem)!r} + ".mp4"), 4, 5.0, (16, 32))] * 9
-for _ in decode_worker.read_clips(wanted, decoding=decode_worker.Decoding(2)):
+paths = [Path({str(video)!r}), *[Path({str(tmp_path / stem)!r} + ".mp4")] * 9]
+wanted = [decode_worker.ClipRequest(path, 4, 5.0, (16, 32)) for path in paths]
+for _ in decode_worker.read_clips(wanted, decoding=decode_worker.Decoding(1)):
+    print("read", flush=True)
     time.sleep(1000)
 """
-    parent = subprocess.Popen([sys.executable, "-c", script])
-    orphans = []
-    deadline = time.monotonic() + 30
-    while len(orphans) < 2 and time.monotonic() < deadline:
-        time.sleep(0.1)
-        orphans = psutil.Process(parent.pid).children()
-    time.sleep(1)  # into the file
+    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
+    assert parent.stdout.readline() == b"read\n"
+    (orphan,) = psutil.Process(parent.pid).children()
     parent.kill()
-    parent.wait()
-    gone, alive = psutil.wait_procs(orphans, timeout=10)
-    for process in alive:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-    assert (len(gone), alive) == (2, [])
+    parent.communicate()
+    gone, _ = psutil.wait_procs([orphan], timeout=30)
+    if not gone:
+        orphan.kill()
+    assert gone == [orphan]
 
 
 def test_too_little_memory_to_start_is_told_as_such(video, monkeypatch):
