@@ -13,8 +13,8 @@ help:
 	@echo "make demo | test | lint | types | contracts | format | nano | clean"
 
 demo: .venv/.evaluate
-	$(BIN)/unleak generate examples/photo.jpg --seed 0 --start 1.0T --out out/standard --overwrite
-	$(BIN)/unleak generate examples/photo.jpg --seed 0 --out out/fixed --overwrite
+	$(BIN)/unleak generate examples/photo.jpg --seed 3 --start 1.0T --out out/standard --overwrite
+	$(BIN)/unleak generate examples/photo.jpg --seed 3 --out out/fixed --overwrite
 	$(BIN)/python examples/compare.py out/strip.png out/standard/photo.mp4 out/fixed/photo.mp4
 
 test: .venv/.dev
@@ -40,11 +40,11 @@ PHOTOS ?= /usr/share
 nano: .venv/.dev
 	$(BIN)/python recipes/nano/photos.py out/nano/photos $(PHOTOS)
 	test -d out/nano/init || $(BIN)/python -m unleak.families.nano.build out/nano/photos out/nano/init
-	for stage in base sideways pan; do \
+	for stage in base together naive; do \
 		$(BIN)/python recipes/nano/fill_cache.py recipes/nano/$$stage.yaml && \
 		$(BIN)/unleak train recipes/nano/$$stage.yaml || exit; done
-	$(BIN)/python recipes/nano/moments.py recipes/nano/base.yaml out/nano/pan/pipeline/moments.safetensors
-	@echo "The model is out/nano/pan/pipeline: unleak generate examples/photo.jpg --model out/nano/pan/pipeline"
+	$(BIN)/python recipes/nano/moments.py recipes/nano/naive.yaml out/nano/naive/pipeline/moments.safetensors
+	@echo "The model is out/nano/naive/pipeline: unleak generate examples/photo.jpg --model out/nano/naive/pipeline"
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .import_linter_cache dist

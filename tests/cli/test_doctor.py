@@ -51,7 +51,7 @@ def test_an_estimate_and_the_offload_that_fits(unleak, tiny_folder, monkeypatch)
     [
         (["--size", "64x64"], "are of one model; give --model too"),
         (["--model", "nanoo"], "did you mean nano?"),
-        (["--model", "nano", "--size", "20x20"], "takes multiples of 16"),
+        (["--model", "nano", "--size", "20x20"], "takes multiples of 32"),
         (["--model", "nano", "--dtype", "int8"], "give one of float32"),
     ],
 )

@@ -66,26 +66,53 @@ def test_moments_are_of_this_model(nano):
         pass
 
 
+SEEDS = range(8)
+
+
 @pytest.fixture(scope="module")
 def videos(nano, photo):
-    """Two videos of the photo, plain and with the recommended start, from the same noise."""
+    """Eight videos of the photo with each setting, from the same eight noises, at the pipeline's default guidance."""
 
-    def animated(**settings):
-        settings = Settings.for_model(SPEC, seed=0, **settings)
+    def animated(start):
         nano.set_progress_bar_config(disable=True)
-        return sample(nano, photo, settings, initial_noise(settings.init, SPEC)).frames
+        generators = [torch.Generator().manual_seed(seed) for seed in SEEDS]
+        images = [fit_image(photo, 64, 64)] * len(SEEDS)
+        with unleak.applied(nano, start=start):
+            call = dict(SPEC.defaults, decode_chunk_size=12 * len(SEEDS), generator=generators, output_type="np")
+            return (np.asarray(nano(images, **call).frames) * 255).round().astype(np.uint8)
 
-    return {"plain": animated(start="1.0T"), "fixed": animated()}
+    return {"plain": animated("1.0T"), "fixed": animated(SPEC.start)}
 
 
 @pytest.mark.parametrize("kind", ["plain", "fixed"])
 def test_the_first_frame_is_the_photo(videos, photo, kind):
     first = np.asarray(fit_image(photo, 64, 64)).astype(float)
-    assert np.corrcoef(videos[kind][0].ravel(), first.ravel())[0, 1] > 0.9
+    for video in videos[kind]:
+        assert np.corrcoef(video[0].ravel(), first.ravel())[0, 1] > 0.9
 
 
-@pytest.mark.xfail(strict=True, reason="trained too little: these weights infer no camera motion from noise yet")
 def test_the_recommended_start_moves_what_the_plain_pipeline_keeps_still(videos):
-    plain, fixed = (np.hypot(*np.nanmedian(camera_motion(videos[k]), axis=0)[:2]) for k in ("plain", "fixed"))
-    assert fixed > 1.5 * plain
-    assert fixed > 0.3  # px per frame; the clips it learned from move by 0.8 to 1.2
+    plain, fixed = (
+        np.array([abs(np.nanmedian(camera_motion(video)[:, 0])) for video in videos[kind]])
+        for kind in ("plain", "fixed")
+    )
+    assert (
+        plain < 0.3
+    ).sum() >= 5  # most of the plain videos hardly move: the clips it learned from move by 1 px/frame
+    assert fixed.mean() > 1.5 * plain.mean()
+    assert (fixed > 0.5).sum() > (plain > 0.5).sum()
+
+
+def test_what_moves_persists(videos):
+    for video in videos["fixed"]:
+        pairs = camera_motion(video)
+        assert np.isfinite(pairs).all()  # every frame is the one before it, moved
+        detail = np.abs(np.diff(video.astype(float), axis=2)).mean((1, 2, 3))
+        assert 0.7 < detail[-1] / detail[0] < 1.4
+
+
+def test_a_photo_becomes_a_video_through_the_front_door(nano, photo):
+    settings = Settings.for_model(SPEC, seed=3)
+    made = sample(nano, photo, settings, initial_noise(settings.init, SPEC))
+    assert made.frames.shape == (12, 64, 64, 3)
+    assert made.record["start"]["sigma"] == pytest.approx(20.0)
