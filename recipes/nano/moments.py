@@ -28,7 +28,7 @@ def main(path: Path, out: Path, *, batch: int = 500) -> None:
     moments = LatentMoments.empty(latents.shape[1:], meta)
     for first in range(0, len(latents), batch):
         moments = moments.update(torch.from_numpy(latents[first : first + batch].astype("float32")))
-    # The law of motion prefers neither direction nor instant, so every frame has the same moments: one frame says them all.
+    # The law of motion prefers no direction and no instant, so every frame has the same moments: one says them all.
     moments = moments.resample(1, *moments.shape[2:])
     moments.save(out)
     print(f"{out}: {moments.count} clips, isotropic variance {float(moments.isotropic_variance):.4f}")

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::unleak.attach.plan.UnleakWarnin
 
 ALL = {tiny.name: tiny for tiny in all_tiny()}
 NAMES = ["wan21", "cogvideox-ddim", "pia"]
-STARTS = {"wan21": "sigma=0.8", "cogvideox-ddim": "820", "pia": "820", "skyreels-v2": "sigma=0.8"}
+STARTS = {"wan21": "sigma=0.8", "cogvideox-ddim": "820", "pia": "820", "wan22-5b": "sigma=0.8"}
 each = pytest.mark.parametrize("name", NAMES)
 
 
@@ -90,7 +90,7 @@ def test_offloading(name: str) -> None:
     assert torch.equal(call(name, pipe), once)
 
 
-@pytest.mark.parametrize("name", ["wan21", "skyreels-v2"])  # a cache needs two blocks
+@pytest.mark.parametrize("name", ["wan21", "wan22-5b"])  # a cache needs two blocks of a known class
 def test_caching(name: str) -> None:
     from diffusers import FirstBlockCacheConfig
 

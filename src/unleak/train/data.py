@@ -19,13 +19,14 @@ def open_dataset(config: SyntheticData | FolderData) -> Any:
     if isinstance(config, SyntheticData):
         from unleak.data.synthetic import MotionRange, SyntheticClips
 
+        law: dict[str, Any] = config.motion
         return SyntheticClips(
             config.photos,
             size=config.size,
             num_frames=config.num_frames,
             seed=config.seed,
             length=config.length,
-            motion=MotionRange(**config.motion),
+            motion=MotionRange(**law),
             fps=config.fps,
             motion_bucket_id=config.motion_bucket_id,
         )

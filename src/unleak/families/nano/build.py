@@ -97,8 +97,8 @@ def _batches(clips: SyntheticClips, size: int, *, quarters: int) -> Iterator[Flo
 def _unet() -> UNetSpatioTemporalConditionModel:
     """Three levels of 64 channels with attention at each, 4.5 M parameters. Residual branches start at zero.
 
-    Which way the camera goes shows faintly everywhere and strongly nowhere: the coarse levels, 4x4 and 2x2, are where the
-    evidence of a whole clip is added up.
+    Which way the camera goes shows faintly everywhere and strongly nowhere: the coarse levels, 4x4 and 2x2, are where
+    the evidence of a whole clip is added up.
     """
     unet = UNetSpatioTemporalConditionModel(
         sample_size=8,
