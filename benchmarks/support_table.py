@@ -19,6 +19,7 @@ RESULTS = Path(__file__).parents[1] / "tests" / "attach" / "support.json"
 MARKS = ("<!-- support: begin, written by benchmarks/support_table.py -->", "<!-- support: end -->")
 PROMISES = ("full start", "level", "initial latents", "repeatable", "removal")
 MODES = ("rescale", "truncate")
+IMAGE = ("low-pass", "condition noise")
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:
@@ -36,7 +37,9 @@ def table(results: dict[str, dict[str, Any]]) -> str:
             _cell(runs, promise, possible=promise != "initial latents" or seam.layout is not None)
             for promise in PROMISES
         ]
-        strategies = ["yes" if seam.condition else "no", "yes" if seam.branches else "no"]
+        noise = [_strategy(runs, promise, possible=seam.condition is not None) for promise in IMAGE]
+        strategies = [min(noise, key=("no", "-", "yes").index)]
+        strategies.append(_strategy(runs, "guidance interval", possible=seam.branches is not None))
         rows.append(f"| {name} | {how} | {' | '.join([*cells, *strategies])} |")
     rows += ["", "Refused, with the reason:", ""]
     rows += [f"- {name}: {reason}." for name, reason in sorted(REFUSED.items())]
@@ -50,6 +53,12 @@ def _cell(runs: list[dict[str, Any]], promise: str, *, possible: bool) -> str:
         return "-"
     held = [{mode for mode in MODES if f"{promise}, {mode}" in run["held"]} for run in runs]
     return "yes" if all(len(modes) == len(MODES) for modes in held) else "**fails**"
+
+
+def _strategy(runs: list[dict[str, Any]], promise: str, *, possible: bool) -> str:
+    if not possible:
+        return "no"
+    return "yes" if any(promise in run["held"] for run in runs) else "-"
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,18 @@ RESULTS = pytest.StashKey[dict[str, dict[str, Any]]]()
 
 
 @pytest.fixture
-def results(request: pytest.FixtureRequest) -> dict[str, dict[str, Any]]:
-    """Tiny pipeline -> its class, scheduler and process, and the promises that held for it in this run."""
-    return request.config.stash.setdefault(RESULTS, {})
+def held(request: pytest.FixtureRequest) -> Callable[[str, Any, str], None]:
+    """(name of a tiny pipeline, the pipeline, promise): note that the promise held for it in this run."""
+    results = request.config.stash.setdefault(RESULTS, {})
+
+    def note(name: str, pipe: Any, promise: str) -> None:
+        from unleak.attach.schedule import process_of
+
+        about = {"pipeline": type(pipe).__name__, "scheduler": type(pipe.scheduler).__name__}
+        about["process"] = process_of(pipe.scheduler).kind
+        results.setdefault(name, about | {"held": []})["held"].append(promise)
+
+    return note
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -6,6 +6,7 @@ What a pipeline is expected to do is written down here a second time, apart from
 import copy
 import itertools
 import json
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from torch import Tensor
 import unleak
 from benchmarks import support_table
 from tests.attach.conftest import SUPPORT
+from tests.attach.test_strategies import GUIDED, UNGUIDED
 from tests.attach.watch import Watched, all_tiny
 from tests.tiny.model import Tiny
 from unleak.attach import apply as applying
@@ -204,12 +206,9 @@ def cases() -> list[Any]:
 
 @pytest.mark.parametrize("mode", ["rescale", "truncate"])
 @pytest.mark.parametrize(("name", "tiny"), cases())
-def test_promise(name: str, tiny: Tiny, mode: str, results: dict[str, Any]) -> None:
+def test_promise(name: str, tiny: Tiny, mode: str, held: Callable[[str, Any, str], None]) -> None:
     CHECKS[name](tiny, mode)
-    pipe = tiny.build()
-    about = {"pipeline": type(pipe).__name__, "scheduler": type(pipe.scheduler).__name__}
-    about["process"] = process_of(pipe.scheduler).kind
-    results.setdefault(tiny.name, about | {"held": []})["held"].append(f"{name}, {mode}")
+    held(tiny.name, tiny.build(), f"{name}, {mode}")
 
 
 def _break(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,6 +265,10 @@ def test_the_committed_results_are_of_every_promise() -> None:
     for case in cases():
         promise, tiny = case.values
         expected.setdefault(tiny.name, set()).update(f"{promise}, {mode}" for mode in ("rescale", "truncate"))
+    for name in GUIDED:
+        expected[name] |= {"low-pass", "condition noise"}
+    for name in {*GUIDED, *UNGUIDED}:
+        expected[name].add("guidance interval")
     assert {name: set(result["held"]) for name, result in committed.items()} == expected
     for name, result in committed.items():
         pipe = ALL[name].build()

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -6,6 +7,7 @@ from torch import Tensor
 
 import unleak
 from tests.attach.watch import all_tiny
+from unleak.attach.schedule import process_of
 from unleak.attach.strategies.low_pass import down_up, gaussian
 
 pytestmark = pytest.mark.filterwarnings("ignore::unleak.attach.plan.UnleakWarning")
@@ -29,6 +31,23 @@ GUIDED: dict[str, dict[str, Any]] = {
     "hunyuan-skyreels": {"true_cfg_scale": W},
     "hunyuan15": {},
 }
+UNGUIDED: dict[str, dict[str, Any]] = {
+    "ltx": {"guidance_scale": 1.0},
+    "ltx-condition": {"guidance_scale": 1.0},
+    "kandinsky5": {"guidance_scale": 1.0},
+    "cosmos1": {"guidance_scale": 1.0},
+    "cosmos2": {"guidance_scale": 1.0},
+    "cosmos2.5-predict": {"guidance_scale": 1.0},
+    "cosmos2.5-transfer": {"guidance_scale": 1.0},
+    "framepack": {"true_cfg_scale": 1.0},
+    "wan-vace": {"guidance_scale": 1.0},
+    "wan-animate": {"guidance_scale": 1.0},
+    "lucy-edit": {"guidance_scale": 1.0},
+    "cogvideox-control": {"guidance_scale": 1.0},
+    "sparsectrl": {"guidance_scale": 1.0},
+    "animatediff-control": {"guidance_scale": 1.0},
+}
+"""How others are called without guidance."""
 BATCHED = {"svd", "pia", "i2vgen-xl", "cogvideox-ddim", "consisid", "sana-video"}
 each = pytest.mark.parametrize("name", GUIDED)
 
@@ -115,7 +134,7 @@ def given(name: str, prediction: Tensor) -> Tensor:
 
 
 @each
-def test_low_pass_is_the_equation(name: str) -> None:
+def test_low_pass_is_the_equation(name: str, held: Callable[[str, Any, str], None]) -> None:
     plain = Run(name, ALL[name].build())
     pipe = ALL[name].build()
     ours = Run(name, unleak.apply(pipe, strategies=[unleak.LowPass(0.5, (0.0, 0.0))]))
@@ -132,6 +151,7 @@ def test_low_pass_is_the_equation(name: str) -> None:
     assert not torch.equal(ours.steps[0], plain.steps[0])
     assert len(ours.calls) == len(plain.calls) + 1  # one evaluation more in the one step that it acts in
     assert torch.equal(Run(name, unleak.remove(pipe)).result, plain.result)
+    held(name, pipe, "low-pass")
 
 
 @each
@@ -152,7 +172,7 @@ def _vp(pipe: Any) -> bool:
 
 
 @each
-def test_condition_noise_is_on_the_conditional_image_alone(name: str) -> None:
+def test_condition_noise_is_on_the_conditional_image_alone(name: str, held: Callable[[str, Any, str], None]) -> None:
     plain, pipe = Run(name, ALL[name].build()), ALL[name].build()
     ours = Run(name, unleak.apply(pipe, strategies=[unleak.ConditionNoise(0.3, (0.0, 0.0), seed=4)]))
     change = ours.input(0) - plain.input(0)
@@ -175,10 +195,11 @@ def test_condition_noise_is_on_the_conditional_image_alone(name: str) -> None:
     again = Run(name, pipe).result
     assert torch.equal(again, ours.result)
     assert not torch.equal(again, plain.result)
+    held(name, unleak.remove(pipe), "condition noise")
 
 
 @each
-def test_guidance_outside_the_interval_is_none(name: str) -> None:
+def test_guidance_outside_the_interval_is_none(name: str, held: Callable[[str, Any, str], None]) -> None:
     plain, pipe = Run(name, ALL[name].build()), ALL[name].build()
     limit = {"svd": "sigma=100"}.get(name, "500" if _vp(pipe) else "sigma=0.7")
     ours = Run(name, unleak.apply(pipe, strategies=[unleak.GuidanceInterval(high=limit)]))
@@ -187,6 +208,28 @@ def test_guidance_outside_the_interval_is_none(name: str) -> None:
     assert len(ours.steps) == len(plain.steps)
     saved = len(plain.calls) - len(ours.calls)
     assert saved == 0 if name in BATCHED else 0 < saved <= len(plain.steps)
+    held(name, unleak.remove(pipe), "guidance interval")
+
+
+@pytest.mark.parametrize("name", UNGUIDED)
+def test_an_empty_guidance_interval_is_the_pipeline_without_guidance(
+    name: str, held: Callable[[str, Any, str], None]
+) -> None:
+    pipe = ALL[name].build()
+    limit = {"VP": "2", "VE": "sigma=0.0021", "RF": "sigma=0.0011"}[process_of(pipe.scheduler).kind]
+    guided = same_seed(name, pipe)
+    ours = same_seed(name, unleak.apply(pipe, strategies=[unleak.GuidanceInterval(high=limit)]))
+    alone = same_seed(name, unleak.remove(pipe), **UNGUIDED[name])
+    for a, b in zip(ours, alone, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+    assert not all(torch.equal(a, b) for a, b in zip(guided, alone, strict=True))
+    held(name, pipe, "guidance interval")
+
+
+def same_seed(name: str, pipe: Any, **changes: Any) -> list[Tensor]:
+    torch.manual_seed(0)
+    result = ALL[name].call(pipe, **changes)
+    return result if isinstance(result, list) else [result]
 
 
 def test_strategies_go_with_a_start_and_with_each_other() -> None:
