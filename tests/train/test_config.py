@@ -53,6 +53,7 @@ def test_shipped_recipes_are_the_papers(name):
         ({"condition": {"noise": "none", "beta_m": 15}}, "condition.beta_m: unknown key"),
         ({"condition": {"noise": "loud"}}, "condition: input tag 'loud' found"),
         ({"condition": {"noise": "timenoise", "per_frame": True, "reference": True}}, "exclude each other"),
+        ({"condition": {"noise": "timenoise", "told": False, "reference": True}}, "exclude each other"),
         ({"sigma": {"uniform_range": [700, 10]}}, "sigma.uniform_range: must be [low, high] with low < high"),
         ({"data": {"kind": "synthetic"}}, "data.photos: missing"),
         ({"data": {**MINIMAL["data"], "motion": {"spin": 1.0}}}, "data.motion: unknown spin; known are max_speed"),

@@ -93,6 +93,13 @@ def test_condition_is_noised_told_and_dropped_whole(per_frame):
     assert torch.equal(raw, before)
 
 
+def test_the_network_may_be_told_nothing_of_the_noise():
+    hidden, told = (drawn(TimeNoiseConfig(noise="timenoise", told=told), range(4)) for told in (False, True))
+    assert torch.equal(hidden.latent_noise, told.latent_noise)
+    assert told.strength.all()
+    assert not hidden.strength.any()
+
+
 def test_no_strength_is_the_plain_condition():
     draws = drawn(TimeNoiseConfig(noise="timenoise", beta_m=0.0, dropout=0.0), [0, 1])
     raw = torch.randn(2, 4, 8, 8)

@@ -58,10 +58,12 @@ class PixelNoiseConfig(_Strict):
 
 
 class TimeNoiseConfig(_Strict):
-    """TimeNoise on the raw condition latents after the VAE; the network is told beta.
+    """TimeNoise on the raw condition latents after the VAE.
 
-    t is the quantile of sigma under the training distribution. `reference` gives the reference implementation's
-    t = sigma / 700 and its one scalar of noise per clip. `per_frame` noises each repeated frame independently.
+    t is the quantile of sigma under the training distribution. The network is told beta in the place of
+    `noise_aug_strength` (`told: false`: it is told 0, as when sampling). `reference` gives the reference
+    implementation's t = sigma / 700 and its one scalar of noise per clip. `per_frame` noises each repeated frame
+    independently.
     """
 
     noise: Literal["timenoise"]
@@ -69,14 +71,17 @@ class TimeNoiseConfig(_Strict):
     a: Positive = 5.0
     spread: NonNegative = 1.0
     mu_max: NonNegative = 1.0
+    told: bool = True
     per_frame: bool = False
     reference: bool = False
     dropout: Share = 0.1
 
     @model_validator(mode="after")
-    def _reference_is_per_clip(self) -> "TimeNoiseConfig":
+    def _reference_is_whole(self) -> "TimeNoiseConfig":
         if self.reference and self.per_frame:
             raise ValueError("per_frame and reference exclude each other: the reference draws one scalar per clip")
+        if self.reference and not self.told:
+            raise ValueError("told: false and reference exclude each other: the reference tells the network beta")
         return self
 
 

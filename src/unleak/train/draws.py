@@ -102,6 +102,8 @@ def _draw_one(
             still = torch.zeros((1, c, f, h, w) if condition.per_frame else (1, c, h, w))
             noise = TimeNoise(condition.beta_m, condition.a, spread=condition.spread, mu_max=condition.mu_max)
             latent_noise, strength = noise(still, distribution.cdf(sigma), generator=g)
+            if not condition.told:
+                strength = torch.zeros_like(strength)
     else:
         strength = (
             torch.full((1,), condition.noise_aug_strength) if condition.noise == "none" else _lognormal(condition, g)
