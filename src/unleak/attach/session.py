@@ -84,7 +84,7 @@ def session(pipe: Any, plan: Plan, arguments: Mapping[str, Any]) -> Iterator[Non
 def _video(
     seam: Seam, init: InitialNoise, process: NoiseProcess, begins: Level | None, call: Mapping[str, Any]
 ) -> Draw:
-    """eps -> x_M / c. The pipeline then multiplies by c, packs, keeps clean frames, returns a tuple, as it does."""
+    """eps -> x_M / c. The pipeline then multiplies by c, adds what it adds, packs, keeps clean frames, as it does."""
 
     def draw(pipe: Any, eps: Tensor, arguments: Mapping[str, Any]) -> Tensor:
         lead = seam.lead(pipe, call) if seam.lead else 0
@@ -93,7 +93,8 @@ def _video(
         if seam.layout == "tokens":
             return _in_tokens(pipe, eps, arguments, lambda video: _sample(init, video, level, lead) / factor)
         x = _sample(init, rearrange(eps, f"{seam.layout} -> b c f h w"), level, lead)
-        return rearrange(x, f"b c f h w -> {seam.layout}") / factor
+        x = rearrange(x, f"b c f h w -> {seam.layout}")
+        return (x if seam.added is None else x - seam.added(pipe, arguments)) / factor
 
     return draw
 

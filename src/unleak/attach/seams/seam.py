@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from torch import Tensor
+
 from unleak.core.process import Level, NoiseProcess
 from unleak.core.start import Start
 
@@ -57,6 +59,8 @@ class Seam:
     the video has; None: it draws none, so its initial noise cannot be set."""
     factor: Callable[[Any], float] = one
     """Scheduler (timesteps set, if they are set by then) -> c, what `prepare_latents` multiplies that noise by."""
+    added: Callable[[Any, Arguments], Tensor] | None = None
+    """(pipeline, arguments of `prepare_latents`) -> what it adds to that noise afterwards; None: nothing."""
     own_schedule: tuple[str, ...] = ()
     """Arguments of the call by which a user brings a schedule of their own."""
     latents_first: bool = False
