@@ -116,6 +116,9 @@ def few_steps(scheduler: Any, mode: Mode) -> str | None:
 
 
 def _adapter(scheduler: Any) -> ScheduleAdapter:
+    own = getattr(scheduler, "unleak_adapter", None)  # a native scheduler brings its own
+    if isinstance(own, ScheduleAdapter):
+        return own
     names = [base.__name__ for base in type(scheduler).__mro__]
     for name in names:
         if name in REFUSED:
