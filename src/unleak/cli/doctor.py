@@ -22,7 +22,7 @@ _GB = 1e9
 
 def doctor(
     model: Annotated[
-        str | None, typer.Option(help="Estimate the memory of one model: nano, svd, svd-xt, a folder, or a Hub id.")
+        str | None, typer.Option(help="Estimate the memory of one model: a name, a folder, or a Hub id.")
     ] = None,
     size: Annotated[str | None, typer.Option(metavar="WxH", help="With --model: width and height.")] = None,
     num_frames: Annotated[int | None, typer.Option(min=2, help="With --model: frames of the video.")] = None,
@@ -137,7 +137,8 @@ def _models(machine: dict[str, Any]) -> list[dict[str, Any]]:
 
     rows = []
     for spec in MODELS.values():
-        assert spec.memory_gb is not None  # of those with a name it is known
+        if spec.memory_gb is None:  # `doctor --model NAME` estimates it
+            continue
         needed = spec.memory_gb * (2 if machine["dtype"] == "float32" else 1)
         folder = Path(spec.source)
         here = (

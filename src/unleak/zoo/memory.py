@@ -1,7 +1,8 @@
 """How much memory a video takes, told before anything is loaded, and what to try where there is not enough."""
 
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +12,12 @@ from torch.utils._pytree import tree_leaves
 
 from unleak.attach.latent_space import latent_channels
 from unleak.zoo.classes import pipeline_class, seam_of_class
-from unleak.zoo.hub import in_float32, networks
+from unleak.zoo.hub import can_tile, in_float32, networks
 from unleak.zoo.registry import ModelSpec
-from unleak.zoo.sample import Settings
+from unleak.zoo.sample import OutOfMemoryError, Settings
 from unleak.zoo.source import Source
 
-__all__ = ["BY_SPEED", "Estimate", "estimate", "next_to_try"]
+__all__ = ["BY_SPEED", "Estimate", "advising", "estimate", "next_to_try"]
 
 BY_SPEED = ("none", "model", "group", "sequential")
 """Ways to offload, the fastest first."""
@@ -101,6 +102,22 @@ def estimate(spec: ModelSpec, settings: Settings, dtype: torch.dtype, *, vae_til
         raise ValueError(f"model {spec.name}: no safetensors in it; download it again")
     decoding = _decoding(spec, settings, index, torch.float32 if "vae" in kept else dtype, tiling=vae_tiling)
     return Estimate(weights, largest, _denoising(spec, settings, index, dtype), decoding)
+
+
+@contextmanager
+def advising(
+    spec: ModelSpec, settings: Settings, device: torch.device, *, offload: str, vae_tiling: bool
+) -> Iterator[None]:
+    """Running out of memory in the body, while loading or in `sample`, is a ValueError that names what to try next."""
+    try:
+        yield
+    except OutOfMemoryError as error:
+        tiling = vae_tiling or not can_tile(spec)
+        advice = next_to_try(spec, settings, device, offload, tiling=tiling, decoding=error.decoding)
+        raise ValueError(f"out of memory on {device}; {advice}") from error
+    except torch.OutOfMemoryError as error:
+        advice = next_to_try(spec, settings, device, offload, tiling=True, decoding=False)
+        raise ValueError(f"out of memory on {device} while loading {spec.name}; {advice}") from error
 
 
 def next_to_try(

@@ -2,137 +2,18 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from unleak.zoo.models import MODELS
+from unleak.zoo.models.svd import SVD
 from unleak.zoo.source import Source
+from unleak.zoo.spec import ModelSpec
 
-PACKAGE = Path(__file__).parents[1]
+__all__ = ["MODELS", "ModelSpec", "find_model"]
 
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """Where a model comes from, how it differs from what its pipeline class does by default, and the fix for it."""
-
-    name: str
-    source: str
-    """Folder or Hub id of a diffusers pipeline."""
-    pipeline: str
-    """Name of its class in diffusers."""
-    summary: str = ""
-    licence: str = ""
-    defaults: Mapping[str, Any] = field(default_factory=dict)
-    """Arguments of the call where they differ from the pipeline's own."""
-    fps: float | None = None
-    """Frames a second of the video, where the pipeline is not told."""
-    size_multiple: int = 1
-    """Heights and widths that the network can take."""
-    pixels_per_latent: int = 8
-    """The VAE's compression of each side."""
-    frame_multiple: int = 1
-    """The VAE's compression in time: videos have this times k, plus 1 frames."""
-    memory_gb: float | None = None
-    """Peak while generating at the defaults in `dtype` of an accelerator, weights included; a rough figure."""
-    scheduler: Mapping[str, Any] = field(default_factory=dict)
-    """Its configuration, with the class name; empty where it cannot be known before loading."""
-    dtype: str = "bfloat16"
-    """On an accelerator; on the CPU it is float32."""
-    start: str | None = None
-    """None: the `medium` of the pipeline's family."""
-    init: str = "standard"
-    motion_starts: Mapping[str, str] | None = None
-    """Starts of `low`, `medium` and `high`, where they differ from those of the pipeline's family."""
-    moments: str | None = None
-    """Moments file for `analytic`: beside the pipeline's own files, or a Hub id with an optional :filename."""
-    revision: str | None = None
-    variant: str | None = None
-    """Name of the half-precision weights, where they are kept apart."""
-
-    def check_size(self, height: int, width: int) -> None:
-        """Raise ValueError for a size in pixels that the network cannot take."""
-        multiple = self.size_multiple
-        if height % multiple or width % multiple or min(height, width) < multiple:
-            usual = self.defaults.get("width", 20 * multiple), self.defaults.get("height", 12 * multiple)
-            raise ValueError(
-                f"size {width}x{height}: {self.name} takes multiples of {multiple}, such as {usual[0]}x{usual[1]}"
-            )
-
-    def check_frames(self, num_frames: int) -> None:
-        """Raise ValueError for a number of frames that the VAE would round."""
-        multiple = self.frame_multiple
-        if (num_frames - 1) % multiple:
-            below = (num_frames - 1) // multiple * multiple + 1
-            raise ValueError(
-                f"{num_frames} frames: {self.name} makes {multiple}k + 1; give {max(below, multiple + 1)} or "
-                f"{below + multiple}"
-            )
-
-
-_SVD = ModelSpec(
-    name="svd",
-    source="stabilityai/stable-video-diffusion-img2vid",
-    pipeline="StableVideoDiffusionPipeline",
-    revision="9cf024d5bfa8f56622af86c884f26a52f6676f2e",
-    summary="Stable Video Diffusion, 14 frames of 1024x576",
-    licence="Stability AI non-commercial / community licence: accept it on the Hub",
-    defaults={"height": 576, "width": 1024, "num_frames": 14, "decode_chunk_size": 8},
-    size_multiple=64,
-    memory_gb=12,
-    scheduler={
-        "_class_name": "EulerDiscreteScheduler",
-        "use_karras_sigmas": True,
-        "prediction_type": "v_prediction",
-        "timestep_type": "continuous",
-        "timestep_spacing": "leading",
-        "sigma_min": 0.002,
-        "sigma_max": 700.0,
-    },
-    dtype="float16",
-    start="sigma=100",
-    moments="GraceZhao/SVD-Analytic-init:initial_noise_1024.pt",
-    variant="fp16",
-)
-
-MODELS = {
-    spec.name: spec
-    for spec in (
-        replace(
-            _SVD,
-            name="nano",
-            source=str(PACKAGE / "families" / "nano" / "weights"),
-            revision=None,
-            variant=None,
-            summary="shipped with unleak: 12 frames of 64x64 in seconds on a laptop",
-            licence="Apache-2.0",
-            defaults={
-                "height": 64,
-                "width": 64,
-                "num_frames": 12,
-                "decode_chunk_size": 12,
-                "noise_aug_strength": 0.0,
-            },
-            size_multiple=32,
-            pixels_per_latent=8,
-            memory_gb=1,
-            start="sigma=20",
-            init="analytic",
-            moments="moments.safetensors",
-            motion_starts={"low": "sigma=100", "medium": "sigma=20", "high": "sigma=5"},
-        ),
-        _SVD,
-        replace(
-            _SVD,
-            name="svd-xt",
-            source="stabilityai/stable-video-diffusion-img2vid-xt",
-            revision="9e43909513c6714f1bc78bcb44d96e733cd242aa",
-            summary="Stable Video Diffusion XT, 25 frames of 1024x576",
-            defaults={**_SVD.defaults, "num_frames": 25},
-            memory_gb=16,
-        ),
-    )
-}
 
 # Frames a second at which diffusers' own example of each class plays its videos; others take an argument for it.
 _FPS = {
@@ -173,12 +54,24 @@ def find_model(name_or_path: str | Path) -> ModelSpec:
         return _spec_of(path.name or path.resolve().name, Source(str(path)))
     if re.fullmatch(r"[\w.-]+/[\w.-]+", text) and not text.startswith("."):
         return _spec_of(text, Source(text).pinned())
-    close = get_close_matches(text, MODELS, n=1, cutoff=0.5)
-    suggestion = f"did you mean {close[0]}? " if close else ""
+    if path.is_file():
+        raise ValueError(
+            f"model {text}: a checkpoint; make a pipeline folder of it with `unleak convert FAMILY {text} FOLDER`, and "
+            "give the folder"
+        )
     raise ValueError(
-        f"model {text!r} is unknown: {suggestion}give one of {', '.join(MODELS)} (`unleak doctor` describes them), "
-        "a folder with a pipeline, or a Hub id owner/name"
+        f"model {text!r} is unknown: {nearest(text)}give a name (`unleak models` lists them), a folder with a pipeline, "
+        "or a Hub id owner/name"
     )
+
+
+def nearest(text: str) -> str:
+    """`did you mean NAME? `, of the names and Hub ids known here; empty if none is near."""
+    names = {name.lower(): name for name in MODELS} | {
+        spec.source.lower(): spec.source for spec in MODELS.values() if spec.source.count("/") == 1
+    }
+    close = get_close_matches(text.lower(), names, n=1, cutoff=0.5)
+    return f"did you mean {names[close[0]]}? " if close else ""
 
 
 def _spec_of(name: str, source: Source) -> ModelSpec:
@@ -196,8 +89,8 @@ def _spec_of(name: str, source: Source) -> ModelSpec:
         source.read(f"{part}/config.json") if part in parts else {} for part in ("unet", "transformer", "vae")
     )
     spatial, temporal = _compression(vae)
-    svd = kind == _SVD.pipeline
-    ours = replace(_SVD, variant=None, memory_gb=None) if svd else ModelSpec("", "", kind, fps=_FPS.get(kind))
+    svd = kind == SVD.pipeline
+    ours = replace(SVD, variant=None, memory_gb=None) if svd else ModelSpec("", "", kind, fps=_FPS.get(kind))
     defaults = dict(ours.defaults)
     if svd and unet.get("num_frames"):
         defaults["num_frames"] = unet["num_frames"]
@@ -212,17 +105,20 @@ def _spec_of(name: str, source: Source) -> ModelSpec:
         revision=source.revision,
         summary="",
         licence="",
+        terms="",
+        why="",
         defaults=defaults,
         size_multiple=spatial * _downsampling(unet, transformer),
         pixels_per_latent=spatial,
         frame_multiple=temporal,
         scheduler=source.read("scheduler/scheduler_config.json") if "scheduler" in parts else {},
         moments="moments.safetensors" if beside else None,
+        moments_at={},
     )
 
 
 # Classes whose default size is in their configuration, not in the signature of their call.
-_SIZE_FROM_CONFIG = (_SVD.pipeline, "CogVideoXImageToVideoPipeline", "PIAPipeline")
+_SIZE_FROM_CONFIG = (SVD.pipeline, "CogVideoXImageToVideoPipeline", "PIAPipeline")
 _SVD_SAMPLE_SIZE = (96, 96)  # Stable Video Diffusion's own files say so and mean 72x128
 
 
