@@ -39,6 +39,8 @@ def session(pipe: Any, plan: Plan, arguments: Mapping[str, Any]) -> Iterator[Non
     lower = level != process.noisiest and not own
     if (lower or not _is_pipelines_own(plan.init)) and seam.refuse and (reason := seam.refuse(pipe, arguments)):
         raise ValueError(f"unleak cannot act on this call: {reason}.")
+    if plan.strategies and seam.unusual and (reason := seam.unusual(arguments)):
+        raise ValueError(f"strategies cannot act on this call: {reason}.")
     if lower and seam.warn and (remark := seam.warn(pipe, level, process)):
         _warn(remark)
     if own and plan.start:

@@ -82,6 +82,9 @@ class Seam:
     conditional branch and then for the other; None: neither, or not known, so strategies cannot be attached."""
     condition: Condition | None = None
     """Where the image is in the denoiser's input; None: strategies on the image cannot be attached."""
+    unusual: Callable[[Arguments], str | None] | None = None
+    """Arguments of the call -> why, in this one, branches or condition are not as said here, so that strategies cannot
+    act on it, and what to do; None if they are."""
     low_pass: tuple[float, float] | None = None
     """ALG's configuration for this family: factor of its filter, share of the steps that it acts in."""
     motion: Mapping[str, Start] = field(default_factory=dict)
