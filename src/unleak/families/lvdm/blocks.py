@@ -125,6 +125,7 @@ class Convolution(nn.Module):
 
     def forward(self, x: Float[Tensor, "bf c h w"], condition: Condition) -> Float[Tensor, "bf k h2 w2"]:
         """The condition is not asked."""
+        del condition
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest") if self.upsample else x)
 
 

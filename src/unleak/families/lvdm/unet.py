@@ -71,17 +71,17 @@ class LVDMUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
         transformer_depth: int = 1,
         temporal_transformer_depth: int = 1,
         cross_attention_dim: int = 1024,
-        text_tokens: int = 77,
-        image_tokens: int = 16,
-        image_tokens_per_frame: bool = True,
+        text_tokens: int = 77,  # noqa: ARG002
+        image_tokens: int = 16,  # noqa: ARG002
+        image_tokens_per_frame: bool = True,  # noqa: ARG002
         image_cross_attention: bool = True,
         learnable_image_scale: bool = False,
         temporal_conv: bool = True,
         temporal_attention: bool = True,
         first_temporal_attention: bool = True,
         fps_condition: bool = True,
-        default_fps: int = 24,
-        temporal_length: int = 16,
+        default_fps: int = 24,  # noqa: ARG002
+        temporal_length: int = 16,  # noqa: ARG002
         dropout: float = 0.0,
     ):
         super().__init__()
@@ -216,4 +216,5 @@ class LVDMUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
 
 def _none(channels: int) -> list[nn.Module]:
     """The attention of a level that has none."""
+    del channels
     return []
