@@ -1,6 +1,7 @@
 """What people do to pipelines, done to attached ones: two transformers and a UNet stand for the others."""
 
 import copy
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,16 @@ def test_deep_copies_and_two_threads(name: str) -> None:
     assert torch.equal(both[1].result(), untouched)
     assert torch.equal(call(name, unleak.remove(twin)), untouched)
     assert torch.equal(call(name, pipe), once)
+
+
+@each
+def test_pickled_as_to_another_process(name: str) -> None:
+    pipe = applied(name, strategies=[] if name == "pia" else [unleak.GuidanceInterval(high="0.9T")])
+    there = pickle.loads(pickle.dumps(pipe))  # not yet called: transformers then hangs on to local functions
+    once = call(name, pipe)
+    assert torch.equal(call(name, there), once)
+    assert type(unleak.remove(there)) is type(unleak.remove(pipe)) is type(ALL[name].build())
+    assert torch.equal(call(name, there), call(name, pipe))
 
 
 @each

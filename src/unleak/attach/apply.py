@@ -203,8 +203,19 @@ def _attached(cls: type, plan: Plan) -> type:
         with session(self, plan, bound.arguments):
             return plain(self, *args, **kwargs)
 
+    def __reduce_ex__(self: Any, protocol: int) -> Any:  # noqa: N807  # no module holds this class, which pickle wants
+        del protocol
+        return _revived, (cls, plan), self.__getstate__()
+
     names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
-    return type(cls.__name__, (cls,), {**names, "__call__": __call__, "_unleak_call": __call__, "_unleak_plan": plan})
+    methods = {"__call__": __call__, "_unleak_call": __call__, "__reduce_ex__": __reduce_ex__}
+    return type(cls.__name__, (cls,), {**names, **methods, "_unleak_plan": plan})
+
+
+def _revived(cls: type, plan: Plan) -> Any:
+    """An empty instance of `_attached(cls, plan)`, for pickle and copy to fill."""
+    attached: Any = _attached(cls, plan)
+    return attached.__new__(attached)
 
 
 def _plan_class(pipe: Any) -> Any:
