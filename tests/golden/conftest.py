@@ -4,7 +4,7 @@ import pytest
 
 from tests.golden.case import Case
 
-NOT_BUILT = ("dynamicrafter_", "videocrafter_", "animate_anything_")
+NOT_BUILT = ("dynamicrafter_", "videocrafter_")
 HERE = Path(__file__).parent / "cases"
 DONE = pytest.StashKey[list[Case]]()
 
