@@ -98,7 +98,9 @@ class DynamiCrafterPipeline(LVDMPipeline):
             raise ValueError(f"{other}={told[other]:g}: this network is told the {known}; give that instead.")
         if loop:
             if last_image is not None:
-                raise ValueError("loop=True ends the video with image, so last_image is without effect: give one of them.")
+                raise ValueError(
+                    "loop ends the video with image, so last_image is without effect: give one of them."
+                )
             last_image = image
         return self._generate(
             image,
@@ -124,19 +126,21 @@ class DynamiCrafterPipeline(LVDMPipeline):
             callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
         )
 
-    def _condition(
+    def condition_latents(
         self,
         first: Float[Tensor, "_ 3 H W"],
         last: Float[Tensor, "_ 3 H W"] | None,
         num_frames: int,
         *,
         videos: int,
-        generator: Generators | None,
+        sample: bool = True,
+        generator: Generators | None = None,
     ) -> Float[Tensor, "b c f h w"]:
-        begin = self.encode_latents(first, videos=videos, generator=generator)
+        """The image on every frame; with a last one too, each in its place and nothing between."""
+        begin = self.encode_latents(first, videos=videos, sample=sample, generator=generator)
         if last is None:
             return repeat(begin, "b c h w -> b c f h w", f=num_frames)
-        between = repeat(torch.zeros_like(begin), "b c h w -> b c f h w", f=num_frames).clone()
+        between = begin.new_zeros((*begin.shape[:2], num_frames, *begin.shape[2:]))
         between[:, :, 0] = begin
-        between[:, :, -1] = self.encode_latents(last, videos=videos, generator=generator)
+        between[:, :, -1] = self.encode_latents(last, videos=videos, sample=sample, generator=generator)
         return between

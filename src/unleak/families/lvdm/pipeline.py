@@ -44,8 +44,10 @@ class LVDMPipelineOutput(BaseOutput):  # type: ignore[misc]
 
 @dataclass(frozen=True)
 class Branches:
-    """The predictions that a guided step combines, in the order in which a batched evaluation holds them: [conditional];
-    [unconditional, conditional]; or [unconditional, image only, conditional]."""
+    """The predictions that a guided step combines, in the order in which a batched evaluation holds them.
+
+    [conditional]; [unconditional, conditional]; or [unconditional, image only, conditional].
+    """
 
     scale: float
     image_scale: float | None
@@ -187,7 +189,6 @@ class LVDMPipeline(DiffusionPipeline):
         hidden: Tensor = encoded.last_hidden_state
         return hidden
 
-    @torch.no_grad()
     def project_image(self, features: Tensor, num_frames: int) -> Float[Tensor, "b k d"]:
         """Image tokens for a video of `num_frames`; where frames have tokens of their own, those of the first ones."""
         projection = self.image_projection
@@ -222,10 +223,12 @@ class LVDMPipeline(DiffusionPipeline):
         image: Float[Tensor, "b 3 H W"],
         *,
         videos: int,
+        sample: bool = True,
         generator: Generators | None = None,
         chunk: int | None = None,
     ) -> Float[Tensor, "b2 c h w"]:
-        """Model latents of images in [-1, 1]: samples of the posterior, as many of each image as make `videos`."""
+        """Model latents of images in [-1, 1]: samples of the posterior, as many of each image as make `videos`, or
+        its mode."""
         with _upcast(self.vae) as vae:
             pieces = image.to(self._execution_device, vae.dtype).split(chunk or self._frames_at_once(*image.shape[-2:]))
             posteriors = [vae.encode(piece).latent_dist for piece in pieces]
@@ -235,6 +238,8 @@ class LVDMPipeline(DiffusionPipeline):
                 .repeat_interleave(videos // len(image), dim=0)
                 for name in ("mean", "std")
             )
+        if not sample:
+            return mean * vae.config.scaling_factor
         eps = randn_tensor(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
         return (mean + std * eps) * vae.config.scaling_factor
 
@@ -302,7 +307,7 @@ class LVDMPipeline(DiffusionPipeline):
         timesteps = self.scheduler.timesteps
         self._num_timesteps = len(timesteps)
         latents = self.prepare_latents(batch, num_frames, height, width, device, generator, latents)
-        condition = self._condition(
+        condition = self.condition_latents(
             pixels,
             ends,
             num_frames,
@@ -356,17 +361,18 @@ class LVDMPipeline(DiffusionPipeline):
         self.maybe_free_model_hooks()
         return LVDMPipelineOutput(frames=frames) if return_dict else (frames,)
 
-    def _condition(
+    def condition_latents(
         self,
         first: Float[Tensor, "b 3 H W"],
         last: Float[Tensor, "b 3 H W"] | None,
         num_frames: int,
         *,
         videos: int,
-        generator: Generators | None,
+        sample: bool = True,
+        generator: Generators | None = None,
     ) -> Float[Tensor, "b2 c f h w"] | None:
         """Latents that are concatenated with the noisy ones of all `videos`; None: nothing is."""
-        del first, last, num_frames, videos, generator
+        del first, last, num_frames, videos, sample, generator
         return None
 
     def _tokens(
@@ -403,9 +409,7 @@ class LVDMPipeline(DiffusionPipeline):
         pixels: Tensor = self.video_processor.preprocess(image, height=height, width=width)
         return pixels.to(self._execution_device, torch.float32)
 
-    def _batch(
-        self, images: int, prompt: str | list[str] | None, prompt_embeds: Tensor | None
-    ) -> list[str] | None:
+    def _batch(self, images: int, prompt: str | list[str] | None, prompt_embeds: Tensor | None) -> list[str] | None:
         """The prompts, one for each video (of several of a prompt: for all of them); None: embeddings are given."""
         if (prompt is None) == (prompt_embeds is None):
             raise ValueError(

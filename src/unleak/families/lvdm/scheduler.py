@@ -1,4 +1,4 @@
-"""DDIM (arXiv 2010.02502) on the schedules of LVDM's descendants: zero terminal SNR, dynamic rescale, true step gaps."""
+"""DDIM (arXiv 2010.02502) for LVDM's descendants: zero terminal SNR, dynamic rescale, true step gaps."""
 
 import math
 from itertools import pairwise
@@ -54,8 +54,8 @@ class LVDMScheduler(SchedulerMixin, ConfigMixin):
     rescale_betas_zero_snr: whether the last timestep is pure noise; with `v_prediction` only.
     timestep_spacing: see `ddim_grid`.
     set_alpha_to_one: whether the last step ends at alpha 1. As published it ends at timestep 0, whose alpha is less.
-    set_scale_to_one: whether the last step takes the rescale off completely (True, VideoCrafter1), or leaves the factor of
-        the last timestep on the latents (False, DynamiCrafter as published: 0.986 at 50 steps).
+    set_scale_to_one: whether the last step takes the rescale off completely (True, VideoCrafter1), or leaves the factor
+        of the last timestep on the latents (False, DynamiCrafter as published: 0.986 at 50 steps).
     reference: VideoCrafter1 as published: a start given by unleak changes the initial noise only, the schedule
         remains whole; and `uniform` spacing may bring more steps than asked for.
     """
@@ -75,9 +75,9 @@ class LVDMScheduler(SchedulerMixin, ConfigMixin):
         timestep_spacing: str = "uniform_trailing",
         base_scale: float | None = 0.7,
         turning_step: int = 400,
-        set_alpha_to_one: bool = False,
-        set_scale_to_one: bool = False,
-        reference: bool = False,
+        set_alpha_to_one: bool = False,  # noqa: ARG002  the configuration keeps it, and the two below
+        set_scale_to_one: bool = False,  # noqa: ARG002
+        reference: bool = False,  # noqa: ARG002
     ) -> None:
         if prediction_type not in PREDICTIONS:
             raise ValueError(f"prediction_type {prediction_type!r} is unknown: give {' or '.join(PREDICTIONS)}.")
@@ -218,6 +218,6 @@ class LVDMScheduler(SchedulerMixin, ConfigMixin):
 def _check_distinct(grid: list[Any], start: int, *, highest: int) -> None:
     if grid[0] > highest or grid[-1] < 0 or any(a <= b for a, b in pairwise(grid)):
         raise ValueError(
-            f"only {start} timesteps lie at or below this start, too few for {len(grid)} steps: ask for fewer steps or a"
-            " higher start."
+            f"only {start} timesteps lie at or below this start, too few for {len(grid)} steps: ask for fewer steps, or"
+            " for a higher start."
         )

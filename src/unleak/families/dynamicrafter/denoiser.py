@@ -1,0 +1,15 @@
+"""DynamiCrafter as a denoiser, and the TimeNoise that the paper trains it with."""
+
+from unleak.core.timenoise import TimeNoise
+from unleak.families.lvdm.denoiser import LVDMDenoiser
+
+__all__ = ["DynamiCrafterDenoiser"]
+
+
+class DynamiCrafterDenoiser(LVDMDenoiser):
+    """The denoiser view of a `DynamiCrafterPipeline`.
+
+    The published recipe can noise the image tokens, too (`clip_type` 1): `condition.noised(..., tokens=...)`.
+    """
+
+    latent_noise = TimeNoise(100, 5)

@@ -1,0 +1,151 @@
+"""DynamiCrafter and VideoCrafter1 as denoisers: what training, diagnosis and parity tests ask of a family.
+
+Latents are scaled VAE output, `b c f h w`. `t` is an index of the training schedule, 0 to 999, where
+x_t = alpha_t s_t x_0 + sigma_t eps with s_t the dynamic rescale; x_0 is what the VAE gives, without it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from unleak.core.timenoise import TimeNoise
+
+__all__ = ["LVDMCondition", "LVDMDenoiser", "dropped"]
+
+
+@dataclass(frozen=True)
+class LVDMCondition:
+    """What the network is told besides x_t."""
+
+    text: Float[Tensor, "b l d"]
+    image: Float[Tensor, "b k d"]
+    """The projected CLIP features."""
+    latents: Float[Tensor, "b c f h w"] | None = None
+    """Concatenated with x_t (DynamiCrafter), in the same units."""
+    fps: Float[Tensor, " b"] | Int[Tensor, " b"] | None = None
+    """Hz, or the frame stride; None: the network's own."""
+
+    def noised(
+        self,
+        t: Float[Tensor, " b"],
+        *,
+        tokens: TimeNoise | None = None,
+        latents: TimeNoise | None = None,
+        generator: torch.Generator | None = None,
+    ) -> "LVDMCondition":
+        """With TimeNoise at times `t` in [0, 1] on the image tokens, on the latents, or on both.
+
+        Their strengths are drawn apart, tokens first; the noise is independent from frame to frame.
+        """
+        image = self.image if tokens is None else tokens(self.image, t, generator)[0]
+        if latents is None:
+            return replace(self, image=image)
+        assert self.latents is not None
+        return replace(self, image=image, latents=latents(self.latents, t, generator)[0])
+
+
+def dropped(uniform: Float[Tensor, " b"], share: float) -> tuple[Bool[Tensor, " b"], Bool[Tensor, " b"]]:
+    """Which clips are trained without their text and which without their image: a `share` lacks the text alone, one
+    lacks both, one the image alone."""
+    return uniform < 2 * share, (share <= uniform) & (uniform < 3 * share)
+
+
+class LVDMDenoiser:
+    """The denoiser view of a pipeline. Holds it, changes nothing in it.
+
+    `unet` may be replaced by a wrapped network (mixed precision, several processes).
+    """
+
+    token_noise: ClassVar[TimeNoise | None] = None
+    latent_noise: ClassVar[TimeNoise | None] = None
+
+    def __init__(self, pipe: Any, *, unet: Callable[..., Any] | None = None):
+        self.pipe = pipe
+        self.unet = pipe.unet if unet is None else unet
+
+    @property
+    def scaling_factor(self) -> float:
+        """Model latents = scaling factor * raw VAE output."""
+        return float(self.pipe.vae.config.scaling_factor)
+
+    def time(self, t: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
+        """Timesteps as TimeNoise counts them, in [0, 1)."""
+        return t / self.pipe.scheduler.config.num_train_timesteps
+
+    def encode_video(
+        self,
+        video: Float[Tensor, "b f 3 H W"],
+        *,
+        sample: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "b c f h w"]:
+        """Model latents of videos in [-1, 1], every frame on its own: the posterior's mode, or a sample of it."""
+        frames = rearrange(video, "b f c h w -> (b f) c h w")
+        latents = self.pipe.encode_latents(frames, videos=len(frames), sample=sample, generator=generator)
+        return rearrange(latents.to(video.dtype), "(b f) c h w -> b c f h w", b=len(video))
+
+    def encode_condition(
+        self,
+        image: Float[Tensor, "b 3 H W"],
+        prompt: str | list[str] = "",
+        *,
+        num_frames: int,
+        fps: float | None = None,
+        image_dropped: Bool[Tensor, " b"] | None = None,
+    ) -> LVDMCondition:
+        """The condition for images in [-1, 1], and a prompt for all or for each. Gradients reach the image projection.
+
+        `image_dropped`: clips whose image tokens are those of no image; concatenated latents are never dropped.
+        """
+        prompts = [prompt] * len(image) if isinstance(prompt, str) else prompt
+        if len(prompts) != len(image):
+            raise ValueError(f"{len(prompts)} prompts for {len(image)} images: give one for each, or one for all.")
+        seen = image if image_dropped is None else torch.where(image_dropped[:, None, None, None], 0, image)
+        tokens = self.pipe.project_image(self.pipe.encode_image(seen), num_frames)
+        latents = self.pipe.condition_latents(image, None, num_frames, videos=len(image), sample=False)
+        return LVDMCondition(
+            self.pipe.encode_prompt(prompts).to(image.dtype),
+            tokens.to(image.dtype),
+            None if latents is None else latents.to(image.dtype),
+            None if fps is None else image.new_full((len(image),), fps),
+        )
+
+    def noise_condition(
+        self, condition: LVDMCondition, t: Int[Tensor, " b"], generator: torch.Generator | None = None
+    ) -> LVDMCondition:
+        """The paper's TimeNoise for this family."""
+        return condition.noised(
+            self.time(t), tokens=self.token_noise, latents=self.latent_noise, generator=generator
+        )
+
+    def add_noise(
+        self, x_0: Float[Tensor, "b c f h w"], eps: Float[Tensor, "b c f h w"], t: Int[Tensor, " b"]
+    ) -> Float[Tensor, "b c f h w"]:
+        """x_t."""
+        return self.pipe.scheduler.add_noise(x_0, eps, t)
+
+    def target(
+        self, x_0: Float[Tensor, "b c f h w"], eps: Float[Tensor, "b c f h w"], t: Int[Tensor, " b"]
+    ) -> Float[Tensor, "b c f h w"]:
+        """What the network is trained to predict: eps, or v of the rescaled x_0."""
+        scheduler = self.pipe.scheduler
+        return eps if scheduler.config.prediction_type == "epsilon" else scheduler.velocity(x_0, eps, t)
+
+    def predict(
+        self, x_t: Float[Tensor, "b c f h w"], t: Int[Tensor, " b"], condition: LVDMCondition
+    ) -> Float[Tensor, "b c f h w"]:
+        """What the network says, in the units of `target`."""
+        sample = x_t if condition.latents is None else torch.cat([x_t, condition.latents], dim=1)
+        tokens = torch.cat([condition.text, condition.image], dim=1)
+        return self.unet(sample, t, encoder_hidden_states=tokens, fps=condition.fps, return_dict=False)[0]
+
+    def predict_clean(
+        self, x_t: Float[Tensor, "b c f h w"], t: Int[Tensor, " b"], condition: LVDMCondition
+    ) -> Float[Tensor, "b c f h w"]:
+        """The network's x_0."""
+        return self.pipe.scheduler.predict_clean(self.predict(x_t, t, condition), x_t, t)
