@@ -1,7 +1,7 @@
 """Original checkpoints of LVDM's descendants <-> our components: names, shapes, and nothing lost. Pure functions.
 
-For each of our parameters there is one place in the original, named by a function here: a tensor, a third of one (OpenCLIP
-keeps queries, keys and values together) or its transpose. Both directions follow from that one function.
+For each of our parameters there is one place in the original, named by a function here: a tensor, a third of one
+(OpenCLIP keeps queries, keys and values together) or its transpose. Both directions follow from that one function.
 """
 
 import re

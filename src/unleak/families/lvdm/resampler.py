@@ -1,4 +1,4 @@
-"""The projection of CLIP image features onto tokens for the UNet: a Perceiver whose learned queries ask the features."""
+"""The projection of CLIP image features onto the UNet's tokens: a Perceiver, whose learned queries ask the features."""
 
 import torch
 import torch.nn.functional as F

@@ -1,0 +1,75 @@
+"""Checkpoint files of other code, read as data: mapped into memory, never run, refused in one line."""
+
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+__all__ = ["Wrapping", "read_checkpoint", "unwrap", "wrap"]
+
+_ZIP = b"PK\x03\x04"  # how torch.save begins a file since 2020
+_ENTRIES = ("state_dict", "module")  # of Lightning and most training scripts; of DeepSpeed
+_PREFIXES = ("_forward_module.", "module.")  # of DeepSpeed under Lightning; of DistributedDataParallel
+# What torch's unpickler raises on damaged files.
+_DAMAGED = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError)
+
+
+@dataclass(frozen=True)
+class Wrapping:
+    """What stands around the weights in a checkpoint: an entry of the outer dictionary, a prefix of every name."""
+
+    entry: str | None = "state_dict"
+    prefix: str = ""
+
+
+def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
+    """What is in a file of safetensors or of `torch.save`. Tensors stay on disk until they are read.
+
+    Raises ValueError, in one line, for a damaged or truncated file and for a pickle that holds more than data.
+    """
+    path = Path(path)
+    with path.open("rb") as file:
+        zipped = file.read(len(_ZIP)) == _ZIP
+    if zipped and not zipfile.is_zipfile(path):
+        raise ValueError(f"{path}: not whole, its end is missing; download or copy it again")
+    try:
+        if path.suffix == ".safetensors":
+            content: Any = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", mmap=zipped, weights_only=True)
+    except SafetensorError as error:
+        raise ValueError(f"{path}: damaged or not whole ({error}); download or copy it again") from error
+    except _DAMAGED as error:
+        if unsafe := re.search(r"GLOBAL ([\w.]+)", str(error)):
+            raise ValueError(
+                f"{path}: a pickle that asks for {unsafe[1]}, more than plain tensors: refused, for it may run code; "
+                "have it saved as safetensors"
+            ) from error
+        raise ValueError(f"{path}: no checkpoint, or a damaged one; download or copy it again") from error
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{path}: holds a {type(content).__name__}, not a dictionary of tensors")
+    return content
+
+
+def unwrap(content: Mapping[str, Any]) -> tuple[dict[str, Tensor], Wrapping]:
+    """The weights in a checkpoint, and what stood around them. ValueError if they are not all tensors."""
+    entry = next((entry for entry in _ENTRIES if isinstance(content.get(entry), Mapping)), None)
+    state = content if entry is None else content[entry]
+    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"no weights: a dictionary of tensors is expected, or one under {' or '.join(_ENTRIES)}")
+    prefix = next((prefix for prefix in _PREFIXES if all(key.startswith(prefix) for key in state)), "")
+    return {key.removeprefix(prefix): tensor for key, tensor in state.items()}, Wrapping(entry, prefix)
+
+
+def wrap(state: Mapping[str, Tensor], wrapping: Wrapping) -> dict[str, Any]:
+    """The inverse of `unwrap`."""
+    named = {wrapping.prefix + key: tensor for key, tensor in state.items()}
+    return named if wrapping.entry is None else {wrapping.entry: named}
