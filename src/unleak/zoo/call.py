@@ -82,7 +82,7 @@ class Call:
     @classmethod
     def of(cls, pipeline: type) -> "Call":
         """Read off the signature of `pipeline.__call__`; nothing is run."""
-        signature = inspect.signature(pipeline.__call__).parameters
+        signature = inspect.signature(pipeline.__call__, eval_str=True).parameters  # some modules postpone theirs
         plain = {}
         for name, parameter in signature.items():
             kinds, lists = _plain_types(parameter.annotation)

@@ -1,17 +1,31 @@
-"""The classes that a pipeline's files name: diffusers' own, and only those that unleak can attach to."""
+"""The classes that a pipeline's files name: diffusers' own and our families', only those that unleak can attach to."""
 
+import json
 from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from unleak.attach.seams import REFUSED, SEAMS, Seam
 
-__all__ = ["pipeline_class", "scheduler_from", "seam_of_class"]
+__all__ = ["FAMILIES", "NATIVE", "part_class", "pipeline_class", "scheduler_from", "seam_of_class"]
+
+FAMILIES = "unleak.families"
+NATIVE = {
+    "DynamiCrafterPipeline": "dynamicrafter",
+    "VideoCrafter1Pipeline": "videocrafter1",
+    "AnimateAnythingPipeline": "animate_anything",
+}
+"""Pipeline class that diffusers lacks -> its family, whose `pipeline` module has it, with its seam as `unleak_seam`."""
+_SCHEDULERS = {"LVDMScheduler": f"{FAMILIES}.lvdm.scheduler"}
 
 
 def pipeline_class(name: str) -> Any:
-    """The diffusers pipeline class called `name`; ValueError if it is none, or none that has a seam."""
+    """The pipeline class called `name`, diffusers' or ours; ValueError if it is none, or none that has a seam."""
     from diffusers import DiffusionPipeline
 
+    if name in NATIVE:
+        return getattr(import_module(f"{FAMILIES}.{NATIVE[name]}.pipeline"), name)
     found = _diffusers(name, DiffusionPipeline)
     if found is None:
         raise ValueError(f"{name} is no pipeline of the diffusers that is installed; unleak knows {_known()}")
@@ -20,7 +34,9 @@ def pipeline_class(name: str) -> Any:
 
 
 def seam_of_class(pipeline: type) -> Seam:
-    """The seam of a pipeline class or its nearest base; ValueError if it has none."""
+    """The seam that a pipeline class carries, or that of its nearest base; ValueError if it has none."""
+    if isinstance(own := getattr(pipeline, "unleak_seam", None), Seam):
+        return own
     for base in pipeline.__mro__:
         if base.__name__ in SEAMS:
             return SEAMS[base.__name__]
@@ -29,11 +45,27 @@ def seam_of_class(pipeline: type) -> Seam:
     raise ValueError(f"unleak cannot attach to a {pipeline.__name__}; it knows {_known()}")
 
 
+def part_class(folder: Path) -> Any:
+    """The diffusers model class that a part's config.json names; ValueError if it names none."""
+    from diffusers import ModelMixin
+
+    try:
+        name = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("_class_name")
+    except (OSError, ValueError, AttributeError):
+        name = None
+    found = _diffusers(str(name), ModelMixin)
+    if found is None:
+        raise ValueError(f"{folder}: its config.json names {name!r}, which is no model class of diffusers: refused")
+    return found
+
+
 def scheduler_from(config: Mapping[str, Any]) -> Any:
-    """The scheduler that a `scheduler_config.json` describes; None if it describes none of diffusers'."""
+    """The scheduler that a `scheduler_config.json` describes; None if it describes none of diffusers' and ours."""
     from diffusers import SchedulerMixin
 
-    found = _diffusers(str(config.get("_class_name")), SchedulerMixin)
+    name = str(config.get("_class_name"))
+    native = _SCHEDULERS.get(name)
+    found = getattr(import_module(native), name) if native else _diffusers(name, SchedulerMixin)
     return None if found is None else found.from_config(dict(config))
 
 

@@ -1,7 +1,7 @@
 """A name, folder or Hub id to a pipeline ready to run."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -12,9 +12,11 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
+from unleak.attach.plan import UnleakWarning
 from unleak.attach.seams import seam_of
 from unleak.core.start import Start
-from unleak.zoo.classes import pipeline_class
+from unleak.zoo.classes import part_class, pipeline_class
+from unleak.zoo.fetch import fetch, pipeline_source
 from unleak.zoo.registry import ModelSpec, find_model
 from unleak.zoo.source import Source, one_line
 
@@ -31,37 +33,46 @@ def load(
     offload: str = "none",
     vae_tiling: bool = False,
     loras: Sequence["Lora"] = (),
+    say: Callable[[str], None] | None = None,
 ) -> Any:
-    """The diffusers pipeline of a zoo name ("nano", "svd", "svd-xt"), a folder or a Hub id.
+    """The pipeline of a name that `unleak models` lists ("nano", "svd", ...), a folder or a Hub id.
 
     By default on the accelerator, in the precision its class is published in (float16 for SVD, bfloat16 for others,
     float32 for the VAE and the image encoder of Wan and SkyReels), else on the CPU in float32. Only safetensors are
     read. A local folder needs no network. `only` names the networks wanted, such as ("vae",); the others are None and
     neither downloaded nor loaded. `offload` keeps weights in the machine's memory: `model` moves one network at a time
     to the accelerator, `group` and `sequential` one layer, ahead of time or when its turn comes. `vae_tiling` decodes
-    in tiles. Raises ValueError, in one line, for an unknown model or one that cannot be had, and for what this pipeline
-    cannot do.
+    in tiles. What is not on this machine is downloaded, compared with its hash and converted where need be; `say` is
+    told the licence then, and where it is None, what of a listed model nobody has verified is an UnleakWarning. Raises
+    ValueError, in one line, for an unknown model or one that cannot be had, and for what this pipeline cannot do.
     """
     spec = name_or_path if isinstance(name_or_path, ModelSpec) else find_model(name_or_path)
+    if spec.unverified and say is None:
+        warnings.warn(spec.caution, UnleakWarning, stacklevel=2)
     device = pick_device(device)
     precision = pick_dtype(dtype, device, spec.dtype)
     source = Source(spec.source, spec.revision)
     if not source.is_folder and Path(spec.source).is_absolute():
         raise ValueError(f"model {spec.name}: its files are not in this installation ({spec.source}); install it again")
     cls = pipeline_class(spec.pipeline)
-    index = source.read("model_index.json")
-    check_abilities(spec, device=device, offload=offload, vae_tiling=vae_tiling, loras=loras)
+    check_abilities(spec, device=device, offload=offload, loras=loras)
+    variant = variant or (spec.variant if precision == torch.float16 else None)
+    told: dict[str, Any] = {} if say is None else {"say": say}
+    found = fetch(spec, wanted=lambda part: only is None or part in only or is_light(part), variant=variant, **told)
+    index = Source(str(found.folder)).read("model_index.json")
+    check_abilities(spec, device=device, vae_tiling=vae_tiling)
     unwanted = [] if only is None else [part for part in networks(index) if part not in only]
     kept = in_float32(spec) if dtype is None and device.type != "cpu" else ()
     with quiet():
         try:
             pipe = cls.from_pretrained(
-                spec.source,
-                revision=spec.revision,
-                variant=variant or (spec.variant if precision == torch.float16 else None),
+                found.folder,
+                variant=found.variant,
+                local_files_only=True,
                 torch_dtype={"default": precision, **dict.fromkeys(kept, torch.float32)} if kept else precision,
                 use_safetensors=True,
                 **dict.fromkeys(unwanted),
+                **{part: _part(folder, precision) for part, folder in found.parts.items() if part not in unwanted},
             )
         except ImportError as error:
             raise ValueError(f"model {spec.name} needs another package: {one_line(error)}") from error
@@ -69,6 +80,9 @@ def load(
             where = "its files are incomplete" if source.is_folder else "not on this machine and not to be had"
             raise ValueError(f"model {spec.name} ({spec.source}): {where}: {one_line(error)}") from error
         _add_loras(pipe, loras)
+    if spec.pipeline == "I2VGenXLPipeline" and pipe.text_encoder is not None:
+        # diffusers looks for its last norm in `text_model`, which transformers 5 dissolved into the encoder.
+        vars(pipe.text_encoder).setdefault("text_model", pipe.text_encoder)
     if spec.motion_starts is not None:
         starts = {name: Start.parse(text) for name, text in spec.motion_starts.items()}
         pipe.unleak_seam = replace(seam_of(pipe), motion=starts)
@@ -143,7 +157,7 @@ def can_tile(spec: ModelSpec) -> bool:
     """Whether the model's VAE can decode in tiles."""
     import diffusers
 
-    kind = (Source(spec.source, spec.revision).read("model_index.json").get("vae") or [None, ""])[1]
+    kind = (pipeline_source(spec).read("model_index.json").get("vae") or [None, ""])[1]
     vae = getattr(diffusers, str(kind), None)
     return hasattr(vae, "tiled_decode") or hasattr(vae, "_tiled_decode")
 
@@ -155,9 +169,16 @@ def in_float32(spec: ModelSpec) -> tuple[str, ...]:
 
 def networks(index: dict[str, Any]) -> list[str]:
     """The parts of a model_index.json that have weights."""
-    light = ("scheduler", "tokenizer", "processor", "feature_extractor")
-    parts = [name for name, value in index.items() if isinstance(value, list) and value[0]]
-    return [name for name in parts if not any(word in name for word in light)]
+    return [name for name, value in index.items() if isinstance(value, list) and value[0] and not is_light(name)]
+
+
+def is_light(part: str) -> bool:
+    """Whether a part of a pipeline has no weights, by its name."""
+    return any(word in part for word in ("scheduler", "tokenizer", "processor", "feature_extractor"))
+
+
+def _part(folder: Path, dtype: torch.dtype) -> Any:
+    return part_class(folder).from_pretrained(folder, torch_dtype=dtype, use_safetensors=True, local_files_only=True)
 
 
 def pick_device(device: torch.device | str | None = None) -> torch.device:

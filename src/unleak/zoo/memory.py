@@ -12,10 +12,10 @@ from torch.utils._pytree import tree_leaves
 
 from unleak.attach.latent_space import latent_channels
 from unleak.zoo.classes import pipeline_class, seam_of_class
+from unleak.zoo.fetch import pipeline_source
 from unleak.zoo.hub import can_tile, in_float32, networks
 from unleak.zoo.registry import ModelSpec
 from unleak.zoo.sample import OutOfMemoryError, Settings
-from unleak.zoo.source import Source
 
 __all__ = ["BY_SPEED", "Estimate", "advising", "estimate", "next_to_try"]
 
@@ -87,7 +87,7 @@ def estimate(spec: ModelSpec, settings: Settings, dtype: torch.dtype, *, vae_til
     Attention is taken to be flash attention; what the allocator loses to fragments is not counted. ValueError for a
     model whose files cannot be had.
     """
-    source = Source(spec.source, spec.revision)
+    source = pipeline_source(spec)
     index = source.read("model_index.json")
     variant = spec.variant if dtype == torch.float16 else None
     kept = in_float32(spec)
@@ -147,7 +147,7 @@ def next_to_try(
 
 def _denoising(spec: ModelSpec, settings: Settings, index: Mapping[str, Any], dtype: torch.dtype) -> int:
     part = "transformer" if index.get("transformer") else "unet"
-    config = Source(spec.source, spec.revision).read(f"{part}/config.json")
+    config = pipeline_source(spec).read(f"{part}/config.json")
     frames, height, width = _latent_size(spec, settings)
     tokens = frames * height * width
     if part == "unet":
@@ -172,7 +172,7 @@ def _decoding(
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     kind = getattr(diffusers, index["vae"][1])
-    config = Source(spec.source, spec.revision).read("vae/config.json")
+    config = pipeline_source(spec).read("vae/config.json")
     frames, height, width = _latent_size(spec, settings)
     before = torch.get_default_dtype()
     try:

@@ -3,12 +3,12 @@
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from unleak.zoo.models import MODELS
 from unleak.zoo.models.svd import SVD
+from unleak.zoo.names import nearest
 from unleak.zoo.source import Source
 from unleak.zoo.spec import ModelSpec
 
@@ -60,18 +60,9 @@ def find_model(name_or_path: str | Path) -> ModelSpec:
             "give the folder"
         )
     raise ValueError(
-        f"model {text!r} is unknown: {nearest(text)}give a name (`unleak models` lists them), a folder with a pipeline, "
-        "or a Hub id owner/name"
+        f"model {text!r} is unknown: {nearest(text)}give a name (`unleak models` lists them), a folder with a "
+        "pipeline, or a Hub id owner/name"
     )
-
-
-def nearest(text: str) -> str:
-    """`did you mean NAME? `, of the names and Hub ids known here; empty if none is near."""
-    names = {name.lower(): name for name in MODELS} | {
-        spec.source.lower(): spec.source for spec in MODELS.values() if spec.source.count("/") == 1
-    }
-    close = get_close_matches(text.lower(), names, n=1, cutoff=0.5)
-    return f"did you mean {names[close[0]]}? " if close else ""
 
 
 def _spec_of(name: str, source: Source) -> ModelSpec:

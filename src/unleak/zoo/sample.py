@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from PIL import Image
+from PIL import Image, ImageOps
 
 from unleak.attach.apply import applied, summary
 from unleak.attach.schedule import nearest, process_of
@@ -17,10 +17,12 @@ from unleak.core.start import Start, describe
 from unleak.data.image import fit_image
 from unleak.zoo.call import Call
 from unleak.zoo.classes import pipeline_class, scheduler_from, seam_of_class
+from unleak.zoo.fetch import fetch_file
 from unleak.zoo.frames import frames_of
 from unleak.zoo.registry import ModelSpec
+from unleak.zoo.safety import check_pickle
 
-__all__ = ["OutOfMemoryError", "Sample", "Settings", "initial_noise", "sample"]
+__all__ = ["OutOfMemoryError", "Sample", "Settings", "check_init", "check_mask", "initial_noise", "sample"]
 
 
 @dataclass(frozen=True)
@@ -99,9 +101,11 @@ class Settings:
             arguments[name] = value
         if negative_prompt:
             _check_guided(arguments)
+        if "motion_scale" in arguments and not 0 <= arguments["motion_scale"] <= 8:  # -1 would be the last, in silence
+            raise ValueError(f"--set motion_scale={arguments['motion_scale']}: give 0 to 8; loops are 3 to 5")
 
         recommended = start is None and motion is None
-        playback = fps or (arguments[told] if told else None) or spec.fps or 16
+        playback = fps or spec.fps or (arguments[told] if told else None) or 16
         settings = cls(
             arguments,
             fps=float(playback),
@@ -163,6 +167,17 @@ class OutOfMemoryError(ValueError):
         self.decoding = decoding
 
 
+def check_mask(call: Call, mask: Image.Image | None = None, image: Image.Image | None = None) -> None:
+    """Raise ValueError for a pipeline that takes no motion mask, and for one that was not drawn on this photo."""
+    if "mask" not in call.names:
+        raise ValueError(f"--mask: a {call.pipeline} takes no motion mask; leave it out")
+    if mask is None or image is None:
+        return
+    (w, h), (width, height) = mask.size, image.size
+    if abs(w * height - h * width) > 0.02 * h * width:
+        raise ValueError(f"--mask: {w}x{h} is another shape than the photo's {width}x{height}; draw it on the photo")
+
+
 @dataclass(frozen=True)
 class Sample:
     """The frames, and what was run, as plain values for a JSON file."""
@@ -177,9 +192,12 @@ def sample(
     settings: Settings,
     init: str | InitialNoise = "standard",
     *,
+    mask: Image.Image | None = None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Sample:
     """Animate `image`, scaled and cropped to the size in `settings`; `on_step(done, of)` is told the progress.
+
+    `mask`, drawn on the same photo, is scaled and cropped likewise; see `check_mask`.
 
     `init` is what `initial_noise` made of `settings.init`. The random numbers depend on `settings.seed` alone. Raises
     ValueError for moments of another model or a result that is not finite, OutOfMemoryError for too little memory.
@@ -196,11 +214,16 @@ def sample(
             on_step(step + 1, seen["steps"])
         return kwargs
 
+    if mask is not None:
+        check_mask(call, mask, image)
     if settings.height and settings.width:
+        size = (settings.width, settings.height)
+        mask = mask if mask is None else ImageOps.fit(mask, size, Image.Resampling.NEAREST)
         image = fit_image(image, settings.height, settings.width)
     inputs = {
         **settings.arguments,
         "image": image,
+        **({} if mask is None else {"mask": mask}),
         "generator": torch.Generator("cpu").manual_seed(settings.seed),
         "output_type": "np",
         "callback_on_step_end": after_step,
@@ -224,25 +247,42 @@ def sample(
     return Sample(frames, {"settings": asdict(settings), **started, **made})
 
 
-def initial_noise(init: str, spec: ModelSpec) -> InitialNoise:
-    """What `settings.init` names; `analytic` is the model's own moments. Raises ValueError if there are none."""
-    if init in ("standard", "unit"):
+def initial_noise(init: str, spec: ModelSpec, *, height: int | None = None, width: int | None = None) -> InitialNoise:
+    """What `settings.init` names; `analytic` is the model's own moments, made at this size in pixels if there are some.
+
+    Raises ValueError if there are none.
+    """
+    place = check_init(init, spec, height=height, width=width)
+    if place is None:
         return parse_init(init)
+    if isinstance(place, str) and ":" in place:
+        place = fetch_file(place)
+        check_pickle(place, most=_MAX_MOMENTS)
+    return AnalyticInit.from_pretrained(place)
+
+
+def check_init(init: str, spec: ModelSpec, *, height: int | None = None, width: int | None = None) -> Path | str | None:
+    """Where the moments are that `init` needs: here, or on the Hub; None if it needs none. Nothing is downloaded.
+
+    Raises ValueError if there are none.
+    """
+    if init in ("standard", "unit"):
+        return None
     if init != "analytic":
         if not Path(init).exists() and "/" not in init:
             raise ValueError(f"init {init!r}: no such file; give standard, unit, analytic, or a file of moments")
-        return AnalyticInit.from_pretrained(init)
-    if spec.moments is None:
+        return Path(init) if Path(init).exists() else init
+    moments = spec.moments_for(height, width)
+    if moments is None:
         raise ValueError(
             f"init analytic: there are no moments for {spec.name} yet; make them with `unleak stats --videos DIR "
             f"--model {spec.name} --out moments.safetensors` and give --init moments.safetensors"
         )
-    beside = Path(spec.source) / spec.moments
-    if beside.is_file():
-        return AnalyticInit.from_pretrained(beside)
-    repository, _, filename = spec.moments.partition(":")
-    return AnalyticInit.from_pretrained(repository, filename=filename or None)
+    beside = Path(spec.source) / moments
+    return beside if beside.is_file() else moments
 
+
+_MAX_MOMENTS = 1_000_000_000  # bytes; those of a film in full resolution have less
 
 # Arguments without which the pipelines that have them cannot run: a face, a motion to follow.
 _MORE_THAN_A_PHOTO = frozenset({"id_cond", "pose_video", "control_video", "controls"})

@@ -7,7 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Source", "one_line"]
+from unleak.zoo.download import network_errors, patiently, status_of
+from unleak.zoo.names import nearest
+
+__all__ = ["Source", "one_line", "why_not_to_be_had"]
 
 # As diffusers and transformers name them, sharded or not, with the name of a variant in between.
 _WEIGHTS = r"{}/(diffusion_pytorch_model|model)[\w.-]*\.safetensors"
@@ -37,11 +40,11 @@ class Source:
         from huggingface_hub import errors
 
         try:
-            return Path(huggingface_hub.hf_hub_download(self.location, name, revision=self.revision))
-        except (OSError, ValueError, *errors.HfHubHTTPError.__bases__) as error:
+            return Path(patiently(lambda: huggingface_hub.hf_hub_download(self.location, name, revision=self.revision)))
+        except (ValueError, *network_errors()) as error:
             if isinstance(error, errors.EntryNotFoundError) and not isinstance(error, errors.LocalEntryNotFoundError):
                 return None
-            raise ValueError(f"model {self.location}: {why_not_to_be_had(error)}") from error
+            raise ValueError(f"model {self.location}: {why_not_to_be_had(error, self.location)}") from error
 
     def read(self, name: str) -> dict[str, Any]:
         """The JSON object in a file; empty if there is no such file. ValueError for a damaged one."""
@@ -69,16 +72,14 @@ class Source:
             folder = Path(self.location)
             return [path.relative_to(folder).as_posix() for path in folder.glob("*/*.safetensors")]
         import huggingface_hub
-        from huggingface_hub import errors
 
         try:
             return huggingface_hub.list_repo_files(self.location, revision=self.revision)
-        except (OSError, ValueError, *errors.HfHubHTTPError.__bases__) as error:
-            raise ValueError(f"model {self.location}: {why_not_to_be_had(error)}") from error
+        except (ValueError, *network_errors()) as error:
+            raise ValueError(f"model {self.location}: {why_not_to_be_had(error, self.location)}") from error
 
     def _header(self, name: str) -> list[int]:
         import huggingface_hub
-        from huggingface_hub import errors
         from safetensors import SafetensorError, safe_open
 
         here = self.file(name) if self.is_folder else None
@@ -93,8 +94,8 @@ class Source:
             return [tensor.parameter_count for tensor in found.tensors.values()]
         except SafetensorError as error:
             raise ValueError(f"{here}: damaged ({one_line(error)}); download it again") from error
-        except (OSError, ValueError, *errors.HfHubHTTPError.__bases__) as error:
-            raise ValueError(f"model {self.location}: {why_not_to_be_had(error)}") from error
+        except (ValueError, *network_errors()) as error:
+            raise ValueError(f"model {self.location}: {why_not_to_be_had(error, self.location)}") from error
 
     def pinned(self) -> "Source":
         """The same at the commit that its model_index.json is of, so that what follows is of one version."""
@@ -104,7 +105,7 @@ class Source:
         return self if path is None else replace(self, revision=path.parent.name)
 
 
-def why_not_to_be_had(error: BaseException) -> str:
+def why_not_to_be_had(error: BaseException, location: str = "") -> str:
     """What a person can do about an error of the Hub's client."""
     from huggingface_hub import errors
 
@@ -112,9 +113,21 @@ def why_not_to_be_had(error: BaseException) -> str:
         case errors.GatedRepoError():
             return "gated: accept its licence on the Hub, then log in here with `hf auth login`"
         case errors.RepositoryNotFoundError():
-            return "the Hub has no such repository, or it is private; check the name, or log in with `hf auth login`"
+            return (
+                f"the Hub has no such repository, or it is private; {nearest(location)}check the name, or log in with "
+                "`hf auth login`"
+            )
         case errors.RevisionNotFoundError():
             return "the Hub has no such revision of it"
+    match status_of(error):
+        case 401:
+            return "the Hub does not know this token; log in again with `hf auth login`, or unset HF_TOKEN"
+        case 403:
+            return "the Hub refuses it to this token; ask its owners for access, or log in with `hf auth login`"
+        case 429:
+            return "the Hub has too many requests; wait a little, or log in with `hf auth login` for a higher limit"
+        case int(status) if status >= 500:
+            return f"the Hub is out of order (status {status}); try again later"
     return f"not on this machine and not to be had from the Hub: {one_line(error)}"
 
 

@@ -22,7 +22,7 @@ from unleak.zoo.models import (
 )
 from unleak.zoo.spec import ModelSpec
 
-__all__ = ["MODELS"]
+__all__ = ["MODELS", "base_of"]
 
 _FAMILIES = (
     nano,
@@ -42,3 +42,9 @@ _FAMILIES = (
 
 MODELS: Mapping[str, ModelSpec] = {spec.name: spec for family in _FAMILIES for spec in family.ROWS}
 """Name -> model, in the order of the table."""
+
+
+def base_of(spec: ModelSpec) -> ModelSpec:
+    """The model whose other parts go with the one part that `spec` is."""
+    assert spec.base is not None
+    return MODELS.get(spec.base) or next(base for base in pia.BASES if base.name == spec.base)

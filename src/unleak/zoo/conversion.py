@@ -1,0 +1,62 @@
+"""Original checkpoints made into folders that load at once: on first use, once, kept by hash."""
+
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from unleak.zoo.cache import cache_folder, check_space, made_once
+from unleak.zoo.classes import FAMILIES
+from unleak.zoo.safety import check_pickle
+
+__all__ = ["Converter", "converted", "converted_folder", "converter"]
+
+
+@runtime_checkable
+class Converter(Protocol):
+    """What `unleak.families.FAMILY.convert` offers as `convert`.
+
+    It writes a pipeline folder, or the folder of one part, in safetensors. It reads pickles with `weights_only`, uses
+    every weight or says which are left over, and raises ValueError, in one line, for a file of another model. A module
+    whose result changes counts its VERSION up, so that what an older one made is made again.
+    """
+
+    def __call__(self, source: Path, out: Path) -> object:
+        """Make `out`, an empty folder, of a checkpoint file or an original folder."""
+
+
+def converter(family: str) -> tuple[Converter, int]:
+    """The converter of a family, and its version. ValueError if there is none."""
+    name = f"{FAMILIES}.{family}.convert"
+    try:
+        module = import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not name.startswith(error.name):
+            raise  # something else that it needs is missing
+        raise ValueError(f"family {family}: this unleak has no converter for its checkpoints") from error
+    convert: Converter = module.convert
+    return convert, getattr(module, "VERSION", 1)
+
+
+def converted_folder(family: str, digest: str) -> Path:
+    """Where the conversion of the checkpoint with this SHA-256 is, or is to be."""
+    return cache_folder() / "converted" / f"{family}-v{converter(family)[1]}-{digest[:32]}"
+
+
+def converted(family: str, source: Path, digest: str) -> Path:
+    """The folder made of a checkpoint file or folder with this SHA-256, converted now if it never was."""
+    folder = converted_folder(family, digest)
+    if folder.is_dir():
+        return folder
+    convert, _ = converter(family)
+    if source.is_file():
+        check_pickle(source)
+    files = [source] if source.is_file() else source.rglob("*")
+    size = sum(file.stat().st_size for file in files if file.is_file())
+    check_space(folder.parent, size, f"converting {source.name}")
+    return made_once(folder, lambda out: _converted_into(convert, source, out))
+
+
+def _converted_into(convert: Converter, source: Path, out: Path) -> None:
+    convert(source, out)
+    if not any(out.iterdir()):
+        raise ValueError(f"{source}: its conversion made nothing")
