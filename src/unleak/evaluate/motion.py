@@ -3,13 +3,42 @@
 from dataclasses import dataclass
 from importlib import import_module
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
 SCORE_SIZE = (800, 450)  # width, height: every score is in pixels of this size, whatever the video's own
-ESTIMATOR = "OpenCV DIS (medium) at 800x450"
+
+
+@runtime_checkable
+class Flow(Protocol):
+    """An optical flow method: where the content of frame `a` is found in frame `b`, in pixels right and down."""
+
+    name: str
+    """Method and weights, for people: scores of different names do not compare."""
+
+    def __call__(self, a: UInt8[np.ndarray, "h w 3"], b: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "h w 2"]:
+        """The flow from `a` to `b`."""
+        ...
+
+
+class DIS:
+    """OpenCV's dense inverse search, preset "medium": fast, without weights."""
+
+    name = "OpenCV DIS (medium)"
+
+    def __init__(self) -> None:
+        self._cv2 = _import("cv2")
+        self._flow = self._cv2.DISOpticalFlow_create(self._cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+
+    def __call__(self, a: UInt8[np.ndarray, "h w 3"], b: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "h w 2"]:
+        """The flow from `a` to `b`."""
+        return self._flow.calc(*(self._cv2.cvtColor(frame, self._cv2.COLOR_RGB2GRAY) for frame in (a, b)), None)
+
+
+_RESIZED = "at {}x{}".format(*SCORE_SIZE)
+ESTIMATOR = f"{DIS.name} {_RESIZED}"
 
 
 @dataclass(frozen=True)
@@ -21,26 +50,50 @@ class MotionScore:
     estimator: str
 
 
-def motion_score(frames: UInt8[np.ndarray, "f h w c"]) -> MotionScore:
+def motion_score(frames: UInt8[np.ndarray, "f h w c"], *, flow: Flow | None = None) -> MotionScore:
     """Motion score of `frames` (uint8 RGB, [f h w 3], two frames or more), as the paper defines it (section 5.1).
 
     Frames are resized to 800x450, the magnitude of the optical flow between adjacent frames is averaged over the pixels
-    and summed over the pairs. The paper's flow is RAFT's; here it is DIS, so compare only scores of one `estimator`.
+    and summed over the pairs. The paper's flow is RAFT's: `flow=Raft()` (`unleak.evaluate.raft`) where torchvision and
+    weights are there. By default it is DIS; compare only scores of one `estimator`.
 
-    It measures change, not good motion: on 64x64 textures a pan of 1 px/frame scores 12.4 per pair, but a still under
-    noise of 5 grey levels 5.7, a dissolve into another picture over 8 frames up to 5, independent noise 24, a flicker
-    of 10 % in brightness 1. `camera_motion` tells these apart. Slow motion of small videos is underrated: a quarter
-    pixel per frame at 64x64 by 14 %.
+    It measures change, not good motion: by DIS, on 64x64 textures a pan of 1 px/frame scores 12.4 per pair, but a still
+    under noise of 5 grey levels 5.7, a dissolve into another picture over 8 frames up to 5, independent noise 24, a
+    flicker of 10 % in brightness 1. `camera_pan` tells these apart. Slow motion of small videos is underrated: a
+    quarter pixel per frame at 64x64 by 14 %.
     """
     _check(frames)
     cv2 = _import("cv2")
-    gray = [
-        cv2.cvtColor(cv2.resize(frame, SCORE_SIZE, interpolation=cv2.INTER_LINEAR), cv2.COLOR_RGB2GRAY)
-        for frame in frames
-    ]
-    flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    per_pair = tuple(float(np.linalg.norm(flow.calc(a, b, None), axis=-1).mean()) for a, b in pairwise(gray))
-    return MotionScore(sum(per_pair), per_pair, ESTIMATOR)
+    flow = flow or DIS()
+    resized = [cv2.resize(frame, SCORE_SIZE, interpolation=cv2.INTER_LINEAR) for frame in frames]
+    per_pair = tuple(float(np.linalg.norm(flow(a, b), axis=-1).mean()) for a, b in pairwise(resized))
+    return MotionScore(sum(per_pair), per_pair, f"{flow.name} {_RESIZED}")
+
+
+@dataclass(frozen=True)
+class Pan:
+    """How the camera pans over a whole clip, in pixels per frame, right and down; what failed is told, not left out."""
+
+    dx: float
+    dy: float
+    lost: float
+    """Share of the pairs of frames that no camera motion explains: dissolution, cuts, noise."""
+    unsteadiness: float
+    """Root mean square distance of the explained pairs from (dx, dy), px/frame: 0 for a steady pan, large where frames
+    are shuffled or the picture trembles."""
+
+
+def camera_pan(frames: UInt8[np.ndarray, "f h w c"]) -> Pan:
+    """The median of `camera_motion` over its pairs; no motion (0, 0) where more than half of them are lost.
+
+    A still that dissolves, flickers or is noisy does not pan, however high its motion score.
+    """
+    pairs = camera_motion(frames)[:, :2]
+    there = pairs[np.isfinite(pairs).all(1)]
+    lost = 1 - len(there) / len(pairs)
+    dx, dy = np.median(there, axis=0) if lost <= 0.5 else (0.0, 0.0)
+    spread = float(np.sqrt(np.square(there - (dx, dy)).sum(1).mean())) if len(there) else 0.0
+    return Pan(float(dx), float(dy), lost, spread)
 
 
 def camera_motion(frames: UInt8[np.ndarray, "f h w c"]) -> Float[np.ndarray, "pairs 4"]:
