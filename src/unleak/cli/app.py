@@ -9,9 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from unleak import __version__
+from unleak.cli.convert import convert
 from unleak.cli.doctor import doctor
 from unleak.cli.errors import run_reporting_errors
 from unleak.cli.generate import generate
+from unleak.cli.models import models
 from unleak.cli.stats import stats
 from unleak.cli.sweep import sweep
 from unleak.cli.train import train
@@ -23,8 +25,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (generate, sweep, stats, train, doctor):
+for command in (generate, sweep, stats, train, convert, doctor):
     app.command()(command)
+app.add_typer(models, name="models")
 
 
 def _print_version(wanted: bool) -> bool:

@@ -23,6 +23,9 @@ def convert(
     base: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="A pipeline to take what the file lacks from.")
     ] = None,
+    personalised: Annotated[
+        bool, typer.Option("--personalised", help="pia: the base is a fine-tuned one, whose input layer is kept.")
+    ] = False,
     ema: Annotated[bool, typer.Option("--ema/--no-ema", help="svd: the averaged weights, if there are any.")] = True,
     dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16; by default as in the file.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
@@ -40,7 +43,10 @@ def convert(
         raise ValueError(f"{out} exists; give --overwrite or another name")
     given = {"variant": variant, "config": config, "tokenizer": tokenizer, "base": base, "dtype": dtype}
     given = {name: value for name, value in given.items() if value is not None} | ({} if ema else {"no-ema": True})
-    back = source.is_dir() and family != "animate-anything"
+    given |= {"personalised": True} if personalised else {}
+    # Animate-Anything is published as a folder, and PIA's file may be given by its own.
+    ours = any((source / name).is_file() for name in ("model_index.json", "config.json"))
+    back = ours and family != "animate-anything"
     takes = set() if back else _TAKES[family]
     if unknown := [f"--{name}" for name in given if name not in takes]:
         way = f"{family} {'folder, which is turned back,' if back else 'checkpoint'}"
@@ -55,7 +61,7 @@ _TAKES: Mapping[str, set[str]] = {
     "dynamicrafter": _LVDM,
     "videocrafter1": _LVDM,
     "svd": {"base", "no-ema"},
-    "pia": set(),
+    "pia": {"base", "personalised"},
     "animate-anything": set(),
 }
 
@@ -65,11 +71,18 @@ def _listed(options: set[str]) -> str:
 
 
 def _convert(family: str, source: Path, out: Path, given: Mapping[str, Any], terminal: Terminal) -> dict[str, Any]:
+    base = given.get("base")
     if family == "pia":
-        from unleak.families.pia.convert import convert as pia
+        from unleak.families.pia.convert import convert as adapter
+        from unleak.families.pia.convert import convert_pipeline
 
-        pia(source, out)
-        return {"is": "a motion adapter of diffusers; load it with a Stable Diffusion 1.5 model"}
+        if base is None and "personalised" in given:
+            raise ValueError("--personalised: it is about the base; give --base FOLDER too")
+        if base is None:
+            adapter(source, out)
+            return {"is": "a motion adapter; --base FOLDER, of Stable Diffusion 1.5, makes a pipeline of it"}
+        convert_pipeline(source, base, out, personalised="personalised" in given)
+        return {"is": "a PIA pipeline"}
     if family == "animate-anything":
         from unleak.families.animate_anything.convert import convert as animate_anything
 
@@ -78,11 +91,9 @@ def _convert(family: str, source: Path, out: Path, given: Mapping[str, Any], ter
     if family == "svd":
         from unleak.families.svd.convert import convert as svd
 
-        parameters = svd(source, out, base=given.get("base"), ema="no-ema" not in given)
-        is_ = (
-            "a Stable Video Diffusion pipeline" if "base" in given else "its UNet; --base FOLDER makes a pipeline of it"
-        )
-        return {"is": is_, "parameters": parameters}
+        parameters = svd(source, out, base=base, ema="no-ema" not in given)
+        alone = "the UNet of Stable Video Diffusion; --base FOLDER, of the whole model, makes a pipeline of it"
+        return {"is": alone if base is None else "a Stable Video Diffusion pipeline", "parameters": parameters}
     return _lvdm(family, source, out, given, terminal)
 
 
@@ -119,7 +130,14 @@ def _back(family: str, source: Path, out: Path) -> dict[str, Any]:
 
         return {"tensors": svd(source, out)}
     if family == "pia":
-        raise ValueError("pia: a motion adapter is turned back in Python, unleak.families.pia.convert.to_original")
+        from diffusers import MotionAdapter
+
+        from unleak.families.pia.convert import original_of, write_checkpoint
+
+        part = source / "motion_adapter" if (source / "motion_adapter").is_dir() else source
+        original = original_of(MotionAdapter.from_pretrained(part, local_files_only=True))
+        write_checkpoint(original, out)
+        return {"tensors": len(original)}
     from unleak.families.lvdm.folder import restore
 
     _family(family)

@@ -54,7 +54,7 @@ class Family:
     pipeline: Callable[[], Any]
     """Gives its pipeline class, imported only then."""
     variants: Mapping[str, Config]
-    """Name -> original configuration (`model.params`), with `condition_on`, which the original leaves to its scripts."""
+    """Name -> original configuration (`model.params`), with `condition_on` if that is not the frame rate."""
     variant_of: Callable[[Mapping[str, Tensor]], str]
     """The variant that a checkpoint is of; ValueError where it does not say."""
     image_projection: Callable[[Config], nn.Module]
