@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from typing import Any, List, Optional, Union  # noqa: UP035
 
+import diffusers
 import pytest
 import torch
 from PIL import Image
 
+from unleak.attach.seams import SEAMS
 from unleak.zoo.call import Call
 
 
@@ -45,6 +47,17 @@ def test_what_is_plain_and_what_it_is_called():
     assert (CALL.name("height"), CALL.name("fps")) == (None, None)
     with pytest.raises(ValueError, match=r"--size: a Pipeline has no height; leave it out"):
         CALL.need("height", "size")
+
+
+def test_every_attachable_pipeline_of_diffusers_is_read():
+    """Also where a module postpones its annotations, which are texts then."""
+    calls = {name: Call.of(getattr(diffusers, name)) for name in SEAMS if hasattr(diffusers, name)}
+    assert len(calls) > 40
+    for name, call in calls.items():
+        assert call.name("steps") == "num_inference_steps", name
+        assert {"prompt", "image"} & call.names, name
+        assert "prompt" not in call.names or call.name("prompt"), name
+    assert (calls["SanaWMPipeline"].name("height"), calls["SanaWMPipeline"].default("num_frames")) == ("height", 161)
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,8 @@ def test_settings_are_checked_before_any_model_is_loaded(spec, given, message):
 
 
 def test_initial_noise_by_name_file_and_model(tmp_path, spec):
-    moments = LatentMoments(1, *torch.rand(2, 4, 4, 8, 8).double().unbind(), MomentsMeta("m", "v"))
+    mean = torch.rand(4, 4, 8, 8).double()
+    moments = LatentMoments(1, mean, mean.square() + 0.5, MomentsMeta("m", "v"))
     moments.save(tmp_path / "moments.safetensors")
     assert isinstance(initial_noise(str(tmp_path / "moments.safetensors"), spec), AnalyticInit)
     assert repr(initial_noise("unit", spec)) == "Unit()"

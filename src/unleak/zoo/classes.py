@@ -8,7 +8,7 @@ from typing import Any
 
 from unleak.attach.seams import REFUSED, SEAMS, Seam
 
-__all__ = ["FAMILIES", "NATIVE", "part_class", "pipeline_class", "scheduler_from", "seam_of_class"]
+__all__ = ["FAMILIES", "NATIVE", "library_class", "part_class", "pipeline_class", "scheduler_from", "seam_of_class"]
 
 FAMILIES = "unleak.families"
 NATIVE = {
@@ -43,6 +43,15 @@ def seam_of_class(pipeline: type) -> Seam:
         if base.__name__ in REFUSED:
             raise ValueError(f"unleak cannot attach to a {pipeline.__name__}: {REFUSED[base.__name__]}")
     raise ValueError(f"unleak cannot attach to a {pipeline.__name__}; it knows {_known()}")
+
+
+def library_class(name: str) -> Any:
+    """The diffusers pipeline class called `name`, whether or not unleak can attach to it."""
+    from diffusers import DiffusionPipeline
+
+    found = _diffusers(name, DiffusionPipeline)
+    assert found is not None, name
+    return found
 
 
 def part_class(folder: Path) -> Any:

@@ -1,5 +1,6 @@
 """Original checkpoints made into folders that load at once: on first use, once, kept by hash."""
 
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -10,10 +11,12 @@ from unleak.zoo.safety import check_pickle
 
 __all__ = ["Converter", "converted", "converted_folder", "converter"]
 
+_MADE = "model"  # converters make their folder themselves
+
 
 @runtime_checkable
 class Converter(Protocol):
-    """What `unleak.families.FAMILY.convert` offers as `convert`.
+    """What `unleak.families.FAMILY.convert` offers as `convert`; those that are LVDM's share one, and offer a `FAMILY`.
 
     It writes a pipeline folder, or the folder of one part, in safetensors. It reads pickles with `weights_only`, uses
     every weight or says which are left over, and raises ValueError, in one line, for a file of another model. A module
@@ -21,7 +24,7 @@ class Converter(Protocol):
     """
 
     def __call__(self, source: Path, out: Path) -> object:
-        """Make `out`, an empty folder, of a checkpoint file or an original folder."""
+        """Make the folder `out` of a checkpoint file or an original folder."""
 
 
 def converter(family: str) -> tuple[Converter, int]:
@@ -33,6 +36,10 @@ def converter(family: str) -> tuple[Converter, int]:
         if error.name is None or not name.startswith(error.name):
             raise  # something else that it needs is missing
         raise ValueError(f"family {family}: this unleak has no converter for its checkpoints") from error
+    if hasattr(module, "FAMILY"):
+        from unleak.families.lvdm.folder import convert as of_lvdm
+
+        return partial(of_lvdm, module.FAMILY), getattr(module, "VERSION", 1)
     convert: Converter = module.convert
     return convert, getattr(module, "VERSION", 1)
 
@@ -46,17 +53,15 @@ def converted(family: str, source: Path, digest: str) -> Path:
     """The folder made of a checkpoint file or folder with this SHA-256, converted now if it never was."""
     folder = converted_folder(family, digest)
     if folder.is_dir():
-        return folder
+        return folder / _MADE
     convert, _ = converter(family)
     if source.is_file():
         check_pickle(source)
     files = [source] if source.is_file() else source.rglob("*")
     size = sum(file.stat().st_size for file in files if file.is_file())
     check_space(folder.parent, size, f"converting {source.name}")
-    return made_once(folder, lambda out: _converted_into(convert, source, out))
 
+    def make(out: Path) -> None:
+        convert(source, out / _MADE)
 
-def _converted_into(convert: Converter, source: Path, out: Path) -> None:
-    convert(source, out)
-    if not any(out.iterdir()):
-        raise ValueError(f"{source}: its conversion made nothing")
+    return made_once(folder, make) / _MADE

@@ -13,12 +13,12 @@ from typing import Any
 from unleak.zoo.cache import cache_folder, check_space, made_once, read_note, write_note
 from unleak.zoo.conversion import converted
 from unleak.zoo.download import check_hash, digest_of, download, git_digest_of, network_errors, patiently
-from unleak.zoo.models import base_of
+from unleak.zoo.models import MODELS, base_of
 from unleak.zoo.safety import check_index, safe_members
 from unleak.zoo.source import Source, why_not_to_be_had
 from unleak.zoo.spec import ModelSpec
 
-__all__ = ["Pipeline", "fetch", "fetch_file", "here", "pipeline_source"]
+__all__ = ["Pipeline", "fetch", "fetch_file", "here", "in_use", "pipeline_source"]
 
 # What a pipeline is read from; never pickles, never code.
 _READABLE = ("*.json", "*.txt", "*.model", "*.spm", "*.jinja", "*.safetensors")
@@ -94,6 +94,12 @@ def here(spec: ModelSpec) -> list[Path]:
     return folders if all(folder.is_dir() for folder in folders) else []
 
 
+def in_use() -> set[Path]:
+    """The folders, in unleak's own cache, that fetched models are loaded from."""
+    folders = [folder for spec in MODELS.values() for folder in here(spec)]
+    return {place for folder in folders for place in (folder, folder.parent)}
+
+
 def pipeline_source(spec: ModelSpec) -> Source:
     """Where the configurations of the pipeline are to be read; ValueError for one that is yet to be converted."""
     if spec.part is not None:
@@ -142,7 +148,12 @@ def _own(
     (index,) = _download(spec.source, commit, [_the(files, "model_index.json", spec)], note, f"model {spec.name}")
     values = _index(index.parent, spec)
     check_index(values, f"model {spec.name}")
-    chosen = [file for part in _parts(values) if wanted(part) for file in _readable(files, f"{part}/", variant)]
+    chosen = [
+        file
+        for part in _parts(values)
+        if wanted(part) and part not in spec.without
+        for file in _readable(files, f"{part}/", variant)
+    ]
     _download(spec.source, commit, chosen, note, f"model {spec.name}")
     return index.parent
 

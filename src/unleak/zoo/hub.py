@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from safetensors import SafetensorError
 from unleak.attach.plan import UnleakWarning
 from unleak.attach.seams import seam_of
 from unleak.core.start import Start
-from unleak.zoo.classes import part_class, pipeline_class
+from unleak.zoo.classes import FAMILIES, library_class, part_class, pipeline_class
 from unleak.zoo.fetch import fetch, pipeline_source
+from unleak.zoo.models import base_of
 from unleak.zoo.registry import ModelSpec, find_model
 from unleak.zoo.source import Source, one_line
 
@@ -65,6 +67,11 @@ def load(
     kept = in_float32(spec) if dtype is None and device.type != "cpu" else ()
     with quiet():
         try:
+            parts = {part: _part(folder, precision) for part, folder in found.parts.items() if part not in unwanted}
+            assembling = spec.base is not None and base_of(spec).pipeline != spec.pipeline
+            if assembling:
+                cls = library_class(base_of(spec).pipeline)
+                unwanted += base_of(spec).without
             pipe = cls.from_pretrained(
                 found.folder,
                 variant=found.variant,
@@ -72,8 +79,10 @@ def load(
                 torch_dtype={"default": precision, **dict.fromkeys(kept, torch.float32)} if kept else precision,
                 use_safetensors=True,
                 **dict.fromkeys(unwanted),
-                **{part: _part(folder, precision) for part, folder in found.parts.items() if part not in unwanted},
+                **({} if assembling else parts),
             )
+            if assembling:
+                pipe = import_module(f"{FAMILIES}.{spec.family}.pipeline").assemble(pipe, *parts.values())
         except ImportError as error:
             raise ValueError(f"model {spec.name} needs another package: {one_line(error)}") from error
         except (OSError, ValueError) as error:

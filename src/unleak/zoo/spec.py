@@ -77,6 +77,8 @@ class ModelSpec:
     """The source is this part of a pipeline alone."""
     base: str | None = None
     """Name of the model that the other parts are of."""
+    without: tuple[str, ...] = ()
+    """Parts of the source that are neither downloaded nor loaded."""
     unverified: tuple[str, ...] = ()
     """What of this row nobody has checked against the Hub, such as `revision` or `file name`; said at use."""
 
