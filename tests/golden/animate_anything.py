@@ -49,7 +49,7 @@ def run_scheduler(case: Case) -> None:
 
 
 def unet_of(config: dict, weights: dict[str, Tensor]) -> AnimateAnythingUNet:
-    unet = AnimateAnythingUNet(**{key: tuple(v) if isinstance(v, list) else v for key, v in config.items()})
+    unet = AnimateAnythingUNet(**config)
     unet.load_state_dict(unet_weights(weights))
     return unet.eval()
 

@@ -60,7 +60,7 @@ def load_original(folder: str | Path, *, torch_dtype: torch.dtype = torch.float3
         vae=_library(AutoencoderKL, folder, "vae", torch_dtype),
         text_encoder=_library(CLIPTextModel, folder, "text_encoder", torch_dtype),
         tokenizer=CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer", local_files_only=True),
-        unet=_unet(folder / "unet").to(torch_dtype),
+        unet=_unet(folder / "unet", torch_dtype),
         scheduler=DDIMScheduler.from_config(_read(folder / "scheduler" / "scheduler_config.json")),
     )
 
@@ -77,14 +77,14 @@ def unet_weights(original: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in original.items() if not name.startswith(_UNUSED)}
 
 
-def _unet(folder: Path) -> AnimateAnythingUNet:
+def _unet(folder: Path, dtype: torch.dtype) -> AnimateAnythingUNet:
     config = {name: value for name, value in _read(folder / "config.json").items() if not name.startswith("_")}
     try:
-        unet = AnimateAnythingUNet(**{k: tuple(v) if isinstance(v, list) else v for k, v in config.items()})
+        unet = AnimateAnythingUNet(**config)
         unet.load_state_dict(unet_weights(_weights(folder)))
     except (TypeError, RuntimeError) as error:  # an unknown entry of the configuration; weights that do not fit
         raise ValueError(f"{folder}: not the network that is expected: {' '.join(str(error).split())[:300]}") from error
-    return unet.eval()
+    return (unet if unet.dtype == dtype else unet.to(dtype)).eval()
 
 
 def _weights(folder: Path) -> dict[str, Tensor]:

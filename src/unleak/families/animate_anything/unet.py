@@ -4,7 +4,10 @@ Dai et al. 2023, "Fine-Grained Open Domain Image Animation with Motion Guidance"
 photo go in front of the noisy ones as one more frame, whose prediction is thrown away; the mask is one more channel.
 """
 
+from collections.abc import Sequence
+
 import torch
+from diffusers import ModelMixin  # noqa: F401 - pipelines look for the loader of a foreign class in its own module
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.embeddings import Timesteps
 from diffusers.models.unets.unet_3d_condition import UNet3DConditionModel, UNet3DConditionOutput
@@ -25,9 +28,9 @@ class AnimateAnythingUNet(UNet3DConditionModel):
         sample_size: int | None = None,
         in_channels: int = 4,
         out_channels: int = 4,
-        down_block_types: tuple[str, ...] = ("CrossAttnDownBlock3D",) * 3 + ("DownBlock3D",),
-        up_block_types: tuple[str, ...] = ("UpBlock3D",) + ("CrossAttnUpBlock3D",) * 3,
-        block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280),
+        down_block_types: Sequence[str] = ("CrossAttnDownBlock3D",) * 3 + ("DownBlock3D",),
+        up_block_types: Sequence[str] = ("UpBlock3D",) + ("CrossAttnUpBlock3D",) * 3,
+        block_out_channels: Sequence[int] = (320, 640, 1280, 1280),
         layers_per_block: int = 2,
         downsample_padding: int = 1,
         mid_block_scale_factor: float = 1,
@@ -35,7 +38,7 @@ class AnimateAnythingUNet(UNet3DConditionModel):
         norm_num_groups: int | None = 32,
         norm_eps: float = 1e-5,
         cross_attention_dim: int = 1024,
-        attention_head_dim: int | tuple[int, ...] = 64,
+        attention_head_dim: int | Sequence[int] = 64,
         num_attention_heads: None = None,  # of the base class, which writes it and the next into configurations
         time_cond_proj_dim: int | None = None,
         motion_mask: bool = False,
