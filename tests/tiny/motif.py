@@ -16,6 +16,7 @@ from transformers import (
 )
 
 from tests.tiny.model import Tiny, embeds, noise, photo, seeded
+from tests.tiny.text import words
 from tests.tiny.wan_vae import wan_vae
 
 __all__ = ["TINY"]
@@ -54,7 +55,7 @@ def _motif() -> MotifVideoImage2VideoPipeline:
         scheduler=FlowMatchEulerDiscreteScheduler(shift=7.0),
         vae=wan_vae(),
         text_encoder=_text_encoder(),
-        tokenizer=None,
+        tokenizer=words(),
         transformer=transformer,
         guider=AdaptiveProjectedGuidance(),
         feature_extractor=SiglipImageProcessor(size={"height": 16, "width": 16}),

@@ -88,7 +88,7 @@ def _build_wm() -> SanaWMPipeline:
     vae = AutoencoderKLLTX2Video(
         latent_channels=4,
         block_out_channels=(8, 8, 8, 8),
-        decoder_block_out_channels=(8, 8, 8),
+        decoder_block_out_channels=(8, 16, 32),  # each twice the one before, as upsampling halves them
         layers_per_block=(1, 1, 1, 1, 1),
         decoder_layers_per_block=(1, 1, 1, 1),
         spatial_compression_ratio=32,

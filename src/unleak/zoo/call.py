@@ -82,7 +82,7 @@ class Call:
     @classmethod
     def of(cls, pipeline: type) -> "Call":
         """Read off the signature of `pipeline.__call__`; nothing is run."""
-        signature = inspect.signature(pipeline.__call__, eval_str=True).parameters  # some modules postpone theirs
+        signature = inspect.signature(pipeline.__call__).parameters
         plain = {}
         for name, parameter in signature.items():
             kinds, lists = _plain_types(parameter.annotation)
@@ -136,8 +136,13 @@ class Call:
 _PLAIN = (bool, int, float, str)  # in this order a text is read: 1 is a number where both a number and a text will do
 
 
+_NAMED = {kind.__name__: kind for kind in _PLAIN} | {f"list[{kind.__name__}]": list[kind] for kind in _PLAIN}
+
+
 def _plain_types(annotation: Any) -> tuple[frozenset[type], frozenset[type]]:
     """The plain types in an annotation, and those of which it takes lists; dictionaries, tensors, functions are not."""
+    if isinstance(annotation, str):  # a module that postpones its annotations
+        annotation = Union[*(_NAMED.get(name.strip(), object) for name in annotation.split("|"))]
     if get_origin(annotation) in (Union, types.UnionType):
         parts = [_plain_types(part) for part in get_args(annotation)]
         return frozenset().union(*(part[0] for part in parts)), frozenset().union(*(part[1] for part in parts))
