@@ -2,8 +2,10 @@ import json
 import shlex
 
 import pytest
+import torch
 
 from unleak.data.video import read_video
+from unleak.zoo import hub
 
 
 @pytest.fixture
@@ -110,6 +112,32 @@ def test_what_is_not_installed_is_told_before_a_model_is_loaded(sweep, photo, mo
     result = sweep(photo)
     assert result.status == 2
     assert "error: measuring motion needs cv2, which is not installed: pip install 'unleak[evaluate]'\n" in result.err
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ("unet.forward", "out of memory on cpu; next, try --num-frames 2; after that --size 16x16"),
+        ("vae.decode", "out of memory on cpu; next, try --set decode_chunk_size=1; after that --num-frames 2"),
+        (None, "out of memory on cpu while loading tiny; next, try --num-frames 2; after that --size 16x16"),
+    ],
+)
+def test_out_of_memory_names_the_next_thing_to_try(sweep, photo, tmp_path, monkeypatch, part, message):
+    def exhausted(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+
+    def loaded(*args, **kwargs):
+        pipe = load(*args, **kwargs)
+        name, method = part.split(".")
+        setattr(getattr(pipe, name), method, exhausted)
+        return pipe
+
+    load = hub.load
+    monkeypatch.setattr(hub, "load", loaded if part else exhausted)
+    result = sweep(photo, "--start", "sigma=50", "--quiet")
+    assert (result.status, result.err.count("\n")) == (2, 1)
+    assert message in result.err
+    assert not list(tmp_path.glob("out/*"))
 
 
 def test_a_damaged_photo_is_one_line(sweep, tmp_path):
