@@ -47,15 +47,14 @@ CASES = {
     "i2vgen-xl": (None, ["--size", "16x16", "--num-frames", 3], (3, 16, 16)),
 }
 """What `encode_prompt` returns (None: its own encoder is there), the options, the shape of the video."""
+PARTS = {"tokenizer": words, "text_encoder": t5, "image_processor": CLIPImageProcessor}
 WITHOUT_CALLBACK = {"hunyuan15", "i2vgen-xl"}
 
 
 def saved(name, folder):
     pipe = ALL[name].build()
     for part in inspect.signature(type(pipe).__init__).parameters:
-        make = {"tokenizer": words, "text_encoder": t5, "image_processor": CLIPImageProcessor}.get(
-            part.removesuffix("_2")
-        )
+        make = PARTS.get(part.removesuffix("_2"))
         if make is not None and getattr(pipe, part) is None:
             pipe.register_modules(**{part: make()})
     pipe.save_pretrained(folder)

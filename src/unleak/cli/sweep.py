@@ -84,11 +84,12 @@ def sweep(
     from unleak.core.start import Start
     from unleak.data.atomic import check_writable
     from unleak.zoo.hub import Lora, check_abilities, load, pick_device, pick_dtype
+    from unleak.zoo.memory import advising
     from unleak.zoo.sample import Settings, initial_noise, sample
 
-    pick_dtype(dtype, pick_device(device))
-    loras = [Lora.parse(text) for text in lora or []]
-    check_abilities(spec, device=pick_device(device), offload=offload, vae_tiling=vae_tiling, loras=loras)
+    picked, loras = pick_device(device), [Lora.parse(text) for text in lora or []]
+    pick_dtype(dtype, picked)
+    check_abilities(spec, device=picked, offload=offload, vae_tiling=vae_tiling, loras=loras)
     starts = parse_starts(start)
     each = {
         one: Settings.for_model(
@@ -126,25 +127,26 @@ def sweep(
         return
 
     check_writable(out.parent)
-    pipe = load(spec, device=device, dtype=dtype, offload=offload, vae_tiling=vae_tiling, loras=loras)
-    pipe.set_progress_bar_config(disable=True)
-    with terminal.progress() as progress:
-        overall = progress.add_task("starts", total=len(starts))
+    with advising(spec, settings, picked, offload=offload, vae_tiling=vae_tiling):
+        pipe = load(spec, device=picked, dtype=dtype, offload=offload, vae_tiling=vae_tiling, loras=loras)
+        pipe.set_progress_bar_config(disable=True)
+        with terminal.progress() as progress:
+            overall = progress.add_task("starts", total=len(starts))
 
-        def make(one: Start) -> Any:
-            task = progress.add_task(str(one), total=settings.steps)
-            made = sample(
-                pipe,
-                image,
-                each[one],
-                noise,
-                on_step=lambda done, of: progress.update(task, completed=done, total=of),
-            )
-            progress.remove_task(task)
-            progress.advance(overall)
-            return made.frames, made.record["sigmas"]
+            def make(one: Start) -> Any:
+                task = progress.add_task(str(one), total=settings.steps)
+                made = sample(
+                    pipe,
+                    image,
+                    each[one],
+                    noise,
+                    on_step=lambda done, of: progress.update(task, completed=done, total=of),
+                )
+                progress.remove_task(task)
+                progress.advance(overall)
+                return made.frames, made.record["sigmas"]
 
-        runs = run_all(pipe, starts, make, init=noise, mode=mode, steps=settings.steps)
+            runs = run_all(pipe, starts, make, init=noise, mode=mode, steps=settings.steps)
     about = {
         "title": f"{photo.name}: motion against start",
         "seed": seed,
