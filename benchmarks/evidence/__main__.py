@@ -35,11 +35,16 @@ class Rows:
         self.folder, self.kind, self.file = folder, kind, folder / f"{kind}-{worker}.jsonl"
 
     def read(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for path in sorted(self.folder.glob(f"{self.kind}-*.jsonl")) for line in path.open()]
+        lines = [json.loads(line) for path in sorted(self.folder.glob(f"{self.kind}-*.jsonl")) for line in path.open()]
+        return list({place_of(row): row for row in lines}.values())
 
     def add(self, rows: list[dict[str, Any]]) -> None:
         with self.file.open("a") as file:
             file.write("".join(json.dumps(row, separators=(",", ":")) + "\n" for row in rows))
+
+
+def place_of(row: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[key] for key in ("method", "model", "scene", "noise"))
 
 
 class Planned(NamedTuple):
@@ -67,11 +72,10 @@ def measured(make: Make, jobs: Sequence[Job], **labels: Any) -> list[dict[str, A
 
 def advance(methods: list[Planned], scenes: Scenes, store: Rows, worker: int, workers: int) -> None:
     """Measure what is not measured yet, all methods on some clips, then all on the next."""
-    done = {(row["method"], row["model"], row["scene"], row["noise"]) for row in store.read()}
     clips, noises = (max(column) for column in zip(*((m.clips, m.noises) for m in methods), strict=True))
     at_a_time = max(1, BATCH // noises)
     for first in range(worker * at_a_time, clips, workers * at_a_time):
-        began = time.monotonic()
+        began, done = time.monotonic(), set(map(place_of, store.read()))
         for method, model, make, upto, noises in methods:
             places = [(i, j) for i in range(first, min(first + at_a_time, upto)) for j in range(noises)]
             jobs = [(scenes[i], j) for i, j in places if (method, model, i, j) not in done]
@@ -165,8 +169,7 @@ def main() -> None:
         split = Scenes(protocol, arguments.photos, "validation")
         methods = tuning(protocol, protocol["models"]["naive"][0], models)
         advance(methods, split, trials, worker, workers)
-        while len(trials.read()) < len(methods) * protocol["validation_clips"] * protocol["noises"]:
-            time.sleep(5)  # another worker is at its part
+        advance(methods, split, trials, 0, 1)  # what another worker has not come to
         chosen = chosen_of(tried(protocol, trials.read()))
         split = Scenes(protocol, arguments.photos, "test")
         advance(plan(protocol, chosen, models), split, tests, worker, workers)
