@@ -133,7 +133,7 @@ def test_the_input_layer_is_pias_or_on_a_personalised_base_its_own_where_it_has_
 
 
 def test_what_does_not_fit_is_refused(base, adapter):
-    with pytest.raises(ValueError, match="this motion adapter has no condition input"):
+    with pytest.raises(ValueError, match="PIA needs its own motion adapter, with a condition input"):
         assemble(base, _adapter())
     wide = MotionAdapter(
         block_out_channels=(4, 16), motion_layers_per_block=1, motion_norm_num_groups=2, motion_num_attention_heads=2,
@@ -141,6 +141,14 @@ def test_what_does_not_fit_is_refused(base, adapter):
     )  # fmt: skip
     with pytest.raises(ValueError, match="the motion adapter does not fit the base"):
         assemble(base, wide)
+
+
+def test_a_base_without_its_network_still_encodes(base):
+    """As for statistics, which need the autoencoder alone."""
+    base.unet = base.text_encoder = base.tokenizer = None
+    pipe = assemble(base)
+    assert pipe.unet is None
+    assert PIADenoiser(pipe).encode_video(torch.zeros(1, 2, 3, 16, 24)).shape == (1, 4, 2, 8, 12)
 
 
 def test_the_start_and_the_moments_attach(base, adapter):

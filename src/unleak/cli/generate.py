@@ -5,7 +5,7 @@ import json
 import platform
 import time
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -14,7 +14,7 @@ import typer
 
 from unleak import __version__
 from unleak.cli.errors import WRONG_INPUT, describe_error
-from unleak.cli.options import parse_guidance, parse_size, read_prompts
+from unleak.cli.options import choose_prompts, parse_guidance, parse_size
 from unleak.cli.processes import Processes, launched
 from unleak.cli.terminal import Terminal
 
@@ -22,18 +22,25 @@ if TYPE_CHECKING:  # this module is imported for `unleak --help`, which needs no
     from PIL import Image
 
     from unleak.core.initial import InitialNoise
+    from unleak.zoo.call import Call
     from unleak.zoo.hub import Lora
     from unleak.zoo.registry import ModelSpec
     from unleak.zoo.sample import Settings
 
 
 def generate(
-    inputs: Annotated[list[str], typer.Argument(metavar="PHOTO...", help="Photos: files, folders, patterns.")],
+    inputs: Annotated[list[str], typer.Argument(metavar="PHOTO...", help="Photos: files, folders, patterns, lists.")],
     model: Annotated[str, typer.Option(help="nano, svd, svd-xt, a folder, or a Hub id.")] = "nano",
     out: Annotated[Path, typer.Option(help="Folder for NAME.mp4 and NAME.json.")] = Path("out"),
     prompt: Annotated[str | None, typer.Option(help="What happens in the video, for models that read.")] = None,
     prompts: Annotated[Path | None, typer.Option(metavar="FILE", help="A line for each photo, in their order.")] = None,
     negative_prompt: Annotated[str | None, typer.Option(help="What should not happen.")] = None,
+    mask: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where things move, white on black, for models that ask.")
+    ] = None,
+    allow_outside: Annotated[
+        bool, typer.Option("--allow-outside", help="Let lists name photos outside their own folder.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, max=2**64 - 1, help="The same seed gives the same video of a photo.")] = 0,
     num_frames: Annotated[int | None, typer.Option(min=2, help="Frames of the video.")] = None,
     fps: Annotated[
@@ -81,6 +88,9 @@ def generate(
 ) -> int:
     """Animate photos with the leak of the model fixed. NAME.json beside each video says exactly how it was made.
 
+    Lists ask for photos with prompts: JSON lines such as {"dir": "1.png", "text": "fireworks"}, a CSV with these
+    columns, or a folder with a .txt file of prompts, a line for each photo by name.
+
     Without --start or --motion the fix recommended for the model is used; --start 1.0T gives the plain pipeline. Under
     `accelerate launch -m unleak generate ...` the photos are shared out over the processes.
     """
@@ -90,27 +100,38 @@ def generate(
         def check() -> "Work":
             # What needs no torch comes first: a missing photo is told at once.
             from unleak.data.atomic import check_writable
-            from unleak.data.folder import find_images
+            from unleak.data.lists import find_entries
             from unleak.zoo.registry import find_model
 
             if overwrite and skip_existing:
                 raise ValueError("--overwrite and --skip-existing exclude each other; give one of them")
             width, height = parse_size(size)
             low, high = parse_guidance(guidance)
-            photos = find_images(inputs)
-            texts = read_prompts(prompts, len(photos), prompt)
-            jobs = [Job(photo, out / f"{photo.stem}.{format}", text) for photo, text in zip(photos, texts, strict=True)]
+            entries = find_entries(inputs, allow_outside=allow_outside)
+            texts = choose_prompts(entries, prompts, prompt)
+            jobs = [
+                Job(entry.photo, out / f"{entry.name or entry.photo.stem}.{format}", text, entry.mask or mask)
+                for entry, text in zip(entries, texts, strict=True)
+            ]
             jobs, skipped = _without_existing(jobs, overwrite=overwrite, skip_existing=skip_existing)
             if len(jobs) == 1:
                 jobs[0].load_photo([])
             spec = find_model(model)
 
+            from unleak.zoo.call import Call
+            from unleak.zoo.classes import pipeline_class
             from unleak.zoo.hub import Lora, check_abilities, pick_dtype
             from unleak.zoo.sample import Settings, initial_noise
 
             picked, loras = processes.device(device), [Lora.parse(text) for text in lora or []]
             pick_dtype(dtype, picked)
             check_abilities(spec, device=picked, offload=offload, vae_tiling=vae_tiling, loras=loras)
+            call = Call.of(pipeline_class(spec.pipeline))
+            for job in (job for job in jobs if job.mask):
+                job.check_mask(call)
+            if any(entry.prompt for entry in entries) and call.name("prompt") is None:
+                terminal.note(f"{spec.name} reads no prompts: those of the list have no effect")
+                jobs, texts = [replace(job, prompt=None) for job in jobs], [None] * len(texts)
             settings = Settings.for_model(
                 spec,
                 height=height,
@@ -121,7 +142,7 @@ def generate(
                 min_guidance=low,
                 max_guidance=high,
                 noise_aug_strength=noise_aug,
-                prompt=prompt if prompts is None else texts[0],
+                prompt=next((text for text in texts if text is not None), prompt),
                 negative_prompt=negative_prompt,
                 others=others or (),
                 start=start,
@@ -236,6 +257,7 @@ class Job:
     video: Path
     prompt: str | None = None
     """Its own, if photos have different ones."""
+    mask: Path | None = None
 
     @property
     def record(self) -> Path:
@@ -262,6 +284,23 @@ class Job:
             if record["video"] == str(self.video):
                 raise MediaError(f"{self.photo}: {self.video} is of another photo of that name; rename one of them")
         return load_image(self.photo)
+
+    def load_mask(self) -> "Image.Image | None":
+        """The mask, if there is one; MediaError if it cannot be read."""
+        from unleak.data.mask import load_mask
+
+        return None if self.mask is None else load_mask(self.mask)
+
+    def check_mask(self, call: "Call") -> None:
+        """ValueError for a mask that cannot be read, was not drawn on the photo, or that the pipeline cannot take."""
+        from unleak.data.image import MediaError
+        from unleak.zoo.sample import check_mask
+
+        try:
+            photo = self.load_photo([])
+        except (MediaError, OSError):  # told when its turn comes
+            photo = None
+        check_mask(call, self.load_mask(), photo)
 
     def write(self, frames: Any, record: dict[str, Any], *, fps: float) -> None:
         """Write the video and its record, both or neither."""
@@ -327,13 +366,19 @@ def _animate(
     from unleak.zoo.sample import OutOfMemoryError, sample
 
     spec, settings, placement = work.spec, work.settings.prompted(job.prompt), work.placement
+    mask = job.load_mask()
     began, task = time.monotonic(), progress.add_task(job.photo.name, total=settings.steps)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", UnleakWarning)
         try:
             made = sample(
-                pipe, image, settings, noise, on_step=lambda done, of: progress.update(task, completed=done, total=of)
+                pipe,
+                image,
+                settings,
+                noise,
+                mask=mask,
+                on_step=lambda done, of: progress.update(task, completed=done, total=of),
             )
         except OutOfMemoryError as error:
             tiling = placement.vae_tiling or not hasattr(pipe.vae, "use_tiling")
@@ -341,6 +386,7 @@ def _animate(
             raise ValueError(f"out of memory on {device}; {advice}") from error
     progress.remove_task(task)
     cautions = list(dict.fromkeys(str(warning.message) for warning in caught))
+    masked = {} if mask is None else _masked(job, mask, made.frames, cautions)
     for caution in cautions:
         terminal.note(f"{job.photo}: {caution}")
     if settings.num_frames not in (None, len(made.frames)):
@@ -353,6 +399,7 @@ def _animate(
             "notes": image.info["notes"],
         },
         "video": str(job.video),
+        **masked,
         "model": {
             "name": spec.name,
             "source": spec.source,
@@ -374,6 +421,27 @@ def _animate(
     }
     job.write(made.frames, record, fps=settings.fps)
     return record
+
+
+def _masked(job: Job, mask: "Image.Image", frames: Any, cautions: list[str]) -> dict[str, Any]:
+    """The mask, and the motion inside and outside of it; a caution where that cannot be measured."""
+    from PIL import Image, ImageOps
+
+    from unleak.families.animate_anything.mask import moving
+
+    assert job.mask is not None
+    about: dict[str, Any] = {
+        "mask": {"file": str(job.mask), "sha256": hashlib.sha256(job.mask.read_bytes()).hexdigest()}
+    }
+    try:
+        from unleak.evaluate.masked import masked_motion
+
+        size = (frames.shape[2], frames.shape[1])
+        fitted = moving(ImageOps.fit(mask, size, Image.Resampling.NEAREST))
+        return about | {"motion": asdict(masked_motion(frames, fitted))}
+    except ModuleNotFoundError as error:
+        cautions.append(f"the motion inside and outside the mask is not known: {error}")
+        return about | {"motion": None}
 
 
 def _plain(config: Any) -> dict[str, Any]:

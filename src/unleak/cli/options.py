@@ -1,6 +1,11 @@
 """Option values that are more than a word or a number."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from unleak.data.lists import Entry
 
 
 def parse_size(text: str | None) -> tuple[int | None, int | None]:
@@ -27,6 +32,16 @@ def parse_guidance(text: str | None) -> tuple[float | None, float | None]:
     if scales[0] > scales[1] == 1:  # diffusers asks the last frame whether there is any guidance
         raise ValueError(f"--guidance {text}: 1 at the last frame turns guidance off for all; give more, such as 3:1.1")
     return scales
+
+
+def choose_prompts(entries: "Sequence[Entry]", file: Path | None, prompt: str | None) -> list[str | None]:
+    """A prompt for each entry: its own, or what `read_prompts` says; ValueError where both say something."""
+    if own := next((entry for entry in entries if entry.prompt is not None), None):
+        for option, given in (("--prompts", file), ("--prompt", prompt)):
+            if given is not None:
+                raise ValueError(f"{option} {given}: {own.origin} has prompts of its own; leave {option} away")
+        return [entry.prompt for entry in entries]
+    return read_prompts(file, len(entries), prompt)
 
 
 def read_prompts(file: Path | None, photos: int, prompt: str | None) -> list[str | None]:

@@ -37,9 +37,9 @@ def masked_motion(
     """
     if len(frames) < 2:
         raise ValueError(f"motion is measured on two or more frames, not on {len(frames)}.")
+    flow = flow or DIS()
     import cv2
 
-    flow = flow or DIS()
     resized = [cv2.resize(frame, SCORE_SIZE, interpolation=cv2.INTER_LINEAR) for frame in frames]
     moves = cv2.resize(mask.astype(np.uint8), SCORE_SIZE, interpolation=cv2.INTER_NEAREST) > 0
     length = sum(np.linalg.norm(flow(a, b), axis=-1) for a, b in pairwise(resized))

@@ -24,27 +24,25 @@ def pia_pipeline() -> Any:
     return found
 
 
-def assemble(base: Any, adapter: MotionAdapter, *, personalised: bool = False) -> Any:
+def assemble(base: Any, adapter: MotionAdapter | None = None, *, personalised: bool = False) -> Any:
     """A PIAPipeline of a Stable Diffusion 1.5 pipeline's networks and a motion adapter with a condition input.
 
     `base`: anything with vae, text_encoder, tokenizer and unet. `personalised`: the base is a fine-tuned one, so its
     input convolution is kept for the noisy latents, and only the condition's part is the adapter's; otherwise all of it
-    is. The noise schedule is PIA's own. Neither `base` nor `adapter` is changed. ValueError for an adapter that has no
-    condition input, or does not fit the base.
+    is. The noise schedule is PIA's own. Neither `base` nor `adapter` is changed. A base loaded without its UNet (None)
+    makes a pipeline without one, and needs no adapter. ValueError for an adapter that has no condition input, or does
+    not fit the base.
     """
-    if not adapter.config.conv_in_channels:
-        raise ValueError("this motion adapter has no condition input: AnimateDiff's are not PIA's; give PIA's.")
+    parts = {"vae": base.vae, "text_encoder": base.text_encoder, "tokenizer": base.tokenizer}
+    parts["scheduler"] = DDIMScheduler(**SCHEDULER)
+    if base.unet is None:
+        return pia_pipeline()(**parts, unet=None)
+    if adapter is None or not adapter.config.conv_in_channels:
+        raise ValueError("PIA needs its own motion adapter, with a condition input: AnimateDiff's have none.")
     adapter = copy.deepcopy(adapter)
-    convolution = copy.deepcopy(adapter.conv_in)  # of the base's UNet diffusers makes the adapter's its own
+    convolution = copy.deepcopy(adapter.conv_in)  # diffusers overwrites part of it with the base's
     try:
-        pipe = pia_pipeline()(
-            vae=base.vae,
-            text_encoder=base.text_encoder,
-            tokenizer=base.tokenizer,
-            unet=base.unet,
-            scheduler=DDIMScheduler(**SCHEDULER),
-            motion_adapter=adapter,
-        )
+        pipe = pia_pipeline()(**parts, unet=base.unet, motion_adapter=adapter)
     except (RuntimeError, AttributeError) as error:  # sizes that differ, by layer or in the number of blocks
         raise ValueError(f"the motion adapter does not fit the base: {' '.join(str(error).split())[:300]}") from error
     adapter.conv_in = convolution
