@@ -3,9 +3,10 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
@@ -54,3 +55,18 @@ def edm_loss(
     x_t = x_0 + sigma[:, None, None, None, None] * eps
     error = (predict_clean(x_t, sigma).float() - x_0).square().flatten(1).mean(1)
     return edm_weight(sigma, sigma_data) * error
+
+
+def prediction_loss(
+    denoiser: Any,
+    x_0: Float[Tensor, "b c f h w"],
+    eps: Float[Tensor, "b c f h w"],
+    t: Int[Tensor, "b"],
+    condition: Any,
+) -> Float[Tensor, "b"]:
+    """|F(x_t, t) - target|^2 with the network's own target, eps or v; one value per clip, the mean over its elements.
+
+    `denoiser` is the view of DynamiCrafter or VideoCrafter1, `t` indices of its schedule.
+    """
+    prediction = denoiser.predict(denoiser.add_noise(x_0, eps, t), t, condition)
+    return (prediction.float() - denoiser.target(x_0, eps, t)).square().flatten(1).mean(1)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unleak.attach.seams import Condition, Seam, init_noise_sigma
 from unleak.families.dynamicrafter.preset import MOTION
-from unleak.families.lvdm.pipeline import Branches, Generators, Images, LVDMPipeline, LVDMPipelineOutput, OnStep
+from unleak.families.lvdm.pipeline import Generators, Images, LVDMPipeline, LVDMPipelineOutput, OnStep
 
 __all__ = ["DynamiCrafterPipeline"]
 
@@ -58,7 +58,7 @@ class DynamiCrafterPipeline(LVDMPipeline):
         num_inference_steps: int = 50,
         guidance_scale: float = 7.5,
         image_guidance_scale: float | None = None,
-        guidance_rescale: float = 0.7,
+        guidance_rescale: float | None = None,
         fps: float | None = None,
         frame_stride: int | None = None,
         eta: float = 1.0,
@@ -81,7 +81,8 @@ class DynamiCrafterPipeline(LVDMPipeline):
         height, width, num_frames: None: those the network was trained on.
         guidance_scale: of text and image together; with `image_guidance_scale`, of the text, beside that of the image
             (three evaluations a step in place of two).
-        guidance_rescale: share by which the guided prediction gets the deviation of the conditional one.
+        guidance_rescale: share by which the guided prediction gets the deviation of the conditional one; None: 0.7
+            where the network knows zero terminal SNR, as published, else 0.
         fps, frame_stride: what the network is told of the speed: frames in a second, or (256) how many frames of the
             original are one step; None: what it was trained on most.
         eta: 0 deterministic, 1 as noisy as DDPM.
@@ -98,9 +99,7 @@ class DynamiCrafterPipeline(LVDMPipeline):
             raise ValueError(f"{other}={told[other]:g}: this network is told the {known}; give that instead.")
         if loop:
             if last_image is not None:
-                raise ValueError(
-                    "loop ends the video with image, so last_image is without effect: give one of them."
-                )
+                raise ValueError("loop ends the video with image, so last_image is without effect: give one of them.")
             last_image = image
         return self._generate(
             image,
@@ -113,7 +112,7 @@ class DynamiCrafterPipeline(LVDMPipeline):
             width=width,
             num_frames=num_frames,
             num_inference_steps=num_inference_steps,
-            branches=Branches(guidance_scale, image_guidance_scale, guidance_rescale),
+            branches=self._guidance(guidance_scale, image_guidance_scale, guidance_rescale),
             fps=told[known],
             eta=eta,
             num_videos_per_prompt=num_videos_per_prompt,

@@ -119,9 +119,7 @@ class LVDMDenoiser:
         self, condition: LVDMCondition, t: Int[Tensor, " b"], generator: torch.Generator | None = None
     ) -> LVDMCondition:
         """The paper's TimeNoise for this family."""
-        return condition.noised(
-            self.time(t), tokens=self.token_noise, latents=self.latent_noise, generator=generator
-        )
+        return condition.noised(self.time(t), tokens=self.token_noise, latents=self.latent_noise, generator=generator)
 
     def add_noise(
         self, x_0: Float[Tensor, "b c f h w"], eps: Float[Tensor, "b c f h w"], t: Int[Tensor, " b"]

@@ -398,6 +398,11 @@ class LVDMPipeline(DiffusionPipeline):
             return [unconditional, conditional]
         return [unconditional, torch.cat([null, image], dim=1), conditional]
 
+    def _guidance(self, scale: float, image_scale: float | None, rescale: float | None) -> Branches:
+        if rescale is None:
+            rescale = 0.7 if self.scheduler.config.get("rescale_betas_zero_snr") else 0.0
+        return Branches(scale, image_scale, rescale)
+
     def _step_options(self, eta: float, generator: Generators | None) -> dict[str, Any]:
         """Of `eta` and `generator`, what the scheduler's step takes."""
         taken = inspect.signature(self.scheduler.step).parameters

@@ -1,6 +1,7 @@
 """DDIM (arXiv 2010.02502) for LVDM's descendants: zero terminal SNR, dynamic rescale, true step gaps."""
 
 import math
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -42,6 +43,19 @@ class _Starts(VPTimesteps):
         """As published, a start changes the initial noise and leaves the schedule as it is."""
         if not scheduler.config.reference:
             super().move(scheduler, level, mode, arguments)
+
+
+@dataclass(frozen=True)
+class Step:
+    """From x = alpha scale x_0 + sigma eps to x' = alpha_next scale_next x_0 + direction eps + spread z."""
+
+    alpha: float
+    sigma: float
+    scale: float
+    alpha_next: float
+    scale_next: float
+    direction: float
+    spread: float
 
 
 class LVDMScheduler(SchedulerMixin, ConfigMixin):
@@ -165,37 +179,35 @@ class LVDMScheduler(SchedulerMixin, ConfigMixin):
         `eta` 0 is deterministic, 1 as noisy as DDPM; `variance_noise` is used in place of a draw. Computed in float32
         at least; `prev_sample` has the dtype of `sample`, `pred_original_sample` is x_0 without the rescale.
         """
-        t = int(timestep)
-        following = self._next(t)
-        alpha, sigma, scale = self._level(t)
-        alpha_next, _, scale_next = self._level(following) if following is not None else self._end(t)
+        step = self.step_from(int(timestep), eta)
+        x, m = (tensor.to(torch.promote_types(tensor.dtype, torch.float32)) for tensor in (sample, model_output))
+        if self.config.prediction_type == "epsilon":
+            x_0, eps = (x - step.sigma * m) / (step.alpha * step.scale), m
+        else:
+            x_0, eps = (step.alpha * x - step.sigma * m) / step.scale, step.alpha * m + step.sigma * x
+        following = step.alpha_next * step.scale_next * x_0 + step.direction * eps
+        if step.spread:
+            if variance_noise is None:
+                variance_noise = randn_tensor(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+            following = following + step.spread * variance_noise
+        following = following.to(sample.dtype)
+        if not return_dict:
+            return following, x_0
+        return DDIMSchedulerOutput(prev_sample=following, pred_original_sample=x_0)
+
+    def step_from(self, timestep: int, eta: float = 0.0) -> Step:
+        """What `step` does at this timestep of the grid."""
+        alpha, sigma, scale = self._level(timestep)
+        below = [t for t in self.timesteps.tolist() if t < timestep]
+        alpha_next, scale_next = (self._level(max(below)) if below else self._end(timestep))[::2]
         # At zero terminal SNR both roots are of numbers that are 0 up to rounding.
         ratio = (1 - alpha_next**2) / sigma**2 * (1 - (alpha / alpha_next) ** 2)
         spread = eta * math.sqrt(max(ratio, 0.0))
         direction = math.sqrt(max(1 - alpha_next**2 - spread**2, 0.0))
-
-        x, m = (tensor.to(torch.promote_types(tensor.dtype, torch.float32)) for tensor in (sample, model_output))
-        if self.config.prediction_type == "epsilon":
-            x_0, eps = (x - sigma * m) / (alpha * scale), m
-        else:
-            x_0, eps = (alpha * x - sigma * m) / scale, alpha * m + sigma * x
-        following_sample = alpha_next * scale_next * x_0 + direction * eps
-        if spread:
-            if variance_noise is None:
-                variance_noise = randn_tensor(x.shape, generator=generator, device=x.device, dtype=x.dtype)
-            following_sample = following_sample + spread * variance_noise
-        following_sample = following_sample.to(sample.dtype)
-        if not return_dict:
-            return following_sample, x_0
-        return DDIMSchedulerOutput(prev_sample=following_sample, pred_original_sample=x_0)
+        return Step(alpha, sigma, scale, alpha_next, scale_next, direction, spread)
 
     def __len__(self) -> int:
         return int(self.config.num_train_timesteps)
-
-    def _next(self, timestep: int) -> int | None:
-        """The timestep of the grid below this one; None at the last."""
-        below = [t for t in self.timesteps.tolist() if t < timestep]
-        return max(below, default=None)
 
     def _level(self, timestep: int) -> tuple[float, float, float]:
         """alpha, sigma and the rescale."""

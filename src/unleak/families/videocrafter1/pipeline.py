@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from unleak.attach.seams import Seam, init_noise_sigma
-from unleak.families.lvdm.pipeline import Branches, Generators, Images, LVDMPipeline, LVDMPipelineOutput, OnStep
+from unleak.families.lvdm.pipeline import Generators, Images, LVDMPipeline, LVDMPipelineOutput, OnStep
 from unleak.families.videocrafter1.preset import MOTION
 from unleak.families.videocrafter1.projection import LinearProjection
 
@@ -40,7 +40,7 @@ class VideoCrafter1Pipeline(LVDMPipeline):
         num_inference_steps: int = 50,
         guidance_scale: float = 12.0,
         image_guidance_scale: float | None = None,
-        guidance_rescale: float = 0.0,
+        guidance_rescale: float | None = None,
         fps: float | None = 24,
         eta: float = 1.0,
         num_videos_per_prompt: int = 1,
@@ -61,7 +61,8 @@ class VideoCrafter1Pipeline(LVDMPipeline):
         height, width, num_frames: None: those the network was trained on.
         guidance_scale: of text and image together; with `image_guidance_scale`, of the text, beside that of the image
             (three evaluations a step in place of two).
-        guidance_rescale: share by which the guided prediction gets the deviation of the conditional one.
+        guidance_rescale: share by which the guided prediction gets the deviation of the conditional one; None: 0.7
+            where the network knows zero terminal SNR, as published, else 0.
         fps: what the network is told of the speed, in Hz; None: what it was trained on most.
         eta: 0 deterministic, 1 as noisy as DDPM.
         generator: one, or one for each video.
@@ -81,7 +82,7 @@ class VideoCrafter1Pipeline(LVDMPipeline):
             width=width,
             num_frames=num_frames,
             num_inference_steps=num_inference_steps,
-            branches=Branches(guidance_scale, image_guidance_scale, guidance_rescale),
+            branches=self._guidance(guidance_scale, image_guidance_scale, guidance_rescale),
             fps=fps,
             eta=eta,
             num_videos_per_prompt=num_videos_per_prompt,
