@@ -1,6 +1,7 @@
 import json
 import shutil
 import sys
+from inspect import signature
 
 import numpy as np
 import pytest
@@ -16,7 +17,10 @@ from unleak.families.animate_anything.convert import convert, is_original, load_
 from unleak.families.animate_anything.denoiser import AnimateAnythingDenoiser
 from unleak.families.animate_anything.mask import latent_mask, moving
 from unleak.families.animate_anything.pipeline import AnimateAnythingPipeline
+from unleak.families.animate_anything.preset import CALL, FPS
 from unleak.families.animate_anything.reference import reference_scheduler
+from unleak.families.latents import encode_video
+from unleak.zoo.registry import find_model
 
 SIZE = {"size": (4, 6), "latent_size": (2, 3)}
 
@@ -188,6 +192,27 @@ def test_strategies_attach(pipe, strategy):
     assert not torch.equal(plain, changed)
 
 
+def test_a_sweep_has_the_same_noise_at_every_start(pipe):
+    seen = []
+    hook = pipe.unet.register_forward_pre_hook(lambda _, args: seen.append((int(args[1]), args[0])))
+    inputs = {"height": 16, "width": 24, "num_frames": 2, "num_inference_steps": 1, "guidance_scale": 1.0}
+    try:
+        swept = unleak.sweep(pipe, start="1.00T,0.9T", init="unit", image=photo(16, 24), prompt="a dog", **inputs)
+    finally:
+        hook.remove()
+    (first, x), (second, y) = seen
+    assert (first, second) == (999, 899)
+    torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-5)
+    assert len(swept.scores) == 2
+
+
+def test_the_call_has_the_published_settings_by_itself_and_in_the_zoo():
+    parameters = signature(AnimateAnythingPipeline.__call__).parameters
+    assert {name: parameters[name].default for name in CALL} == CALL
+    assert find_model("animate-anything").defaults == CALL
+    assert find_model("animate-anything").fps == FPS
+
+
 # The mask
 
 
@@ -246,7 +271,7 @@ def test_what_the_network_is_told_is_what_the_pipeline_tells(pipe):
     ours = denoiser.predict_clean(seen["sample"], seen["timestep"][None], condition)
     torch.testing.assert_close(ours, clean[0], rtol=1e-4, atol=1e-4)
     video = torch.rand(1, 2, 3, 16, 24, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    assert denoiser.encode_video(video).shape == (1, 4, 2, 8, 12)
+    assert torch.equal(denoiser.encode_video(video), encode_video(pipe, video))
 
 
 # The published folder
@@ -304,6 +329,11 @@ def test_the_published_folder_is_read_and_saved_as_a_clean_one(original, pipe, t
 def quiet(pipe):
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def test_the_zoo_says_how_to_read_the_published_folder(original):
+    with pytest.raises(ValueError, match=f"`unleak convert animate-anything {original} FOLDER`"):
+        find_model(original)
 
 
 @pytest.mark.parametrize(

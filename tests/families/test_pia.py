@@ -22,7 +22,9 @@ from unleak.families.pia.convert import (
 )
 from unleak.families.pia.denoiser import PIADenoiser
 from unleak.families.pia.pipeline import assemble, pia_pipeline
-from unleak.families.pia.preset import CONDITION, MOTION_SCALES, SCHEDULER, condition_strength
+from unleak.families.pia.preset import CALL, CONDITION, FPS, MOTION_SCALES, SCHEDULER, condition_strength
+from unleak.zoo.registry import find_model
+from unleak.zoo.sample import Settings
 
 SOURCES = Path(unleak.__file__).parent
 SIZES = {"num_attention_heads": 2, "norm_num_groups": 2}
@@ -113,6 +115,20 @@ def test_a_loop_of_16_frames_returns_to_the_photo(scale):
 def test_no_other_scales(scale):
     with pytest.raises(ValueError, match=f"motion_scale={scale}: give 0 to 8, which are small, moderate"):
         condition_strength(scale, 16)
+
+
+@pytest.mark.parametrize("scale", [-1, 9])
+def test_the_command_line_refuses_other_scales_too(scale):
+    with pytest.raises(ValueError, match=f"--set motion_scale={scale}: give 0 to 8; loops are 3 to 5"):
+        Settings.for_model(find_model("pia"), others=[f"motion_scale={scale}"])
+
+
+def test_the_zoo_has_the_published_settings():
+    for name in ("pia", "pia-original"):
+        spec = find_model(name)
+        assert spec.defaults == {**CALL, "motion_scale": 0}
+        assert spec.scheduler == {"_class_name": "DDIMScheduler", **SCHEDULER}
+        assert spec.fps == FPS
 
 
 # Assembly

@@ -17,7 +17,6 @@ CALL: Mapping[str, Any] = {
 FPS = 8.0
 
 SCHEDULER: Mapping[str, Any] = {
-    "num_train_timesteps": 1000,
     "beta_start": 0.00085,
     "beta_end": 0.012,
     "beta_schedule": "linear",
