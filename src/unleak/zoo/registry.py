@@ -17,6 +17,7 @@ __all__ = ["MODELS", "ModelSpec", "find_model"]
 
 # Frames a second at which diffusers' own example of each class plays its videos; others take an argument for it.
 _FPS = {
+    "AnimateAnythingPipeline": 8,
     "CogVideoXImageToVideoPipeline": 8,
     "ConsisIDPipeline": 8,
     "PIAPipeline": 8,
@@ -71,6 +72,11 @@ def _spec_of(name: str, source: Source) -> ModelSpec:
     if not isinstance(kind, str):
         raise ValueError(
             f"model {source.location}: no pipeline there; it needs the model_index.json that diffusers saves"
+        )
+    if kind == "LatentToVideoPipeline":  # a folder of Animate-Anything's own repository
+        raise ValueError(
+            f"model {source.location}: as its authors published it; make a folder of ours of it with `unleak convert"
+            f" animate-anything {source.location} FOLDER`, and give that"
         )
     if kind == "WanPipeline" and index.get("expand_timesteps"):  # one checkpoint for text and images
         kind = "WanImageToVideoPipeline"
