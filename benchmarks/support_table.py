@@ -1,7 +1,8 @@
-"""The README's table of supported pipelines, from the results of the tests.
+"""The tables of supported pipelines in PIPELINES.md and, in short, in the README, from the results of the tests.
 
-    pytest tests/attach/test_matrix.py --write-support      runs every promise, writes tests/attach/support.json
-    python benchmarks/support_table.py [--write README.md]  prints the table, or puts it between its marks in a file
+    WRITE_SUPPORT=1 pytest tests/attach                          runs every promise, adds to tests/attach/support.json
+    python benchmarks/support_table.py                           prints both tables
+    python benchmarks/support_table.py --write PIPELINES.md --write README.md      puts each between its marks there
 
 Nothing in the table is typed: a row is there because of a seam, a tick because the promise held for that pipeline in
 both modes when the results were written, and a reason because the seams refuse it.
@@ -17,9 +18,13 @@ from unleak.attach.seams import REFUSED, SEAMS
 
 RESULTS = Path(__file__).parents[1] / "tests" / "attach" / "support.json"
 MARKS = ("<!-- support: begin, written by benchmarks/support_table.py -->", "<!-- support: end -->")
+SHORT = ("<!-- support in short: begin, written by benchmarks/support_table.py -->", "<!-- support in short: end -->")
 PROMISES = ("full start", "level", "initial latents", "repeatable", "removal")
 MODES = ("rescale", "truncate")
 IMAGE = ("low-pass", "condition noise")
+WORKS = (None, "start", "initial noise", None, None, "low-pass and noisy condition", "guidance interval")
+"""What a `yes` in each column of the table lets people do; None: a promise about it."""
+NOT_RUN = "a start, by its code; not run"
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:
@@ -46,6 +51,25 @@ def table(results: dict[str, dict[str, Any]]) -> str:
     return "\n".join(rows)
 
 
+def short_table(results: dict[str, dict[str, Any]]) -> str:
+    """Markdown: the pipelines by what works with them, in a row for each combination."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for row in table(results).splitlines()[2 : 2 + len(SEAMS)]:
+        name, how, *cells = row.strip("| ").split(" | ")
+        if "**fails**" in cells:
+            works: tuple[str, ...] = ("**not every test holds**",)
+        elif how.startswith("read"):
+            works = (NOT_RUN,)
+        else:
+            works = tuple(what for what, cell in zip(WORKS, cells, strict=True) if what and cell == "yes")
+        groups.setdefault(works, []).append(name.removesuffix("Pipeline").replace("ImageToVideo", "I2V"))
+    rows = ["| what works | pipelines |", "|---|---|"]
+    for works, names in sorted(groups.items(), key=lambda group: (group[0] == (NOT_RUN,), -len(group[0]), group[0])):
+        rows.append(f"| {', '.join(works)} | {', '.join(names)} |")
+    checked = "Each class itself was run, tiny, with random weights, on the CPU, in both modes"
+    return "\n".join([*rows, "", f"{checked}; {len(REFUSED)} others are refused, each with its reason."])
+
+
 def _cell(runs: list[dict[str, Any]], promise: str, *, possible: bool) -> str:
     if not possible:
         return "no"
@@ -63,20 +87,26 @@ def _strategy(runs: list[dict[str, Any]], promise: str, *, possible: bool) -> st
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--write", type=Path)
+    parser.add_argument("--write", type=Path, action="append", default=[])
     arguments = parser.parse_args()
-    text = table(json.loads(RESULTS.read_text()))
-    if arguments.write is None:
-        print(text)
-        return
-    page = arguments.write.read_text(encoding="utf-8")
-    begin, end = map(re.escape, MARKS)
-    page, found = re.subn(f"({begin}\n).*?({end})", lambda m: f"{m[1]}{text}\n{m[2]}", page, flags=re.DOTALL)
-    if not found:
-        raise SystemExit(
-            f"{arguments.write} has no place for the table: put these two lines where it belongs:\n" + "\n".join(MARKS)
-        )
-    arguments.write.write_text(page, encoding="utf-8")
+    results = json.loads(RESULTS.read_text())
+    tables = {MARKS: table(results), SHORT: short_table(results)}
+    if not arguments.write:
+        print("\n\n".join(tables.values()))
+    for path in arguments.write:
+        path.write_text(_written(path, tables), encoding="utf-8")
+
+
+def _written(path: Path, tables: dict[tuple[str, str], str]) -> str:
+    page, places = path.read_text(encoding="utf-8"), 0
+    for (begin, end), text in tables.items():
+        between = f"({re.escape(begin)}\n).*?({re.escape(end)})"
+        page, found = re.subn(between, lambda m, text=text: f"{m[1]}{text}\n{m[2]}", page, flags=re.DOTALL)
+        places += found
+    if not places:
+        marks = "\n\nor\n\n".join("\n".join(pair) for pair in tables)
+        raise SystemExit(f"{path} has no place for a table: put two of these lines where it belongs:\n\n{marks}")
+    return page
 
 
 if __name__ == "__main__":

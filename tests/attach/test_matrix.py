@@ -275,10 +275,16 @@ def test_the_committed_results_are_of_every_promise() -> None:
         assert (result["pipeline"], result["scheduler"]) == (type(pipe).__name__, type(pipe.scheduler).__name__)
 
 
-def test_the_committed_table_is_made_of_the_results() -> None:
-    page = (Path(__file__).parents[2] / "PIPELINES.md").read_text(encoding="utf-8")
-    begin, end = support_table.MARKS
-    assert page.split(f"{begin}\n")[1].split(f"\n{end}")[0] == support_table.table(json.loads(SUPPORT.read_text()))
+@pytest.mark.parametrize(
+    ("page", "marks", "table"),
+    [
+        ("PIPELINES.md", support_table.MARKS, support_table.table),
+        ("README.md", support_table.SHORT, support_table.short_table),
+    ],
+)
+def test_the_committed_tables_are_made_of_the_results(page: str, marks: tuple[str, str], table: Any) -> None:
+    text = (Path(__file__).parents[2] / page).read_text(encoding="utf-8")
+    assert text.split(f"{marks[0]}\n")[1].split(f"\n{marks[1]}")[0] == table(json.loads(SUPPORT.read_text()))
 
 
 def test_the_table_shows_what_failed_and_what_was_not_run() -> None:
@@ -286,5 +292,6 @@ def test_the_table_shows_what_failed_and_what_was_not_run() -> None:
     committed["wan21"]["held"].remove("level, truncate")
     (row,) = [row for row in support_table.table(committed).splitlines() if row.startswith("| WanImageToVideoP")]
     assert row.split(" | ")[3] == "**fails**"
+    assert "| **not every test holds** | WanI2V |" in support_table.short_table(committed)
     (row,) = [row for row in support_table.table({}).splitlines() if row.startswith("| WanImageToVideoP")]
     assert "read, not run" in row
