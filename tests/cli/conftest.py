@@ -1,5 +1,10 @@
+import os
+import re
+import stat
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -71,3 +76,60 @@ def wan(unleak, pipeline_folder, tmp_path, monkeypatch):
 def photo(tmp_path):
     Image.effect_noise((48, 32), 90).convert("RGB").save(tmp_path / "photo.png")
     return tmp_path / "photo.png"
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory):
+    """A folder with two videos: 6 frames of 40x24 at 7 Hz."""
+    from unleak.data.video import write_video
+
+    folder = tmp_path_factory.mktemp("videos") / "clips"
+    folder.mkdir()
+    for k, name in enumerate("ab"):
+        frames = np.random.default_rng(k).integers(0, 256, (6, 24, 40, 3), dtype=np.uint8)
+        write_video(frames, folder / f"{name}.mp4", fps=7)
+    return folder
+
+
+def everything_in(folder):
+    """Each name below `folder` with its content: bytes of a file, target of a link, kind of anything else."""
+    found = {}
+    for place, folders, names in os.walk(os.fsencode(folder)):
+        for name in folders + names:
+            path = os.path.join(place, name)
+            if os.path.islink(path):
+                found[path] = os.readlink(path)
+            elif os.path.isfile(path):
+                with open(path, "rb") as file:
+                    found[path] = file.read()
+            else:
+                found[path] = stat.S_IFMT(os.lstat(path).st_mode)
+    return found
+
+
+@pytest.fixture
+def refused(unleak, monkeypatch):
+    """Check that a command line is refused: status 2, nothing on stdout, on stderr one line for each of `reasons`,
+    which it matches; everything in the current folder as it was, nothing more; no model loaded unless it `loads`.
+
+    `files` are made before: bytes are written to the name, a function is called with it.
+    """
+    from unleak.zoo import hub
+
+    def refuse(*arguments, reasons, files=None, loads=False):
+        for name, content in (files or {}).items():
+            path = Path(os.fsdecode(name))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            content(path) if callable(content) else path.write_bytes(content)
+        if not loads:
+            monkeypatch.setattr(hub, "load", lambda *_, **__: pytest.fail("a model was loaded"))
+        before = everything_in(Path.cwd())
+        result = unleak(*arguments)
+        told = result.err.splitlines()
+        assert (result.status, result.out, len(told)) == (2, "", len(reasons)), result.err
+        for line, reason in zip(told, reasons, strict=True):
+            assert line.startswith("error: "), line
+            assert re.search(reason, line), f"{reason!r} is not in {line!r}"
+        assert everything_in(Path.cwd()) == before
+
+    return refuse

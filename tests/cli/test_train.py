@@ -51,9 +51,9 @@ def test_training_gives_a_pipeline_that_generates(unleak, recipe, tmp_path):
 def test_every_problem_of_a_recipe_is_a_line(unleak, recipe):
     result = unleak("train", recipe, "--set", "steps=many", "--set", "colour=red", "--dry-run")
     assert result.status == 2
-    assert result.err.count("\n") == 3
-    assert "error: steps:" in result.err
-    assert "error: colour: unknown key" in result.err
+    assert result.err.count("\n") == 2
+    assert "error: recipe.yaml: steps: " in result.err
+    assert "error: recipe.yaml: colour: unknown key" in result.err
 
 
 def test_a_missing_recipe_is_one_line(unleak):

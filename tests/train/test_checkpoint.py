@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -30,16 +32,38 @@ def test_a_death_while_saving_leaves_the_last_whole_one(tmp_path, monkeypatch, d
         patch.setattr(dies_in, lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             checkpoint.save(tmp_path, at(10), keep=1)
-    assert len(list(tmp_path.iterdir())) == 2
+    assert [p.name for p in tmp_path.iterdir()] == ["step-00000005"]
     assert checkpoint.load(checkpoint.latest(tmp_path)).step == 5
+    (tmp_path / ".partial-step-00000010").mkdir()  # of a run that was killed
     checkpoint.sweep(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["step-00000005"]
 
 
+def test_what_stood_there_survives_a_failure_between_two_renames(tmp_path, monkeypatch):
+    rename, final = Path.rename, tmp_path / "final"
+    with checkpoint.published(final) as partial:
+        (partial / "file").write_text("old")
+
+    def deadly(self, target):
+        if self.name == ".partial-final":
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", deadly)
+    with pytest.raises(OSError, match="final"), checkpoint.published(final) as partial:
+        (partial / "file").write_text("new")
+    assert [p.name for p in tmp_path.iterdir()] == ["final"]
+    monkeypatch.undo()
+    final.rename(tmp_path / ".partial-old-final")  # killed there
+    with pytest.raises(KeyboardInterrupt), checkpoint.published(final):
+        raise KeyboardInterrupt
+    assert [p.name for p in tmp_path.iterdir()] == ["final"]
+    assert (final / "file").read_text() == "old"
+
+
 def test_publishing_replaces_a_full_folder(tmp_path):
     for text in ("old", "new"):
-        (tmp_path / "partial").mkdir()
-        (tmp_path / "partial" / "file").write_text(text)
-        checkpoint.publish(tmp_path / "partial", tmp_path / "final")
+        with checkpoint.published(tmp_path / "final") as partial:
+            (partial / "file").write_text(text)
     assert (tmp_path / "final" / "file").read_text() == "new"
     assert [p.name for p in tmp_path.iterdir()] == ["final"]

@@ -49,7 +49,7 @@ def test_shipped_recipes_are_the_papers(name):
         ({"steps": "10"}, "steps: input should be a valid integer (given '10')"),
         ({"lr": -1.0}, "lr: input should be greater than 0 (given -1.0)"),
         ({"lr": float("nan")}, "lr: input should be a finite number"),
-        ({"batch_size": 3, "accumulation": 2}, "recipe: batch_size 3 cannot be cut into 2 equal pieces"),
+        ({"batch_size": 3, "accumulation": 2}, "accumulation: batch_size 3 cannot be cut into 2 equal pieces"),
         ({"condition": {"noise": "none", "beta_m": 15}}, "condition.beta_m: unknown key"),
         ({"condition": {"noise": "loud"}}, "condition: input tag 'loud' found"),
         ({"condition": {"noise": "timenoise", "per_frame": True, "reference": True}}, "exclude each other"),
@@ -60,15 +60,17 @@ def test_shipped_recipes_are_the_papers(name):
     ],
 )
 def test_a_wrong_recipe_is_refused_by_key(change, line):
-    with pytest.raises(RecipeError, match="1 problem\n") as refusal:
+    with pytest.raises(RecipeError) as refusal:
         parse_recipe(MINIMAL | change)
-    assert line in str(refusal.value)
+    (only,) = str(refusal.value).splitlines()
+    assert line in only
 
 
 def test_all_problems_at_once():
-    with pytest.raises(RecipeError, match="recipe: 3 problems") as refusal:
-        parse_recipe({**MINIMAL, "lr": 0, "seeds": 1, "schedule": "step"})
-    assert len(str(refusal.value).splitlines()) == 4
+    with pytest.raises(RecipeError) as refusal:
+        parse_recipe({**MINIMAL, "lr": 0, "seeds": 1, "schedule": "step", "batch_size": 3, "accumulation": 2})
+    told = [line.split(": ")[:2] for line in str(refusal.value).splitlines()]
+    assert told == [["recipe", key] for key in ("accumulation", "lr", "schedule", "seeds")]
 
 
 @pytest.mark.parametrize(

@@ -154,7 +154,7 @@ def test_the_module_is_a_command(recipe, tmp_path, capsys):
     assert main([str(path), "--export", str(tmp_path / "copy")]) == 0
     assert (tmp_path / "copy" / "model_index.json").exists()
     for arguments, line in (
-        (["--set", "lr=0"], "  lr: input should be greater than 0 (given 0)"),
+        (["--set", "lr=0"], "recipe.yaml: lr: input should be greater than 0 (given 0)"),
         (["--set", "seed=1"], "differing in seed"),
     ):
         capsys.readouterr()
@@ -250,5 +250,4 @@ def test_a_folder_of_videos(recipe, tmp_path):
     train(recipe(data=data, steps=1))
     with pytest.raises(ValueError, match=r"2 of 4 videos cannot be used") as refusal:
         train(recipe(data={**data, "max_failures": 0.4}, output=str(tmp_path / "none")))
-    assert "broken.mp4" in str(refusal.value)
-    assert "short.mp4: 0.3 s long, 1.0 s needed" in str(refusal.value)
+    assert "broken.mp4: not a video that can be read" in str(refusal.value)

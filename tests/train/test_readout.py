@@ -53,5 +53,5 @@ def test_a_cache_keeps_the_velocity(recipe, tmp_path):
 
 def test_motion_has_to_be_known(recipe, tmp_path):
     changes = {"data": {"kind": "folder", "path": str(tmp_path)}, "motion_readout": 0.1}
-    with pytest.raises(RecipeError, match=r"motion_readout needs clips of known motion: data.kind: synthetic"):
+    with pytest.raises(RecipeError, match=r"motion_readout: needs clips of known motion: data.kind: synthetic"):
         parse_recipe(recipe().model_dump(mode="json") | changes)

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -30,26 +31,46 @@ def run_reporting_errors(run: Callable[[], int | None]) -> int:
         if type(error).__name__ == "NoArgsIsHelpError":  # a bare `unleak`: its help has been shown
             return WRONG_INPUT
         command = error.ctx.command_path if error.ctx else "unleak"
-        print_error(f"{error.format_message()} (see {command} --help)")
+        print_error(f"{_in_full(error)} (see {command} --help)")
         return WRONG_INPUT
     except (ValueError, OSError) as error:
         if os.environ.get("UNLEAK_DEBUG"):
             raise
         print_error(describe_error(error))
+        _give_up_stdout()
         return WRONG_INPUT
+
+
+def _in_full(error: Any) -> str:
+    """The message, with the value that was given, which typer leaves out where it checks with pydantic."""
+    text = error.format_message().replace("Value error, ", "").removesuffix(".")
+    faults = getattr(error.__cause__, "errors", None)
+    given = repr(faults()[0]["input"]) if faults else ""
+    return text if given in text else f"{text}, given {given}"
 
 
 def describe_error(error: BaseException) -> str:
     """One line for a person: which file, what is wrong, what to do where that is known."""
     text = str(error)
-    if isinstance(error, OSError) and error.strerror:
-        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if isinstance(error, OSError):
+        text = error.strerror or text
+        if error.filename and str(error.filename) not in text:
+            text = f"{os.fsdecode(error.filename)}: {text}"
         if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
-            text += "; free some space or choose another --out"
-    return " ".join(text.split()) or type(error).__name__
+            text += "; free some space, or write to another disk"
+    return text.strip() or type(error).__name__
 
 
 def print_error(text: str) -> None:
-    """One line on stderr, its first word red on a terminal."""
+    """One line on stderr, its first word red on a terminal; what a name holds beside letters cannot break it."""
     head = "\x1b[31merror:\x1b[0m" if sys.stderr.isatty() and "NO_COLOR" not in os.environ else "error:"
-    print(head, text, file=sys.stderr)
+    line = re.sub(r"\s*\n\s*", " ", text.strip())
+    print(head, "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line), file=sys.stderr)
+
+
+def _give_up_stdout() -> None:
+    """If it was stdout that failed (a full disk, a closed pipe), the interpreter shall not fail again at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

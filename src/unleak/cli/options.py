@@ -1,5 +1,6 @@
 """Option values that are more than a word or a number."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,13 +9,20 @@ if TYPE_CHECKING:
     from unleak.data.lists import Entry
 
 
+def refuse_empty(**options: str | None) -> None:
+    """ValueError for an option that was given and says nothing, as an unset variable of a script does."""
+    for name, text in options.items():
+        if text is not None and not text.strip():
+            raise ValueError(f"--{name} is empty; give a value, or leave it out")
+
+
 def parse_size(text: str | None) -> tuple[int | None, int | None]:
     """`1024x576` to width and height in pixels; (None, None) if not given."""
     if text is None:
         return None, None
     width, _, height = text.lower().partition("x")
-    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
-        raise ValueError(f"--size {text}: give width and height in pixels, such as 1024x576")
+    if not all(re.fullmatch(r"[0-9]{1,5}", side) and int(side) for side in (width, height)):
+        raise ValueError(f"--size {text}: give width and height in pixels, up to 99999, such as 1024x576")
     return int(width), int(height)
 
 
@@ -54,6 +62,8 @@ def read_prompts(file: Path | None, photos: int, prompt: str | None) -> list[str
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise ValueError(f"--prompts {file}: not a text file in UTF-8; give one line for each photo") from None
+    except OSError as error:
+        raise ValueError(f"--prompts {file}: {error.strerror}; give a text file, one line for each photo") from None
     if len(lines) != photos:
         raise ValueError(f"--prompts {file}: {len(lines)} lines for {photos} photos; give one line for each, in order")
     return [line.strip() for line in lines]

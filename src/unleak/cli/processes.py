@@ -84,10 +84,18 @@ class Processes:
             return
 
 
+def of_environment(name: str) -> int:
+    """A number of processes that a launcher sets; 1 without one. ValueError if it is none."""
+    text = os.environ.get(name, "1")
+    if not text.isdecimal() or not int(text):
+        raise ValueError(f"{name}={text}: a launcher sets it to the number of processes; unset it")
+    return int(text)
+
+
 @contextmanager
 def launched() -> Iterator[Processes]:
     """The processes that this one was started with: itself alone, unless a launcher says otherwise."""
-    count = int(os.environ.get("WORLD_SIZE", "1"))
+    count = of_environment("WORLD_SIZE")
     if count == 1:
         yield Processes()
         return

@@ -2,7 +2,6 @@
 
 import glob
 import json
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unleak import __version__
-from unleak.cli.options import parse_size
-from unleak.cli.processes import Processes, launched
+from unleak.cli.options import parse_size, refuse_empty
+from unleak.cli.processes import Processes, launched, of_environment
 from unleak.cli.terminal import Terminal
 
 if TYPE_CHECKING:  # this module is imported for `unleak --help`, which needs none of these
@@ -28,7 +27,7 @@ def stats(
     videos: Annotated[list[str] | None, typer.Option(help="Folder, file or pattern of videos; repeatable.")] = None,
     merge: Annotated[list[str] | None, typer.Option(help="A file, or pattern of files, to add; repeatable.")] = None,
     model: Annotated[str, typer.Option(help="nano, svd, svd-xt, a folder, or a Hub id.")] = "nano",
-    num_frames: Annotated[int | None, typer.Option(min=1, help="Frames of a clip.")] = None,
+    num_frames: Annotated[int | None, typer.Option(min=1, max=10_000, help="Frames of a clip.")] = None,
     size: Annotated[str | None, typer.Option(metavar="WxH", help="Width and height of a clip.")] = None,
     fps: Annotated[float | None, typer.Option(min=0.1, max=240, help="Frame rate of a clip.")] = None,
     clips_per_video: Annotated[int, typer.Option(min=1, help="Clips from each video, at random places.")] = 1,
@@ -68,6 +67,7 @@ def stats(
             from unleak.stats.shards import Shard
             from unleak.zoo.registry import find_model
 
+            refuse_empty(model=model, shard=shard)
             if not videos and not merge:
                 raise ValueError("nothing to do; give --videos DIR, or --merge FILE twice")
             if out.suffix != ".safetensors":
@@ -76,11 +76,14 @@ def stats(
             if part.count > 1 and (processes.count > 1 or merge or not videos):
                 raise ValueError(f"--shard {shard}: for a single process with --videos, without --merge; leave it out")
             file = part.file(out)
+            for path in (file, file.with_suffix(".json"), file.with_suffix(".progress")):
+                if path.is_dir():
+                    raise ValueError(f"{path} is a folder, where a file is to go; choose another --out")
             for path in (file, file.with_suffix(".json")):
                 if path.exists() and not overwrite:
                     raise ValueError(f"{path} exists; give --overwrite, another --out, or --merge {file} to add to it")
             _check_progress(out, max(part.count, processes.count))
-            local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+            local = of_environment("LOCAL_WORLD_SIZE")
             decoding = Decoding(
                 default_workers(local) if workers is None else workers, seconds_per_video, memory_per_worker * 2**30
             )

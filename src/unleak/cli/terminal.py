@@ -34,12 +34,14 @@ class Terminal:
     def line(self, text: str) -> None:
         """A piece of the result for people; `json` is the same for programs."""
         if not self.as_json:
-            print(text, flush=True)
+            # A file's name may hold bytes that are no text, or letters that the terminal does not have.
+            encoding = sys.stdout.encoding or "utf-8"
+            print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
 
     def json(self, values: dict[str, Any]) -> None:
         """The whole result for programs."""
         if self.as_json:
-            print(json.dumps(values, indent=2))
+            print(json.dumps(values, indent=2), flush=True)
 
     @contextmanager
     def progress(self) -> Iterator[Any]:
@@ -49,6 +51,11 @@ class Terminal:
 
         console = Console(stderr=True)
         silent = self.quiet or not console.is_terminal
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
         with Progress(*columns, console=console, transient=True, disable=silent) as progress:
             yield progress

@@ -225,6 +225,8 @@ def _only(names: list[str], source: str | os.PathLike[str]) -> str:
     widths = [re.fullmatch(r"initial_noise_(\d+)\.pt", name) for name in found]
     if found and all(widths):
         return max(filter(None, widths), key=lambda width: int(width[1]))[0]
-    if len(found) != 1:
-        raise ValueError(f"{source} holds {len(found)} moments files {found}: say which with filename=.")
+    if not found:
+        raise ValueError(f"{source} holds no moments file (.safetensors or .pt): make one with `unleak stats`.")
+    if len(found) > 1:
+        raise ValueError(f"{source} holds several moments files, {', '.join(found)}: name the file (filename=).")
     return found[0]

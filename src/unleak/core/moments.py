@@ -3,14 +3,17 @@
 import json
 import os
 import pickle
+import struct
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 import torch
 from jaxtyping import Float, Float64
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 __all__ = ["LatentMoments", "MomentsMeta"]
@@ -19,7 +22,7 @@ _VERSION = 1
 _LAYOUT = "c f h w"
 
 # What torch's unpickler raises on damaged files, seen by damaging files.
-_DAMAGED = (
+DAMAGED = (
     pickle.UnpicklingError,
     RuntimeError,
     EOFError,
@@ -28,6 +31,9 @@ _DAMAGED = (
     TypeError,
     AttributeError,
     AssertionError,
+    ArithmeticError,
+    MemoryError,
+    struct.error,
 )
 
 
@@ -67,6 +73,8 @@ class LatentMoments:
                     f"moments are two float64 tensors of one shape [c, f, h, w], not {moment.dtype}"
                     f" {list(moment.shape)} beside {list(self.mean.shape)}: convert them with .double()."
                 )
+            if not moment.numel():
+                raise ValueError(f"moments of shape {list(moment.shape)} hold nothing: make them again.")
             if not moment.isfinite().all():
                 raise ValueError("moments hold NaN or inf: make them again.")
 
@@ -159,21 +167,30 @@ class LatentMoments:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one safetensors file; an existing file is replaced only once the new one is complete."""
         about = {"version": _VERSION, "layout": _LAYOUT, "count": self.count, **asdict(self.meta)}
-        partial = Path(f"{os.fspath(path)}.partial")
+        tensors = {"mean": self.mean.contiguous(), "mean_square": self.mean_square.contiguous()}
+        content = save(tensors, {"unleak_moments": json.dumps(about)})
+        partial = Path(path).with_name(f".{uuid4().hex}.part")  # its length has nothing to do with that of the name
         try:
-            tensors = {"mean": self.mean.contiguous(), "mean_square": self.mean_square.contiguous()}
-            save_file(tensors, partial, metadata={"unleak_moments": json.dumps(about)})
+            partial.write_bytes(content)
             partial.replace(path)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from error
         finally:
             partial.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "LatentMoments":
-        """Read moments that `save` or the reference implementation (see `from_reference`) wrote."""
+        """Read moments that `save` or the reference implementation (see `from_reference`) wrote.
+
+        Raises ValueError for a file that is damaged, of something else, or whose moments no data can have.
+        """
         tensors, metadata = _read(path)
         if "unleak_moments" not in metadata:
             return cls.from_reference(path)
-        about = json.loads(metadata["unleak_moments"])
+        try:
+            about = dict(json.loads(metadata["unleak_moments"]))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise ValueError(f"{path} is damaged or was edited: its description is no JSON. Make it again.") from error
         version, layout, count = (about.pop(key, None) for key in ("version", "layout", "count"))
         if version != _VERSION or layout != _LAYOUT:
             raise ValueError(
@@ -181,9 +198,13 @@ class LatentMoments:
                 f" layout {_LAYOUT!r}: update unleak, or make the moments again."
             )
         try:
-            return cls(count, tensors["mean"], tensors["mean_square"], MomentsMeta(**about))
-        except (KeyError, TypeError) as error:
+            moments = cls(_count(count), tensors["mean"], tensors["mean_square"], _meta(about))
+        except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is damaged or was edited: {error}. Make the moments again.") from error
+        square = moments.mean.square()
+        if (moments.mean_square < square - 1e-6 * (1 + square)).any():
+            raise ValueError(f"{path} holds variances below zero, which no data has. Make the moments again.")
+        return moments
 
     @classmethod
     def from_reference(cls, path: str | os.PathLike[str]) -> "LatentMoments":
@@ -204,8 +225,27 @@ class LatentMoments:
                     f"{path} holds {sorted(map(str, tensors))}, not moments: expected a file of `unleak stats`, or the"
                     " reference's Expectation_X0 and Tr_Cov_d (DynamiCrafter) or Expectation_x_0 and trCov_d (SVD)."
                 )
-        mean = mean.double().contiguous()
-        return cls(None, mean, mean.square() + float(variance), MomentsMeta(source=Path(path).name))
+        try:
+            mean, variance = mean.double().contiguous(), float(variance)
+            if not variance >= 0:
+                raise ValueError(f"tr(Cov)/d is {variance:g}, and no variance is below zero")
+            return cls(None, mean, mean.square() + variance, MomentsMeta(source=Path(path).name))
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(f"{path} is damaged or was edited: {error}. Download or make it again.") from error
+
+
+def _count(count: Any) -> int | None:
+    if count is not None and (type(count) is not int or count < 0):
+        raise ValueError(f"count {count!r} is no number of clips")
+    return count
+
+
+def _meta(about: dict[str, Any]) -> MomentsMeta:
+    for name, value in about.items():
+        wanted: Any = str if name in ("model", "vae", "source") else int | float | None
+        if not isinstance(value, wanted):
+            raise ValueError(f"{name} {value!r} is of another kind")
+    return MomentsMeta(**about)
 
 
 def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -219,11 +259,21 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, st
         pass
     try:
         tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise ValueError(f"{path} is neither safetensors nor a pickle of plain tensors: refused.") from error
     if not isinstance(tensors, dict):
         raise ValueError(f"{path} holds a {type(tensors).__name__}, not a dictionary of tensors.")
+    for name, tensor in tensors.items():
+        if isinstance(tensor, Tensor) and not _is_plain(tensor):
+            raise ValueError(f"{path}: {name} is no plain tensor of real numbers: refused.")
     return tensors, {}
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether it is what it seems: a few bytes of a pickle can be a view of terabytes."""
+    if tensor.layout is not torch.strided or tensor.is_meta or not tensor.is_floating_point():
+        return False
+    return tensor.untyped_storage().nbytes() >= tensor.numel() * tensor.element_size()
 
 
 def _at_cells(old: int, new: int) -> Float64[Tensor, "new old"]:

@@ -50,7 +50,7 @@ class Start:
         """Read `940`, `0.94T`, `sigma=100`, `logsnr=-5.3` or `timestep=939.5`; a bare `0.94` is refused: ambiguous."""
         word = str(text).strip().lower()
         if re.fullmatch(r"\d+", word):
-            return cls.timestep(int(word))
+            return cls.timestep(float(word))
         if match := re.fullmatch(rf"({_NUMBER})\s*t", word):
             return cls.fraction(float(match[1]))
         if match := re.fullmatch(rf"(timestep|fraction|sigma|log[_-]?snr)\s*=\s*({_NUMBER})", word):

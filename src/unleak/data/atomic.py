@@ -13,16 +13,20 @@ from uuid import uuid4
 def written_whole(path: str | Path) -> Iterator[Path]:
     """Give a temporary name beside `path` to write to; it becomes `path` at the end of the block.
 
-    If the block raises (a full disk, Ctrl-C) the temporary file is removed and what stood at `path` is untouched.
+    Its folder is made if need be. If the block raises (a full disk, Ctrl-C) the temporary file is removed, what stood
+    at `path` is untouched, and an OSError is about `path`, not about the temporary name.
     """
     path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     # Hidden, and of a length of its own: the name of the target may be as long as the file system allows.
     temporary = path.parent / f".{uuid4().hex}.part"
     try:
         yield temporary
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename in (None, str(temporary)):
+            error.filename, error.filename2 = str(path), None
         raise
 
 
@@ -47,6 +51,17 @@ def folder_written_whole(path: str | Path) -> Iterator[Path]:
 
 
 def check_writable(folder: Path) -> None:
-    """Make `folder`, and a file in it for a moment: an OSError now is better than one after an hour of work."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tempfile.TemporaryFile(dir=folder).close()
+    """Raise ValueError if files cannot be written to `folder`, there or not: now is better than after an hour of work.
+
+    Nothing is made that stays.
+    """
+    try:
+        for place in (folder, *folder.parents):
+            try:
+                os.lstat(place)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            tempfile.TemporaryFile(dir=place).close()
+            return
+    except OSError as error:
+        raise ValueError(f"{folder}: cannot be written to ({error.strerror}); choose another folder") from error

@@ -26,6 +26,8 @@ def find_media(sources: Iterable[str | Path], suffixes: Set[str], kind: str, *, 
     """
     found: dict[Path, None] = {}
     for source in sources:
+        if not str(source):  # an unset variable of a script, and no wish for all that is in the current folder
+            raise MediaError(f"an empty name; give a file, a folder or a pattern of {kind}")
         path = Path(source)
         if path.is_dir():
             matches = sorted(path.rglob("*") if recursive else path.iterdir())

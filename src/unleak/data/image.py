@@ -50,6 +50,8 @@ def load_image(path: str | Path) -> Image.Image:
     anything is decoded), and OSError if it cannot be opened.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():  # opening a pipe would wait for its other end
+        raise MediaError(f"{path}: a folder, pipe or device; give the file of a photo")
     with path.open("rb") as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on metadata and size; ours are errors and notes
         try:

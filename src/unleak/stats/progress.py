@@ -47,10 +47,10 @@ class Progress:
             with safe_open(path, "pt") as file:
                 about = json.loads((file.metadata() or {})["unleak_progress"])
                 mean, mean_square = file.get_tensor("mean"), file.get_tensor("mean_square")
-            skipped = {Path(video): reason for video, reason in about["skipped"].items()}
+            skipped = {Path(video): str(reason) for video, reason in about["skipped"].items()}
             moments = LatentMoments(about["count"], mean, mean_square, MomentsMeta(**about["meta"]))
-            begun, position = about["settings"], about["position"]
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            begun, position = dict(about["settings"]), int(about["position"])
+        except (SafetensorError, OSError, LookupError, AttributeError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is not the progress of a run, or damaged; move or delete it") from error
         settings = json.loads(json.dumps(settings))
         if begun != settings:

@@ -51,8 +51,12 @@ class Part:
 
     @classmethod
     def parse(cls, record: dict[str, Any]) -> "Part":
-        """From what `record` gave."""
-        return cls(record["run"], Shard.parse(record["shard"]), record["skipped"])
+        """From what `record` gave; ValueError, LookupError or TypeError for anything else."""
+        run, skipped = dict(record["run"]), record["skipped"]
+        for value, kind in ((run["videos"], int), (run["model"], str), (run["seed"], int), (skipped, int)):
+            if not isinstance(value, kind):
+                raise TypeError(f"{value!r} where {kind.__name__} is expected")
+        return cls(run, Shard.parse(record["shard"]), skipped)
 
     @property
     def record(self) -> dict[str, Any]:

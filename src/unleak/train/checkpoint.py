@@ -4,13 +4,18 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from unleak.core.moments import DAMAGED
 
 _NAME = re.compile(r"step-(\d{8})")
 _PARTIAL = ".partial-"
@@ -32,34 +37,55 @@ class Checkpoint:
 def save(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
     """Write `folder`/step-NNNNNNNN and remove all but the `keep` newest."""
     final = folder / f"step-{checkpoint.step:08d}"
-    partial = folder / f"{_PARTIAL}{final.name}"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    save_file(_contiguous(checkpoint.model), partial / "model.safetensors")
-    save_file(_contiguous(checkpoint.ema), partial / "ema.safetensors")
-    training = {name: getattr(checkpoint, name) for name in ("optimizer", "scaler", "readout")}
-    torch.save(training, partial / "optimizer.pt")
-    (partial / "state.json").write_text(json.dumps({"step": checkpoint.step, "recipe": checkpoint.recipe}, indent=1))
-    publish(partial, final)
+    with published(final) as partial:
+        save_file(_contiguous(checkpoint.model), partial / "model.safetensors")
+        save_file(_contiguous(checkpoint.ema), partial / "ema.safetensors")
+        training = {name: getattr(checkpoint, name) for name in ("optimizer", "scaler", "readout")}
+        with (partial / "optimizer.pt").open("wb") as file:  # a file of Python's says why it cannot be written
+            torch.save(training, file)
+        state = {"step": checkpoint.step, "recipe": checkpoint.recipe}
+        (partial / "state.json").write_text(json.dumps(state, indent=1))
     for old in _all(folder)[:-keep]:
         shutil.rmtree(old)
     return final
 
 
-def publish(partial: Path, final: Path) -> None:
-    """Rename folder `partial` to `final` once its contents are on the disk; an older `final` is replaced."""
-    for path in [*partial.rglob("*"), partial]:
-        _flush(path)
-    if final.exists():
-        # A folder cannot be renamed over a full one: the old one steps aside first.
-        aside = final.with_name(f"{_PARTIAL}old-{final.name}")
-        shutil.rmtree(aside, ignore_errors=True)
-        final.rename(aside)
+@contextmanager
+def published(final: Path) -> Iterator[Path]:
+    """Give a folder to fill that becomes `final` at the end of the block, once its contents are on the disk.
+
+    If the block raises (a full disk, Ctrl-C), it is removed and what stood at `final` is untouched. Raises OSError,
+    about `final`, where the disk is full.
+    """
+    partial, aside = (final.with_name(f"{_PARTIAL}{old}{final.name}") for old in ("", "old-"))
+    if aside.exists() and not final.exists():  # killed between two renames
+        aside.rename(final)
+    for leftover in (partial, aside):
+        shutil.rmtree(leftover, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        for path in [*partial.rglob("*"), partial]:
+            _flush(path)
+        if final.exists():  # a folder cannot be renamed over a full one: the old one steps aside
+            final.rename(aside)
         partial.rename(final)
-        shutil.rmtree(aside)
-    else:
-        partial.rename(final)
-    _flush(final.parent)
+        _flush(final.parent)
+    except BaseException as error:
+        if aside.exists() and not final.exists():
+            aside.rename(final)
+        shutil.rmtree(partial, ignore_errors=True)
+        number = error.errno if isinstance(error, OSError) else _number(error)
+        if number is None:
+            raise
+        raise OSError(number, os.strerror(number), str(final)) from error
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _number(error: BaseException) -> int | None:
+    """Of a safetensors error, that of the system's error in its words."""
+    found = re.search(r"os error (\d+)", str(error)) if isinstance(error, SafetensorError) else None
+    return int(found[1]) if found else None
 
 
 def latest(folder: Path) -> Path | None:
@@ -68,18 +94,22 @@ def latest(folder: Path) -> Path | None:
 
 
 def load(path: Path) -> Checkpoint:
-    """Read a checkpoint; pickles are loaded `weights_only`."""
-    state = json.loads((path / "state.json").read_text())
-    training = torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True)
-    return Checkpoint(
-        state["step"],
-        state["recipe"],
-        load_file(path / "model.safetensors"),
-        load_file(path / "ema.safetensors"),
-        training["optimizer"],
-        training["scaler"],
-        training.get("readout"),
-    )
+    """Read a checkpoint; pickles are loaded `weights_only`. Raises ValueError if it is damaged."""
+    try:
+        state = json.loads((path / "state.json").read_text())
+        training = torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True)
+        return Checkpoint(
+            int(state["step"]),
+            dict(state["recipe"]),
+            load_file(path / "model.safetensors"),
+            load_file(path / "ema.safetensors"),
+            dict(training["optimizer"]),
+            training["scaler"],
+            training.get("readout"),
+        )
+    except (OSError, SafetensorError, *DAMAGED) as error:
+        reason = " ".join(str(error).split()).split(". ")[0][:200]
+        raise ValueError(f"{path} is damaged ({reason}); move it away to go on from the one before") from error
 
 
 def sweep(folder: Path) -> None:

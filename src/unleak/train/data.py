@@ -47,6 +47,9 @@ class VideoFolder:
         needed = config.num_frames / config.fps
         paths = find_videos([config.path])
         for path in paths:
+            if not path.is_file():  # opening a pipe would wait for its other end
+                self.failures[path] = f"{path}: a pipe or device; give the file of a video"
+                continue
             try:
                 duration = video_duration(path)
             except MediaError as error:
@@ -58,10 +61,9 @@ class VideoFolder:
             place = torch.rand((), generator=generator(config.seed, "start", len(self.starts)))
             self.starts.append((path, float(place) * ((duration or needed) - needed)))
         if len(self.failures) > config.max_failures * len(paths):
-            reasons = "\n".join(f"  {reason}" for reason in self.failures.values())
             raise MediaError(
                 f"{config.path}: {len(self.failures)} of {len(paths)} videos cannot be used, more than the share "
-                f"max_failures = {config.max_failures:g} allows:\n{reasons}"
+                f"max_failures = {config.max_failures:g} allows; the first: {next(iter(self.failures.values()))}"
             )
 
     def __len__(self) -> int:

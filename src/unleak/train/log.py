@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from unleak.data.atomic import written_whole
 from unleak.train.config import Recipe
 from unleak.train.draws import sigma_distribution
 
@@ -139,4 +140,9 @@ def _forget_after(path: Path, step: int) -> None:
     """Drop the lines of steps that a killed run made after its last checkpoint, and a last line that it cut short."""
     if path.exists():
         lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-        path.write_text("".join(line for line in lines if json.loads(line)["step"] <= step))
+        try:
+            kept = [line for line in lines if json.loads(line)["step"] <= step]
+        except (ValueError, TypeError, LookupError) as error:
+            raise ValueError(f"{path}: not the log of a run; move it away or choose another output") from error
+        with written_whole(path) as temporary:
+            temporary.write_text("".join(kept))

@@ -14,6 +14,7 @@ from rich.console import Console
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from unleak.data.atomic import check_writable, written_whole
 from unleak.data.pixels import to_unit
 from unleak.families.svd.denoiser import SVDDenoiser
 from unleak.train import checkpoint
@@ -27,6 +28,9 @@ from unleak.train.loss import edm_loss
 from unleak.train.optimizer import make_optimizer
 from unleak.train.readout import MotionReadout
 from unleak.zoo import hub
+from unleak.zoo.registry import find_model
+
+_TRAINED = "StableVideoDiffusionPipeline"
 
 
 def train(recipe: Recipe, *, quiet: bool = False) -> Path:
@@ -38,16 +42,21 @@ def train(recipe: Recipe, *, quiet: bool = False) -> Path:
     """
     started = time.monotonic()
     accelerator = _accelerator(recipe)
-    console = Console(stderr=True, highlight=False, soft_wrap=True, quiet=quiet or not accelerator.is_main_process)
+    console = Console(
+        stderr=True, highlight=False, markup=False, soft_wrap=True, quiet=quiet or not accelerator.is_main_process
+    )
     resumed = _resume(recipe)
+    _check(recipe)
+    clips = open_dataset(recipe.data)
     pipe = load_pipeline(recipe)
     pipe.to(accelerator.device)
     denoiser = SVDDenoiser(pipe)
-    dataset = _dataset(recipe, denoiser, accelerator, console)
+    dataset = _dataset(recipe, clips, denoiser, accelerator, console)
     step = resumed.step if resumed else 0
     if accelerator.is_main_process:
         recipe.output.mkdir(parents=True, exist_ok=True)
-        (recipe.output / "recipe.yaml").write_text(dump_recipe(recipe))
+        with written_whole(recipe.output / "recipe.yaml") as temporary:
+            temporary.write_text(dump_recipe(recipe))
         checkpoint.sweep(recipe.output / "checkpoints")
 
     unet = pipe.unet
@@ -124,10 +133,14 @@ def train(recipe: Recipe, *, quiet: bool = False) -> Path:
 
 def export(recipe: Recipe, folder: Path) -> Path:
     """Write the EMA weights of the newest checkpoint as a pipeline folder; a run in progress is not disturbed."""
+    if folder.exists() and not (folder / "recipe.yaml").exists():  # every export has one
+        raise RecipeError(f"{folder} exists and is no pipeline of a training run: give --export a new folder")
     found = checkpoint.latest(recipe.output / "checkpoints")
     if found is None:
         raise RecipeError(f"no checkpoint in {recipe.output / 'checkpoints'} to export: train first")
-    _export(load_pipeline(recipe), checkpoint.load(found).ema, recipe, folder)
+    check_writable(folder.parent)
+    average = checkpoint.load(found).ema
+    _export(load_pipeline(recipe), average, recipe, folder)
     return folder
 
 
@@ -213,23 +226,32 @@ def _resume(recipe: Recipe) -> checkpoint.Checkpoint | None:
     return resumed
 
 
-def _dataset(recipe: Recipe, denoiser: SVDDenoiser, accelerator: Accelerator, console: Console) -> Any:
-    dataset = open_dataset(recipe.data)
+def _check(recipe: Recipe) -> None:
+    """Raise RecipeError for what this model, or this folder, does not allow; nothing is loaded, nothing written."""
+    spec, faults = find_model(recipe.model), []
+    if spec.pipeline != _TRAINED:
+        faults.append(f"model: {spec.name} is a {spec.pipeline}; a {_TRAINED} can be trained")
+    size = recipe.data.size
+    height, width = (size, size) if isinstance(size, int) else size
+    if height % spec.size_multiple or width % spec.size_multiple:
+        faults.append(
+            f"data.size: clips of {height}x{width} pixels; this model needs multiples of {spec.size_multiple}"
+        )
+    if (recipe.output / "pipeline").exists() and checkpoint.latest(recipe.output / "checkpoints") is None:
+        faults.append(f"output: {recipe.output / 'pipeline'} is of another run: choose another output, or move it away")
+    if faults:
+        raise RecipeError("\n".join(faults))
+    check_writable(recipe.output)
+
+
+def _dataset(recipe: Recipe, dataset: Any, denoiser: SVDDenoiser, accelerator: Accelerator, console: Console) -> Any:
     for reason in getattr(dataset, "failures", {}).values():
         console.print(f"skipped: {reason}")
-    _check_size(denoiser.pipe, dataset[0])
     if recipe.data.cache is None:
         return dataset
     folder = cache_folder(recipe.data, dataset, denoiser.pipe.vae)
     with accelerator.main_process_first(), Counter("latent cache", console) as counter:
         return build_cache(folder, dataset, denoiser.encode_video, progress=counter)
-
-
-def _check_size(pipe: Any, clip: dict[str, Any]) -> None:
-    step = pipe.vae_scale_factor * 2 ** (len(pipe.unet.config.block_out_channels) - 1)
-    height, width = clip["video"].shape[1:3]
-    if height % step or width % step:
-        raise RecipeError(f"data.size: clips of {height}x{width} pixels; this model needs multiples of {step}")
 
 
 def _trainable(unet: torch.nn.Module, recipe: Recipe) -> dict[str, torch.nn.Parameter]:
@@ -289,13 +311,12 @@ def _export(pipe: Any, average: dict[str, Tensor], recipe: Recipe, folder: Path)
     state = pipe.unet.state_dict()
     pipe.unet.load_state_dict({**state, **{name: t.to(state[name]) for name, t in average.items()}})
     pipe.unet.eval()
-    partial = folder.with_name(f".partial-{folder.name}")
-    with hub.quiet():
-        if recipe.dtype == "fp16":
-            pipe.to(torch.float16)
-        pipe.save_pretrained(partial)
-    index = partial / "model_index.json"
-    # Without torchvision, transformers names a fallback class here that an installation with torchvision may not have.
-    index.write_text(index.read_text().replace("CLIPImageProcessorPil", "CLIPImageProcessor"))
-    (partial / "recipe.yaml").write_text(dump_recipe(recipe))
-    checkpoint.publish(partial, folder)
+    with checkpoint.published(folder) as partial:
+        with hub.quiet():
+            if recipe.dtype == "fp16":
+                pipe.to(torch.float16)
+            pipe.save_pretrained(partial)
+        index = partial / "model_index.json"
+        # Without torchvision, transformers names a fallback class here that one with torchvision may not have.
+        index.write_text(index.read_text().replace("CLIPImageProcessorPil", "CLIPImageProcessor"))
+        (partial / "recipe.yaml").write_text(dump_recipe(recipe))

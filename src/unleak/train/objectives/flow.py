@@ -1,0 +1,109 @@
+"""Training of a rectified flow, as Wan is: x_t = (1 - sigma) x_0 + sigma eps, the network predicts eps - x_0."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from unleak.core.process import shift_sigma
+from unleak.families.wan.denoiser import WanCondition
+from unleak.train.config import FlowConfig, Recipe
+from unleak.train.objectives.objective import Objective, noised_parts, of_svd_only, timenoise
+
+__all__ = ["FlowObjective", "FlowSigma"]
+
+
+@dataclass(frozen=True)
+class FlowSigma:
+    """The law of sigma: logit(q) ~ N(mean, std^2) or q uniform, sigma = shift q / (1 + (shift - 1) q), restricted to
+    `low` <= sigma <= `high`."""
+
+    config: FlowConfig
+    shift: float
+    low: float = 0.0
+    high: float = 1.0
+
+    def sample(self, generator: torch.Generator) -> Float[Tensor, "1"]:
+        """One sigma, by inverting the distribution function: one uniform number is drawn."""
+        # A float32 uniform can be 0, where the logit is not finite.
+        u = torch.rand(1, generator=generator, dtype=torch.float64).clamp(1e-9, 1 - 1e-9)
+        begin, end = (self._cdf(torch.tensor([edge], dtype=torch.float64)) for edge in (self.low, self.high))
+        p = begin + u * (end - begin)
+        q = p if self.config.law == "uniform" else torch.sigmoid(self.config.mean + self.config.std * torch.special.ndtri(p))
+        return (self.shift * q / (1 + (self.shift - 1) * q)).clamp(self.low, self.high).float()
+
+    def quantile(self, sigma: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
+        """P(a draw <= sigma)."""
+        begin, end = (self._cdf(sigma.new_tensor([edge])) for edge in (self.low, self.high))
+        return ((self._cdf(sigma) - begin) / (end - begin)).clamp(0, 1)
+
+    def _cdf(self, sigma: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
+        q = shift_sigma(sigma, 1 / self.shift)  # type: ignore[arg-type]
+        if self.config.law == "uniform":
+            return q
+        return torch.special.ndtr((torch.logit(q) - self.config.mean) / self.config.std)
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    x_0: Float[Tensor, "b c f h w"]
+    eps: Float[Tensor, "b c f h w"]
+    sigma: Float[Tensor, "b"]
+    condition: WanCondition
+
+
+class FlowObjective(Objective):
+    """|F((1 - sigma) x_0 + sigma eps, sigma, condition) - (eps - x_0)|^2.
+
+    TimeNoise noises all latents of the condition, those of the grey frames too: a causal VAE carries the image into
+    them. t is sigma. `condition.dropout` is the share of clips without text. Where the image is the video's own first
+    frame (Wan 2.2 5B) that frame is noised in the network's input, and has no loss; nobody has tried this: experimental.
+    """
+
+    @classmethod
+    def faults(cls, recipe: Recipe, view: type) -> list[str]:
+        """What is of SVD; frames that the VAE would round."""
+        return [*super().faults(recipe, view), *of_svd_only(recipe)]
+
+    @property
+    def law(self) -> FlowSigma:
+        """Of sigma."""
+        config, denoiser = self.recipe.flow, self.denoiser
+        return FlowSigma(config, config.shift or denoiser.shift, *denoiser.sigmas)
+
+    def cached(self, video: Float[Tensor, "b f 3 H W"], frame: Any) -> dict[str, Float[Tensor, "b ..."]]:
+        """Of the video, and of the image alone: these networks begin with their image, so it is frame 0."""
+        del frame
+        still = self.denoiser.encode_still(video[:, 0], video.shape[1])
+        return {"latents": self.denoiser.encode_video(video), "still": still}
+
+    def prepare(self, batch: dict[str, Any], texts: Tensor | None, generators: list[torch.Generator]) -> _Prepared:
+        """Latents, text, CLIP, and the draws sigma, eps, dropout and TimeNoise of each clip."""
+        assert texts is not None
+        x_0, photo = self.latents(batch)
+        law = self.law
+        sigma = torch.cat([law.sample(g) for g in generators])
+        eps = torch.stack([torch.randn(x_0.shape[1:], generator=g) for g in generators]).to(x_0)
+        dropout = torch.tensor([self.recipe.condition.dropout])
+        lost = torch.cat([torch.rand(1, generator=g) < dropout for g in generators]).to(x_0.device)
+        still = batch["still"].to(x_0)
+        if noised_parts(self.recipe.condition, self.denoiser):
+            noise = timenoise(self.recipe.condition)  # type: ignore[arg-type]
+            still = torch.cat([noise(still[i : i + 1], sigma[i : i + 1], g)[0] for i, g in enumerate(generators)])
+        empty, *text = texts
+        told = torch.where(lost[:, None, None], empty, torch.stack(text)).to(x_0)
+        condition = WanCondition(still, told, self.denoiser.embed_image(photo))
+        return _Prepared(x_0, eps, sigma.to(x_0.device), condition)
+
+    def losses(self, prepared: _Prepared) -> tuple[Float[Tensor, "b"], Float[Tensor, "b"]]:
+        """By the quantile of sigma."""
+        x_0, eps, sigma = prepared.x_0, prepared.eps, prepared.sigma
+        level = sigma[:, None, None, None, None]
+        prediction = self.denoiser.predict((1 - level) * x_0 + level * eps, sigma, prepared.condition)
+        error = (prediction.float() - (eps - x_0)).square()
+        if self.denoiser.first_frame_is_clean:
+            error = error[:, :, 1:]
+        return self.law.quantile(sigma), error.flatten(1).mean(1)
+

@@ -1,0 +1,109 @@
+"""What every objective has: frozen networks first, draws keyed by the clip, then the loss of each clip."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from unleak.core.timenoise import TimeNoise
+from unleak.data.pixels import to_unit
+from unleak.train.config import FlowConfig, Recipe, SigmaConfig, TimeNoiseConfig
+
+__all__ = ["Objective", "timenoise"]
+
+
+class Objective(ABC):
+    """`batch` is a dictionary of the clips' tensors as the data gives them, on the device, `texts` their text tokens.
+
+    `prepare` and `losses` together are one step: what no trained weight takes part in, and the rest.
+    """
+
+    texts_needed = True
+
+    def __init__(self, recipe: Recipe, denoiser: Any):
+        self.recipe, self.denoiser = recipe, denoiser
+
+    @classmethod
+    def faults(cls, recipe: Recipe, view: type) -> list[str]:
+        """What of a recipe this kind of training does not know, one sentence each."""
+        found = []
+        condition = recipe.condition
+        if isinstance(condition, TimeNoiseConfig) and condition.on and not _parts(condition, view) <= set(view.noised):  # type: ignore[attr-defined]
+            known = " or ".join(view.noised)  # type: ignore[attr-defined]
+            found.append(f"condition.on: {condition.on}: the condition of this model is {known}")
+        if recipe.trainable in ("temporal", "spatial") and not view.temporal:  # type: ignore[attr-defined]
+            found.append(
+                f"trainable: {recipe.trainable}: no layer of this network works along time alone; use lora, or patterns"
+            )
+        return found
+
+    def cached(self, video: Float[Tensor, "b f 3 H W"], frame: Sequence[int]) -> dict[str, Float[Tensor, "b ..."]]:
+        """What frozen networks make of clips whatever is drawn, so that it can be kept; `latents` among it.
+
+        frame: which one is the image.
+        """
+        del frame
+        return {"latents": self.denoiser.encode_video(video)}
+
+    def latents(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """x_0, and the frame that is the image (uint8, b H W 3)."""
+        if "latents" in batch:
+            return batch["latents"], batch["image"]
+        video, frame = batch["video"], batch["condition_frame"]
+        batch |= self.cached(to_unit(video), frame)
+        return batch["latents"], video[torch.arange(len(video), device=video.device), torch.as_tensor(frame)]
+
+    @abstractmethod
+    def prepare(self, batch: dict[str, Any], texts: Tensor | None, generators: list[torch.Generator]) -> Any:
+        """Encode the clips and make their draws, each from its own generator."""
+
+    @abstractmethod
+    def losses(self, prepared: Any) -> tuple[Float[Tensor, "b"], Float[Tensor, "b"]]:
+        """Of every clip how noisy it was, as a quantile of the law in [0, 1], and its loss."""
+
+
+def timenoise(config: TimeNoiseConfig) -> TimeNoise:
+    """The TimeNoise that a recipe asks for."""
+    return TimeNoise(config.beta_m, config.a, spread=config.spread, mu_max=config.mu_max)
+
+
+def _parts(config: TimeNoiseConfig, view: Any) -> set[str]:
+    if config.on is None:
+        return {view.noised[0]}
+    return {"latents", "tokens"} if config.on == "both" else {config.on}
+
+
+def noised_parts(config: Any, view: Any) -> set[str]:
+    """What of the condition a recipe noises: `latents`, `tokens`, both or nothing."""
+    return _parts(config, view) if isinstance(config, TimeNoiseConfig) else set()
+
+
+def of_svd_only(recipe: Recipe) -> list[str]:
+    """What of a recipe only models like Stable Video Diffusion know."""
+    found, condition = [], recipe.condition
+    if condition.noise == "pixel":
+        found.append("condition.noise: pixel is how Stable Video Diffusion is trained; give none or timenoise")
+    elif condition.noise == "none" and condition.noise_aug_strength:
+        found.append("condition.noise_aug_strength: this model is not told it; leave it away")
+    elif isinstance(condition, TimeNoiseConfig):
+        for name in ("told", "reference", "per_frame"):
+            if getattr(condition, name) != TimeNoiseConfig.model_fields[name].default:
+                found.append(f"condition.{name} is of Stable Video Diffusion; leave it away")
+    if recipe.sigma != SigmaConfig():
+        found.append("sigma: the law of models trained on a sigma such as Stable Video Diffusion; leave it away")
+    if recipe.motion_readout:
+        found.append("motion_readout: reads the middle of a UNet like Stable Video Diffusion's; leave it away")
+    return found
+
+
+def no_flow(recipe: Recipe) -> list[str]:
+    """What of a recipe only rectified flows know."""
+    found = []
+    if recipe.flow != FlowConfig():
+        found.append("flow: the law of a rectified flow's sigma, and this model is none; leave it away")
+    if recipe.experts:
+        found.append("experts: this model has a single network; leave it away")
+    return found
