@@ -80,6 +80,18 @@ def test_what_is_wrong_with_a_list_is_one_line_before_anything_is_made(shots, an
     assert not (shots / "out").exists()
 
 
+def test_prompts_that_are_asked_for_come_before_those_of_a_folder(shots, animate, capfd):
+    (shots / "p.txt").write_text("one\ntwo\n")
+    for asked, expected in (["--prompts", "p.txt"], ["one", "two"]), (["--prompt", "x"], ["x", "x"]):
+        status, made, err = run(capfd, animate, shots, "--dry-run", *asked)
+        assert status == 0, err
+        assert made["settings"]["arguments"]["prompt"] == expected[0]
+    (shots / "p.txt").write_text("one\n")
+    status, _, err = run(capfd, animate, shots)
+    assert status == 2
+    assert "p.txt: 1 prompts for the 2 photos beside it" in err
+
+
 def test_a_mask_for_a_model_without_one(shots, tiny_folder, capfd):
     status, _, err = run(capfd, tiny_folder, "0.png", "--mask", "1.png")
     assert status == 2

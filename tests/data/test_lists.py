@@ -44,6 +44,8 @@ def test_a_prompt_folder_is_in_the_order_of_names(shots):
     expected = [("1.png", "one"), ("10.png", "ten"), ("2.png", "two")]
     for entries in (read_prompt_folder(shots / "image"), find_entries([shots / "image"])):
         assert [(entry.photo.name, entry.prompt) for entry in entries] == expected
+    without = find_entries([shots / "image"], prompt_folders=False)
+    assert [(entry.photo.name, entry.prompt) for entry in without] == [(name, None) for name, _ in expected]
 
 
 def test_sources_of_all_kinds_together(shots):

@@ -20,6 +20,7 @@ from unleak.families.animate_anything.pipeline import AnimateAnythingPipeline
 from unleak.families.animate_anything.preset import CALL, FPS
 from unleak.families.animate_anything.reference import reference_scheduler
 from unleak.families.latents import encode_video
+from unleak.zoo.hub import load
 from unleak.zoo.registry import find_model
 
 SIZE = {"size": (4, 6), "latent_size": (2, 3)}
@@ -46,11 +47,12 @@ def told(pipe, **changes):
     return seen
 
 
-def test_the_full_start_is_the_plain_pipeline_and_removal_is_exact():
+@pytest.mark.parametrize("mode", ["rescale", "truncate"])
+def test_the_full_start_is_the_plain_pipeline_and_removal_is_exact(mode):
     pipe = tiny_animate_anything()
     plain, cls = call(pipe), type(pipe)
-    assert torch.equal(call(unleak.apply(pipe, start="1.0T")), plain)
-    assert not torch.equal(call(unleak.apply(pipe, start=900)), plain)
+    assert torch.equal(call(unleak.apply(pipe, start="1.0T", mode=mode)), plain)
+    assert not torch.equal(call(unleak.apply(pipe, start=900, mode=mode)), plain)
     unleak.remove(pipe)
     assert type(pipe) is cls
     assert torch.equal(call(pipe), plain)
@@ -323,6 +325,9 @@ def test_the_published_folder_is_read_and_saved_as_a_clean_one(original, pipe, t
     assert not list((tmp_path / "clean").rglob("*.bin"))
     again = AnimateAnythingPipeline.from_pretrained(tmp_path / "clean", use_safetensors=True)
     assert torch.equal(call(quiet(again)), plain)
+    alone = load(tmp_path / "clean", device="cpu", only=("vae",))  # as statistics are made
+    assert alone.unet is None
+    assert encode_video(alone, torch.zeros(1, 2, 3, 16, 24)).shape == (1, 4, 2, 8, 12)
     assert "models" not in sys.modules
 
 

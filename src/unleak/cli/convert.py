@@ -41,7 +41,7 @@ def convert(
         raise ValueError(f"family {family} is unknown: give one of {', '.join(FAMILIES)}")
     if out.exists() and not overwrite:
         raise ValueError(f"{out} exists; give --overwrite or another name")
-    given = {"variant": variant, "config": config, "tokenizer": tokenizer, "base": base, "dtype": dtype}
+    given: dict[str, Any] = {"variant": variant, "config": config, "tokenizer": tokenizer, "base": base, "dtype": dtype}
     given = {name: value for name, value in given.items() if value is not None} | ({} if ema else {"no-ema": True})
     given |= {"personalised": True} if personalised else {}
     # Animate-Anything is published as a folder, and PIA's file may be given by its own.

@@ -107,7 +107,8 @@ def generate(
                 raise ValueError("--overwrite and --skip-existing exclude each other; give one of them")
             width, height = parse_size(size)
             low, high = parse_guidance(guidance)
-            entries = find_entries(inputs, allow_outside=allow_outside)
+            asked = prompt is not None or prompts is not None
+            entries = find_entries(inputs, allow_outside=allow_outside, prompt_folders=not asked)
             texts = choose_prompts(entries, prompts, prompt)
             jobs = [
                 Job(entry.photo, out / f"{entry.name or entry.photo.stem}.{format}", text, entry.mask or mask)

@@ -31,19 +31,21 @@ class Entry:
     """Where it was asked for, such as `shots.jsonl, line 3`."""
 
 
-def find_entries(sources: Iterable[str | Path], *, allow_outside: bool = False) -> list[Entry]:
+def find_entries(
+    sources: Iterable[str | Path], *, allow_outside: bool = False, prompt_folders: bool = True
+) -> list[Entry]:
     """What `sources` ask for, in their order: lists (.jsonl, .csv), prompt folders, photos, folders, patterns.
 
-    A folder with photos and one .txt file is a prompt folder. `allow_outside`: lists may name photos that are not in
-    the list's own folder or below it. Raises MediaError, in one line, for what cannot be read, and for two entries of
-    lists whose videos would have one name.
+    A folder with photos and one .txt file is a prompt folder, unless not `prompt_folders`. `allow_outside`: lists may
+    name photos that are not in the list's own folder or below it. Raises MediaError, in one line, for what cannot be
+    read, and for two entries of lists whose videos would have one name.
     """
     entries: list[Entry] = []
     for source in sources:
         path = Path(source)
         if path.suffix.lower() in LIST_SUFFIXES and not path.is_dir():
             entries += read_list(path, allow_outside=allow_outside)
-        elif path.is_dir() and len(_text_files(path)) == 1 and _photos(path):
+        elif prompt_folders and path.is_dir() and len(_text_files(path)) == 1 and _photos(path):
             entries += read_prompt_folder(path)
         else:
             entries += [Entry(photo) for photo in find_images([source])]
@@ -82,7 +84,7 @@ def read_prompt_folder(folder: str | Path) -> list[Entry]:
     if len(prompts) != len(photos):
         raise MediaError(
             f"{texts[0]}: {len(prompts)} prompts for the {len(photos)} photos beside it; give one for each, in the"
-            " order of their names"
+            f" order of their names, or name the photos without it, such as {folder}/*.png"
         )
     return [Entry(photo, prompt, origin=str(folder)) for photo, prompt in zip(photos, prompts, strict=True)]
 

@@ -217,8 +217,8 @@ def sample(
     if mask is not None:
         check_mask(call, mask, image)
     if settings.height and settings.width:
-        size = (settings.width, settings.height)
-        mask = mask if mask is None else ImageOps.fit(mask, size, Image.Resampling.NEAREST)
+        if mask is not None:
+            mask = ImageOps.fit(mask, (settings.width, settings.height), Image.Resampling.NEAREST)
         image = fit_image(image, settings.height, settings.width)
     inputs = {
         **settings.arguments,

@@ -22,7 +22,7 @@ class AnimateAnythingUNet(UNet3DConditionModel):
     """`UNet3DConditionModel` of diffusers, with a second input convolution for the mask and the strength in its time
     embedding. `motion_mask` and `motion_strength` say what a checkpoint was trained with."""
 
-    @register_to_config
+    @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
         sample_size: int | None = None,
