@@ -11,8 +11,6 @@ from unleak.zoo.safety import check_pickle
 
 __all__ = ["Converter", "converted", "converted_folder", "converter"]
 
-_MADE = "model"  # converters make their folder themselves
-
 
 @runtime_checkable
 class Converter(Protocol):
@@ -46,22 +44,23 @@ def converter(family: str) -> tuple[Converter, int]:
 
 def converted_folder(family: str, digest: str) -> Path:
     """Where the conversion of the checkpoint with this SHA-256 is, or is to be."""
-    return cache_folder() / "converted" / f"{family}-v{converter(family)[1]}-{digest[:32]}"
+    return cache_folder() / "converted" / f"{family}-v{converter(family)[1]}-{digest[:32]}" / "model"
 
 
 def converted(family: str, source: Path, digest: str) -> Path:
     """The folder made of a checkpoint file or folder with this SHA-256, converted now if it never was."""
     folder = converted_folder(family, digest)
     if folder.is_dir():
-        return folder / _MADE
+        return folder
     convert, _ = converter(family)
     if source.is_file():
         check_pickle(source)
     files = [source] if source.is_file() else source.rglob("*")
     size = sum(file.stat().st_size for file in files if file.is_file())
-    check_space(folder.parent, size, f"converting {source.name}")
+    check_space(folder.parent.parent, size, f"converting {source.name}")
 
     def make(out: Path) -> None:
-        convert(source, out / _MADE)
+        convert(source, out / folder.name)  # converters make their folder themselves
 
-    return made_once(folder, make) / _MADE
+    made_once(folder.parent, make)
+    return folder

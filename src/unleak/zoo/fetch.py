@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from unleak.zoo.cache import cache_folder, check_space, made_once, read_note, write_note
-from unleak.zoo.conversion import converted
+from unleak.zoo.conversion import converted, converted_folder
 from unleak.zoo.download import check_hash, digest_of, download, git_digest_of, network_errors, patiently
 from unleak.zoo.models import MODELS, base_of
 from unleak.zoo.safety import check_index, safe_members
@@ -134,6 +134,9 @@ def _own(
         say(f"{spec.name}: licence: {spec.licence}; {spec.terms}")
         write_note({"told": spec.licence}, "licence", spec.name)
     if spec.source.startswith("https://") or spec.source.startswith("http://"):
+        known = read_note("archive", spec.name).get("sha256")
+        if spec.convert is not None and known and (made := converted_folder(spec.convert, known)).is_dir():
+            return made
         folder, digest = _unpacked(spec, say)
         return folder if spec.convert is None else converted(spec.convert, folder, digest)
     commit, files, note = _listing(spec.source, spec.revision, update=update)
@@ -306,7 +309,7 @@ def _check(path: Path, file: Listed, what: str) -> None:
         elif file.git is not None and (found := git_digest_of(blob)) != file.git:
             blob.unlink()
             raise ValueError(
-                f"{what}: {file.path}: its git hash is {found}, not {file.git}: damaged on the way; try again"
+                f"{what}: {file.path}: its hash is {found}, not {file.git}: damaged on the way; try again"
             )
     finally:
         if not blob.exists():

@@ -1,0 +1,200 @@
+"""Pickles and archives that are not what they should be."""
+
+import io
+import tarfile
+import zipfile
+from dataclasses import replace
+
+import pytest
+
+from unleak.zoo.cache import leftovers
+from unleak.zoo.conversion import converted
+from unleak.zoo.fetch import fetch, here, in_use
+from unleak.zoo.models import MODELS
+from unleak.zoo.safety import check_pickle, safe_members
+from unleak.zoo.spec import File
+
+
+def packed(*members, compress="w"):
+    """A tar archive of (name, content) and of TarInfo as they are."""
+    written = io.BytesIO()
+    with tarfile.open(fileobj=written, mode=compress) as archive:
+        for member in members:
+            if isinstance(member, tarfile.TarInfo):
+                archive.addfile(member)
+                continue
+            name, content = member
+            about = tarfile.TarInfo(name)
+            about.size = len(content)
+            archive.addfile(about, io.BytesIO(content))
+    return written.getvalue()
+
+
+def special(name, kind, target=""):
+    about = tarfile.TarInfo(name)
+    about.type, about.linkname = kind, target
+    return about
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        ("../escaped", b"x"),
+        ("model/../../escaped", b"x"),
+        ("/etc/escaped", b"x"),
+        ("..\\escaped", b"x"),
+        ("C:escaped", b"x"),
+        special("link", tarfile.SYMTYPE, "/etc"),
+        special("hard", tarfile.LNKTYPE, "model/a"),
+        special("device", tarfile.CHRTYPE),
+        special("pipe", tarfile.FIFOTYPE),
+    ],
+)
+def test_an_archive_stays_in_its_folder(member):
+    content = io.BytesIO(packed(("model/a", b"fine"), member))
+    with (
+        tarfile.open(fileobj=content) as archive,
+        pytest.raises(ValueError, match=r"would leave its folder|is no plain file"),
+    ):
+        list(safe_members(archive))
+
+
+def test_an_archive_is_of_bounded_size():
+    content = io.BytesIO(packed(("a", b"x" * 600), ("b", b"x" * 600)))
+    with tarfile.open(fileobj=content) as archive, pytest.raises(ValueError, match="more than 1e-06 GB"):
+        list(safe_members(archive, most=1000))
+
+
+def test_a_pickle_is_of_bounded_size_packed_and_unpacked(tmp_path):
+    path = tmp_path / "model.ckpt"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("data.pkl", b"0" * 100_000)
+    with pytest.raises(ValueError, match="unpacked from"):
+        check_pickle(path)
+    with pytest.raises(ValueError, match="more than the 1e-07 GB"):
+        check_pickle(path, most=100)
+
+
+@pytest.fixture
+def web(hub, monkeypatch):
+    """`served(archive bytes)` -> a model whose source is that archive, and a converter that counts what it makes."""
+    made = []
+
+    def convert(source, out):
+        made.append(source)
+        out.mkdir()
+        (out / "model_index.json").write_bytes((source / "model_index.json").read_bytes())
+
+    monkeypatch.setattr("unleak.zoo.conversion.converter", lambda family: (convert, 1))
+
+    def served(archive, **changes):
+        hub.store.repositories[""] = {"model.tar": archive}
+        spec = replace(
+            MODELS["animate-anything"], name="boxed", source=f"{hub.store.address}/store/model.tar", **changes
+        )
+        monkeypatch.setitem(MODELS, "boxed", spec)
+        return spec
+
+    served.made = made
+    return served
+
+
+INDEX = ("original/model_index.json", b'{"_class_name": "AnimateAnythingPipeline"}')
+
+
+def test_an_archive_is_downloaded_unpacked_and_converted_once(hub, web, tmp_path):
+    spec, said = web(packed(INDEX, compress="w:gz")), []
+    fetched = fetch(spec, say=said.append)
+    assert (fetched.folder / "model_index.json").read_bytes() == INDEX[1]
+    assert any("nobody has verified this archive; its SHA-256 is" in text for text in said)
+    assert {one.token for one in hub.store.asked} == {None}
+    asked = len(hub.store.asked)
+    fetch(spec, say=said.append)
+    assert (len(web.made), len(hub.store.asked)) == (1, asked)
+
+    (unpacked,) = leftovers(in_use())  # what was converted from is needed no more
+    assert unpacked.why == "no model has use for it"
+    assert unpacked.remove()
+    fetch(spec, say=said.append)
+    assert (len(web.made), len(hub.store.asked), here(spec)) == (1, asked, [fetched.folder])
+
+
+@pytest.mark.parametrize(
+    ("archive", "changes", "message"),
+    [
+        (packed(INDEX, ("../escaped", b"x")), {}, "would leave its folder"),
+        (packed(INDEX)[:600], {}, "archive is damaged|no pipeline in its archive"),
+        (b"not an archive", {}, "archive is damaged"),
+        (packed(("readme", b"x")), {}, "no pipeline in its archive"),
+        (packed(INDEX), {"files": (File("model.tar", sha256="0" * 64),)}, "its SHA-256 is .*, not 0000"),
+    ],
+)
+def test_a_bad_archive_is_refused_and_leaves_nothing_outside(web, tmp_path, archive, changes, message):
+    with pytest.raises(ValueError, match=message):
+        fetch(web(archive, **changes), say=lambda text: None)
+    assert not list(tmp_path.rglob("escaped"))
+    assert not list((tmp_path / "cache/partial").glob("[!.]*[!k]"))
+    assert web.made == []
+
+
+def test_processes_that_ask_at_once_convert_once(tmp_path, monkeypatch):
+    from concurrent.futures import ThreadPoolExecutor
+    from threading import Barrier
+
+    monkeypatch.setenv("UNLEAK_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "model.ckpt").write_bytes(b"weights")
+    made, together = [], Barrier(3)
+
+    def convert(source, out):
+        made.append(out)
+        out.mkdir()
+
+    def ask(_):
+        together.wait()
+        return converted("svd", tmp_path / "model.ckpt", "f" * 64)
+
+    monkeypatch.setattr("unleak.zoo.conversion.converter", lambda family: (convert, 1))
+    with ThreadPoolExecutor(3) as pool:
+        folders = set(pool.map(ask, range(3)))
+    assert len(made) == len(folders) == 1
+    assert folders.pop().is_dir()
+
+
+def test_a_conversion_that_fails_leaves_nothing_and_is_tried_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("UNLEAK_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "model.ckpt").write_bytes(b"weights")
+
+    def convert(source, out):
+        out.mkdir()
+        raise ValueError("not of this family")
+
+    monkeypatch.setattr("unleak.zoo.conversion.converter", lambda family: (convert, 1))
+    for _ in range(2):
+        with pytest.raises(ValueError, match="not of this family"):
+            converted("svd", tmp_path / "model.ckpt", "f" * 64)
+        assert not [path for path in (tmp_path / "cache/converted").iterdir() if path.is_dir()]
+
+
+def test_what_a_killed_conversion_left_is_pruned_but_not_what_is_being_made(tmp_path, monkeypatch):
+    from filelock import FileLock
+
+    monkeypatch.setenv("UNLEAK_CACHE", str(tmp_path))
+    left = tmp_path / "converted/svd-v1-ff.partial-abc"
+    left.mkdir(parents=True)
+    (left / "weights").write_bytes(b"x" * 10)
+    (leftover,) = leftovers(set())
+    assert (leftover.why, leftover.size) == ("never finished", 10)
+    with FileLock(tmp_path / "converted/svd-v1-ff.lock"):
+        assert not leftover.remove()
+    assert left.is_dir()
+    assert leftover.remove()
+    assert not left.exists()
+
+
+def test_every_source_is_one_that_can_be_checked():
+    for spec in MODELS.values():
+        if spec.name != "nano":
+            assert spec.source.count("/") == 1 or spec.source.startswith("https://")
+            assert spec.licence
+            assert spec.terms
+            assert (spec.revision is None) == ("revision" in spec.unverified) or spec.source.startswith("https://")
