@@ -17,12 +17,12 @@ Row = dict[str, Any]
 def write_report(
     protocol: dict[str, Any], rows: list[Row], tried: dict[str, Any], out: Path, readme: Path | None
 ) -> None:
-    """OUT/table.md and OUT/evidence.png, from the clips that every method has been through; `readme` gets both."""
+    """OUT/table.md and OUT/evidence.png, from the videos that every method has made; `readme` gets both."""
     methods: dict[str, list[Row]] = {}
     for row in rows:
         methods.setdefault(row["method"], []).append(row)
     complete = set.intersection(
-        *({row["scene"] for row in some} for method, some in methods.items() if not _is_restart(method))
+        *(set(map(_place, some)) for method, some in methods.items() if not _is_restart(method))
     )
     text = "\n\n".join((table(protocol, methods, complete), knobs(tried), restarts(protocol, methods)))
     (out / "table.md").write_text(text + "\n")
@@ -37,13 +37,19 @@ def write_report(
         readme.write_text(re.sub(f"{re.escape(BEGIN)}.*{re.escape(END)}", lambda _: block, page, flags=re.DOTALL))
 
 
+def _place(row: Row) -> tuple[int, int]:
+    return row["scene"], row["noise"]
+
+
 def _is_restart(method: str) -> bool:
     return method.startswith(("restart", "one step"))
 
 
-def summaries(protocol: dict[str, Any], methods: dict[str, list[Row]], complete: set[int]) -> dict[str, Row]:
+def summaries(
+    protocol: dict[str, Any], methods: dict[str, list[Row]], complete: set[tuple[int, int]]
+) -> dict[str, Row]:
     kept = {
-        name: [row for row in some if row["scene"] in complete]
+        name: [row for row in some if _place(row) in complete]
         for name, some in methods.items()
         if not _is_restart(name)
     }
@@ -52,12 +58,12 @@ def summaries(protocol: dict[str, Any], methods: dict[str, list[Row]], complete:
     return {name: summarize(some, kept["plain"], kept["real clips"], law) for name, some in kept.items()}
 
 
-def table(protocol: dict[str, Any], methods: dict[str, list[Row]], complete: set[int]) -> str:
+def table(protocol: dict[str, Any], methods: dict[str, list[Row]], complete: set[tuple[int, int]]) -> str:
     found = summaries(protocol, methods, complete)
-    photos = {row["photo"] for row in methods["plain"] if row["scene"] in complete}
+    photos = {row["photo"] for row in methods["plain"] if _place(row) in complete}
     lines = [
-        f"{len(complete)} clips of {len(photos)} held-out photos x {protocol['noises']} noises, guidance "
-        f"{protocol['guidance']} unless said; {found['plain']['videos']} videos a row of one training seed.",
+        f"{len({scene for scene, _ in complete})} clips of {len(photos)} held-out photos x "
+        f"{len({noise for _, noise in complete})} noises, guidance {protocol['guidance']} unless said.",
         "",
         "| method | moves | more | speed | energy | MMD | broken | nearest | frame 0 | flicker | score | s |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
@@ -131,7 +137,7 @@ def restarts(protocol: dict[str, Any], methods: dict[str, list[Row]]) -> str:
     return "\n".join(lines).strip()
 
 
-def plot(protocol: dict[str, Any], methods: dict[str, list[Row]], complete: set[int], path: Path) -> None:
+def plot(protocol: dict[str, Any], methods: dict[str, list[Row]], complete: set[tuple[int, int]], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
