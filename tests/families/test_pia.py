@@ -17,7 +17,7 @@ from unleak.families.pia.convert import (
     convert,
     convert_pipeline,
     original_of,
-    read_checkpoint,
+    read_original,
     write_checkpoint,
 )
 from unleak.families.pia.denoiser import PIADenoiser
@@ -196,7 +196,7 @@ def test_both_ways_is_bit_for_bit_the_same(base, adapter, tmp_path, ending, trai
     network = adapter if trained == "adapter" else assemble(base, adapter).unet
     file = tmp_path / f"pia.{ending}"
     write_checkpoint(original_of(network), file)
-    again = adapter_of(read_checkpoint(tmp_path), **SIZES)
+    again = adapter_of(read_original(tmp_path), **SIZES)
     assert again.config.block_out_channels == (4, 8)
     assert again.config.motion_layers_per_block == 1
     assert again.config.motion_max_seq_length == 32
@@ -247,18 +247,19 @@ class Evil:
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [({"x": Evil()}, "more than tensors"), ([1, 2], "a dictionary of tensors")]
+    ("content", "message"),
+    [({"x": Evil()}, "more than plain tensors: refused"), ([1, 2], "not a dictionary of tensors")],
 )
 def test_a_file_that_is_no_checkpoint(tmp_path, content, message):
     torch.save(content, tmp_path / "pia.ckpt")
     with pytest.raises(ValueError, match=message):
-        read_checkpoint(tmp_path / "pia.ckpt")
+        read_original(tmp_path / "pia.ckpt")
     (tmp_path / "pia.ckpt").write_bytes(b"damaged")
-    with pytest.raises(ValueError, match="damaged"):
-        read_checkpoint(tmp_path)
+    with pytest.raises(ValueError, match="damaged one"):
+        read_original(tmp_path)
     (tmp_path / "pia.ckpt").unlink()
     with pytest.raises(ValueError, match="0 checkpoints in it"):
-        read_checkpoint(tmp_path)
+        read_original(tmp_path)
 
 
 @pytest.fixture

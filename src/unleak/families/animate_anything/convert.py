@@ -7,18 +7,16 @@ names are only compared with what is expected; the classes are ours.
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from unleak.families.animate_anything.pipeline import AnimateAnythingPipeline
 from unleak.families.animate_anything.unet import AnimateAnythingUNet
+from unleak.families.checkpoint import read_checkpoint
 
 __all__ = ["convert", "is_original", "load_original", "unet_weights"]
 
@@ -89,13 +87,9 @@ def _unet(folder: Path, dtype: torch.dtype) -> AnimateAnythingUNet:
 
 def _weights(folder: Path) -> dict[str, Tensor]:
     safe, pickled = (folder / f"diffusion_pytorch_model.{ending}" for ending in ("safetensors", "bin"))
-    try:
-        if safe.is_file():
-            return load_file(safe)
-        if pickled.is_file():
-            return dict(torch.load(pickled, map_location="cpu", weights_only=True, mmap=True))
-    except (SafetensorError, UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{folder}: damaged, or more than tensors: {' '.join(str(error).split())[:200]}") from error
+    for file in (safe, pickled):
+        if file.is_file():
+            return dict(read_checkpoint(file))
     raise ValueError(f"{folder}: neither {safe.name} nor {pickled.name} is there; download the folder again")
 
 

@@ -3,9 +3,7 @@
 Latents are `b c f h w`, scaled by the VAE's scaling factor: those of the photo, too.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from einops import repeat
@@ -13,8 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from unleak.families.animate_anything.mask import latent_mask
-from unleak.families.prediction import clean_of
-from unleak.families.svd.denoiser import SVDDenoiser
+from unleak.families.timesteps import TimestepDenoiser
 
 __all__ = ["AnimateAnythingCondition", "AnimateAnythingDenoiser"]
 
@@ -29,21 +26,8 @@ class AnimateAnythingCondition:
     strength: Float[Tensor, "b"] | None
 
 
-class AnimateAnythingDenoiser:
-    """The denoiser view of an `AnimateAnythingPipeline`. Holds the pipeline, changes nothing in it.
-
-    `unet` may be replaced by a wrapped network (mixed precision, several processes). `frames_at_once` bounds the memory
-    of the VAE. Results have the dtype of the images given.
-    """
-
-    def __init__(self, pipe: Any, *, unet: Callable[..., Any] | None = None, frames_at_once: int = 64):
-        self.pipe = pipe
-        self.unet = pipe.unet if unet is None else unet
-        self._vae = SVDDenoiser(pipe, frames_at_once=frames_at_once)
-
-    def encode_video(self, video: Float[Tensor, "b f 3 H W"]) -> Float[Tensor, "b c f h w"]:
-        """Model latents (scaled) of videos in [-1, 1]: the mode of the posterior, every frame on its own."""
-        return self._vae.encode_video(video)
+class AnimateAnythingDenoiser(TimestepDenoiser):
+    """The denoiser view of an `AnimateAnythingPipeline`."""
 
     @torch.no_grad()
     def encode_condition(
@@ -65,17 +49,16 @@ class AnimateAnythingDenoiser:
             strength = torch.as_tensor(motion_strength).to(latents).expand(len(image))
         return AnimateAnythingCondition(latents, self.pipe.encode_prompt(text).to(latents), masks, strength)
 
-    def predict_clean(
-        self, x_t: Float[Tensor, "b c f h w"], timestep: Int[Tensor, "b"], condition: AnimateAnythingCondition
+    def predict(
+        self, x_t: Float[Tensor, "b c f h w"], t: Int[Tensor, "b"], condition: AnimateAnythingCondition
     ) -> Float[Tensor, "b c f h w"]:
-        """The network's x_0 given x_t = alpha x_0 + sigma eps at each `timestep`, an index of the noise schedule."""
-        prediction = self.unet(
+        """What the network says of x_t."""
+        return self.unet(
             x_t,
-            timestep,
+            t,
             encoder_hidden_states=condition.text,
             condition_latent=condition.latents[:, :, None],
             mask=None if condition.mask is None else condition.mask[:, None, None],
             motion=condition.strength,
             return_dict=False,
         )[0]
-        return clean_of(self.pipe.scheduler, prediction, x_t, timestep)

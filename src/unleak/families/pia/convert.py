@@ -8,18 +8,17 @@ to be no more than that.
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from diffusers import MotionAdapter, UNet2DConditionModel
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
+from unleak.families.checkpoint import read_checkpoint, unwrap
 from unleak.families.pia.pipeline import assemble
 
-__all__ = ["adapter_of", "convert", "convert_pipeline", "original_of", "read_checkpoint", "write_checkpoint"]
+__all__ = ["adapter_of", "convert", "convert_pipeline", "original_of", "read_original", "write_checkpoint"]
 
 _NAMES = (
     (".temporal_transformer.", "."),
@@ -36,7 +35,7 @@ _SECOND_POSITIONS = ".attention_blocks.1.pos_encoder.pe"
 
 def convert(source: str | Path, out: str | Path) -> MotionAdapter:
     """Write the motion adapter in `source`, a checkpoint file or a folder with one pia.ckpt, to the folder `out`."""
-    adapter = adapter_of(read_checkpoint(source))
+    adapter = adapter_of(read_original(source))
     adapter.save_pretrained(out, safe_serialization=True)
     return adapter
 
@@ -49,7 +48,7 @@ def convert_pipeline(source: str | Path, base: str | Path, out: str | Path, *, p
     from diffusers import StableDiffusionPipeline
 
     plain = StableDiffusionPipeline.from_pretrained(base, safety_checker=None, requires_safety_checker=False)
-    pipe = assemble(plain, adapter_of(read_checkpoint(source), base=plain.unet), personalised=personalised)
+    pipe = assemble(plain, adapter_of(read_original(source), base=plain.unet), personalised=personalised)
     pipe.save_pretrained(out, safe_serialization=True)
     return pipe
 
@@ -106,7 +105,7 @@ def original_of(network: Any) -> dict[str, Tensor]:
     return original
 
 
-def read_checkpoint(source: str | Path) -> dict[str, Tensor]:
+def read_original(source: str | Path) -> dict[str, Tensor]:
     """The tensors of a `.ckpt` or `.safetensors` file, read as data; of a folder, those of the one such file in it."""
     path = Path(source)
     if path.is_dir():
@@ -115,15 +114,9 @@ def read_checkpoint(source: str | Path) -> dict[str, Tensor]:
             raise ValueError(f"{path}: {len(found)} checkpoints in it; give the one that is PIA's")
         path = found[0]
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (SafetensorError, UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{path}: damaged, or more than tensors: {' '.join(str(error).split())[:200]}") from error
-    content = content.get("state_dict", content) if isinstance(content, dict) else content
-    if not isinstance(content, dict) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
-        raise ValueError(f"{path}: no checkpoint, which is a dictionary of tensors")
-    return {name.removeprefix("module."): tensor for name, tensor in content.items()}
+        return unwrap(read_checkpoint(path))[0]
+    except ValueError as error:
+        raise ValueError(f"{error}" if str(path) in str(error) else f"{path}: {error}") from error
 
 
 def write_checkpoint(original: Mapping[str, Tensor], path: str | Path) -> None:
