@@ -147,8 +147,6 @@ CASES = {
     "edm-exponential": Case("EDMEulerScheduler", {"sigma_schedule": "exponential"}),
     "cosmos2": Cosmos2(FLOW_EULER, {}, lambda n: {"sigmas": torch.linspace(0, 1, n, dtype=torch.float64)}),
 }
-if not diffusers.utils.is_torchsde_available():
-    del CASES["sde"]
 each_case = pytest.mark.parametrize("name", CASES)
 each_mode = pytest.mark.parametrize("mode", MODES)
 PAIRS = [(name, mode) for name, case in CASES.items() for mode in case.modes]
@@ -299,7 +297,7 @@ def test_each_stride_leads_to_the_next_level(name: str, mode: str) -> None:
 
 
 def test_every_adapter_has_a_case_and_nothing_is_both_supported_and_refused() -> None:
-    assert {case.cls for case in CASES.values()} | {"DPMSolverSDEScheduler"} == set(ADAPTERS)
+    assert {case.cls for case in CASES.values()} == set(ADAPTERS)
     assert not set(ADAPTERS) & set(REFUSED)
     assert all(hasattr(diffusers, name) for name in [*ADAPTERS, *REFUSED])
 

@@ -19,6 +19,7 @@ W = 3.0
 GUIDED: dict[str, dict[str, Any]] = {
     "svd": {"min_guidance_scale": W, "max_guidance_scale": W},
     "pia": {"guidance_scale": W},
+    "dynamicrafter": {"guidance_scale": W, "guidance_rescale": 0.0},
     "i2vgen-xl": {"guidance_scale": W},
     "cogvideox-ddim": {"guidance_scale": W},
     "consisid": {"guidance_scale": W},
@@ -54,7 +55,7 @@ GUIDING: dict[str, dict[str, Any]] = {
     "wan-animate": {"guidance_scale": W, "negative_prompt_embeds": embeds(1, 4, 32, seed=2)},
     "cosmos1": {"augment_sigma": 0.0},  # else each branch noises the image anew
 }
-BATCHED = {"svd", "pia", "i2vgen-xl", "cogvideox-ddim", "consisid", "sana-video"}
+BATCHED = {"svd", "pia", "dynamicrafter", "i2vgen-xl", "cogvideox-ddim", "consisid", "sana-video"}
 each = pytest.mark.parametrize("name", GUIDED)
 
 
@@ -119,7 +120,7 @@ def image_of(name: str, inputs: Tensor) -> tuple[slice, ...]:
     if name in ("hunyuan-concat", "hunyuan15"):  # noise, image, one mask
         half = (inputs.shape[1] - 1) // 2
         return (everything, slice(half, 2 * half))
-    if name == "hunyuan-skyreels":
+    if name in ("hunyuan-skyreels", "dynamicrafter"):
         return (everything, slice(inputs.shape[1] // 2, None))
     masks = 1 if name == "pia" else 4
     return (everything, slice(-(inputs.shape[1] - masks) // 2, None))
@@ -193,7 +194,7 @@ def test_condition_noise_is_on_the_conditional_image_alone(name: str, held: Call
     else:
         assert torch.equal(ours.input(1), plain.input(1))
     image = image.transpose(1, 2) if name in ("svd", "cogvideox-ddim", "consisid") else image  # b c f h w
-    if name in ("svd", "pia"):
+    if name in ("svd", "pia", "dynamicrafter"):
         torch.testing.assert_close(image, image[:, :, :1].expand_as(image), rtol=1e-4, atol=1e-5)
     else:
         assert not image[:, :, 1:].any()

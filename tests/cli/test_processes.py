@@ -11,22 +11,30 @@ from PIL import Image
 from unleak.cli.generate import Job, Placement, Work
 from unleak.cli.processes import Processes
 
+LAUNCHERS = {
+    "accelerate": ["accelerate.commands.launch", "--cpu", "--num_processes", "2", "--main_process_port", "0"],
+    "torchrun": [
+        *("torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"),
+        *("--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"),
+    ],
+}
 
-def launch(tmp_path, *arguments):
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
-    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "-m", "unleak", *map(str, arguments)]
+
+def launch(launcher, tmp_path, *arguments):
+    command = [sys.executable, "-m", *LAUNCHERS[launcher], "-m", "unleak", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
 
 
 @pytest.mark.slow
-def test_two_processes_make_the_videos_of_one_and_speak_once(generate, tiny_folder, tmp_path):
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_two_processes_make_the_videos_of_one_and_speak_once(launcher, generate, tiny_folder, tmp_path):
     shots = tmp_path / "shots"
     shots.mkdir()
     for name in "abc":
         Image.effect_noise((48, 32), 90).convert("RGB").save(shots / f"{name}.png")
     (shots / "bad.png").touch()
     small = ["--size", "16x16", "--steps", "2", "--model", tiny_folder]
-    done = launch(tmp_path, "generate", "shots", *small, "--out", "two", "--json")
+    done = launch(launcher, tmp_path, "generate", "shots", *small, "--out", "two", "--json")
     told = json.loads(done.stdout)
     assert [Path(video["video"]).name for video in told["videos"]] == ["a.mp4", "b.mp4", "c.mp4"]
     assert [failure["photo"] for failure in told["failed"]] == ["shots/bad.png"]
@@ -39,7 +47,7 @@ def test_two_processes_make_the_videos_of_one_and_speak_once(generate, tiny_fold
 
 @pytest.mark.slow
 def test_bad_input_is_told_once(tmp_path):
-    done = launch(tmp_path, "generate", "none.jpg")
+    done = launch("torchrun", tmp_path, "generate", "none.jpg")
     assert done.returncode != 0
     assert done.stdout == ""
     assert done.stderr.count("error: none.jpg: no such file or folder") == 1

@@ -178,7 +178,7 @@ COGVIDEOX = Seam(
     own_schedule=("timesteps",),
     lead=cogvideox_padding,
     branches="batched",
-    low_pass=(0.25, 0.04),
+    low_pass=(0.25, 0.04),  # ALG's configs/cogvideox_alg.yaml, for CogVideoX-5b-I2V
     condition=Condition(last_channels(2, "latent_channels"), frames=1),
     motion=EQUAL_SNR,
 )
@@ -238,6 +238,7 @@ SEAMS: dict[str, Seam] = {
     # From pipeline_consisid.py: as CogVideoX, without `timesteps=`.
     "ConsisIDPipeline": replace(COGVIDEOX, own_schedule=(), lead=None),
     # From pipeline_wan_i2v.py: [noise, 4 of mask, image]; the 5B model has frame 0 replaced at its input instead.
+    # Low-pass as in ALG's configs/wan_alg.yaml, for Wan2.1-I2V-14B-480P.
     "WanImageToVideoPipeline": replace(WAN, condition=WAN_IMAGE, low_pass=(0.4, 0.2)),
     "WanVACEPipeline": replace(WAN, lead=reference_images),
     "WanAnimatePipeline": replace(WAN, lead=one_reference),
@@ -247,7 +248,8 @@ SEAMS: dict[str, Seam] = {
     # From pipeline_skyreels_v2_diffusion_forcing_i2v.py: one copy of the scheduler for every latent frame.
     "SkyReelsV2DiffusionForcingImageToVideoPipeline": replace(FLOW, branches=None),
     "SkyReelsV2DiffusionForcingVideoToVideoPipeline": replace(FLOW, branches=None),
-    # From pipeline_hunyuan_video_image2video.py: after the draw x = 0.999 x + 0.001 image, kept as it is.
+    # From pipeline_hunyuan_video_image2video.py: after the draw x = 0.999 x + 0.001 image, kept as it is. Low-pass
+    # as in ALG's configs/hunyuan_video_alg.yaml.
     "HunyuanVideoImageToVideoPipeline": replace(
         HUNYUAN, latents_first=True, condition=Condition(hunyuan_image, frames=2), low_pass=(0.625, 0.04)
     ),
