@@ -25,8 +25,8 @@ class LowPass:
     evaluation more for each of its evaluations but the conditional one.
 
     factor: size of the image's latents that `down_up` shrinks them to, in (0, 1). None, with `interval` None too: the
-        value of the authors' configuration for this pipeline, where they have one: CogVideoX, Wan 2.1, HunyuanVideo (github
-        choi403/ALG); models that share its class get the same.
+        value of the authors' configuration for this pipeline, where they have one (choi403/ALG on
+        GitHub: CogVideoX, Wan 2.1, HunyuanVideo); other models of the same class get the same.
     interval: share of the steps (first, last) in which it acts, 0 the first step and 1 the last.
     filter: `down_up` (bilinear, with antialiasing) or `gaussian`, whose standard deviation is `sigma`, in latents.
     strength: from 0, no filter, to 1, the whole of it.
