@@ -14,7 +14,7 @@ import typer
 
 from unleak import __version__
 from unleak.cli.errors import WRONG_INPUT, describe_error
-from unleak.cli.options import choose_prompts, parse_guidance, parse_size
+from unleak.cli.options import choose_prompts, parse_guidance, parse_size, refuse_empty
 from unleak.cli.processes import Processes, launched
 from unleak.cli.terminal import Terminal
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # this module is imported for `unleak --help`, which needs no
 
 def generate(
     inputs: Annotated[list[str], typer.Argument(metavar="PHOTO...", help="Photos: files, folders, patterns, lists.")],
-    model: Annotated[str, typer.Option(help="nano, svd, svd-xt, a folder, or a Hub id.")] = "nano",
+    model: Annotated[str, typer.Option(help="A name that `unleak models` lists, a folder, or a Hub id.")] = "nano",
     out: Annotated[Path, typer.Option(help="Folder for NAME.mp4 and NAME.json.")] = Path("out"),
     prompt: Annotated[str | None, typer.Option(help="What happens in the video, for models that read.")] = None,
     prompts: Annotated[Path | None, typer.Option(metavar="FILE", help="A line for each photo, in their order.")] = None,
@@ -42,11 +42,11 @@ def generate(
         bool, typer.Option("--allow-outside", help="Let lists name photos outside their own folder.")
     ] = False,
     seed: Annotated[int, typer.Option(min=0, max=2**64 - 1, help="The same seed gives the same video of a photo.")] = 0,
-    num_frames: Annotated[int | None, typer.Option(min=2, help="Frames of the video.")] = None,
+    num_frames: Annotated[int | None, typer.Option(min=2, max=10_000, help="Frames of the video.")] = None,
     fps: Annotated[
         float | None, typer.Option(min=1, max=240, help="Frames a second; models that ask are told.")
     ] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, max=10_000, help="Denoising steps.")] = None,
     size: Annotated[str | None, typer.Option(metavar="WxH", help="Width and height, such as 1024x576.")] = None,
     start: Annotated[
         str | None,
@@ -62,7 +62,9 @@ def generate(
     guidance: Annotated[
         str | None, typer.Option(metavar="SCALE[:MAX]", help="Guidance; for SVD at the first and at the last frame.")
     ] = None,
-    noise_aug: Annotated[float | None, typer.Option(min=0, help="Noise added to the photo; the model is told.")] = None,
+    noise_aug: Annotated[
+        float | None, typer.Option(min=0, max=100, help="Noise added to the photo; the model is told.")
+    ] = None,
     others: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="Another argument of the pipeline; repeatable."),
@@ -105,6 +107,7 @@ def generate(
 
             if overwrite and skip_existing:
                 raise ValueError("--overwrite and --skip-existing exclude each other; give one of them")
+            refuse_empty(model=model, start=start, init=init)
             width, height = parse_size(size)
             low, high = parse_guidance(guidance)
             asked = prompt is not None or prompts is not None
@@ -122,7 +125,7 @@ def generate(
             from unleak.zoo.call import Call
             from unleak.zoo.classes import pipeline_class
             from unleak.zoo.hub import Lora, check_abilities, pick_dtype
-            from unleak.zoo.sample import Settings, initial_noise
+            from unleak.zoo.sample import Settings, check_init, initial_noise, size_of
 
             picked, loras = processes.device(device), [Lora.parse(text) for text in lora or []]
             pick_dtype(dtype, picked)
@@ -152,13 +155,18 @@ def generate(
                 motion=motion,
                 seed=seed,
             )
-            initial_noise(settings.init, spec)
+            (check_init if dry_run else initial_noise)(settings.init, spec, **size_of(settings))
             if not dry_run:
                 check_writable(out)
             return Work(spec, settings, Placement(dtype, offload, vae_tiling, tuple(loras)), jobs, skipped)
 
         work = processes.from_main(check)
         terminal.note(_in_words(work.spec, work.settings, recommended=start is None and motion is None))
+        if work.spec.caution:
+            terminal.note(work.spec.caution)
+        if dry_run:
+            resolved = (f"{name} {value}" for name, value in work.settings.arguments.items() if value not in (None, ""))
+            terminal.note(f"{', '.join(resolved)}; played at {work.settings.fps:g} frames a second")
         mine = work.share(processes) if not dry_run else work.jobs if processes.is_main else []
         outcome = _carry_out(work, mine, processes.device(device), terminal, dry_run=dry_run)
         outcomes = processes.gather(outcome)
@@ -172,6 +180,7 @@ def generate(
                 {
                     "model": asdict(work.spec),
                     "settings": asdict(work.settings),
+                    "level": work.settings.level(work.spec),
                     "planned" if dry_run else "videos": done,
                     "skipped": [str(job.video) for job in work.skipped],
                     "failed": failed,
@@ -220,7 +229,7 @@ class Outcome:
 
 def _carry_out(work: Work, jobs: "list[Job]", device: Any, terminal: Terminal, *, dry_run: bool) -> Outcome:
     from unleak.data.image import MediaError
-    from unleak.zoo.sample import initial_noise
+    from unleak.zoo.sample import initial_noise, size_of
 
     pipe, done, failed = None, list[dict[str, Any]](), list[dict[str, str]]()
     with terminal.progress() as progress:
@@ -240,7 +249,8 @@ def _carry_out(work: Work, jobs: "list[Job]", device: Any, terminal: Terminal, *
             else:
                 try:
                     if pipe is None:
-                        pipe, noise = _load(work, device), initial_noise(work.settings.init, work.spec)
+                        noise = initial_noise(work.settings.init, work.spec, **size_of(work.settings))
+                        pipe = _load(work, device, terminal)
                     record = _animate(pipe, job, image, work, noise, device, progress, terminal)
                 except (ValueError, OSError) as error:
                     return Outcome(done, failed, error)
@@ -315,6 +325,9 @@ class Job:
 
 def _without_existing(jobs: list[Job], *, overwrite: bool, skip_existing: bool) -> tuple[list[Job], list[Job]]:
     """The jobs to do and those to skip."""
+    for path in (path for job in jobs for path in (job.video, job.record)):
+        if path.is_dir():
+            raise ValueError(f"{path} is a folder, where a file is to go; choose another --out")
     if overwrite:
         return jobs, []
     existing = [job for job in jobs if job.video.exists()]
@@ -329,25 +342,21 @@ def _without_existing(jobs: list[Job], *, overwrite: bool, skip_existing: bool) 
     return [job for job in jobs if job not in existing], existing
 
 
-def _load(work: Work, device: Any) -> Any:
-    import torch
-
+def _load(work: Work, device: Any, terminal: Terminal) -> Any:
     from unleak.zoo.hub import load
-    from unleak.zoo.memory import next_to_try
+    from unleak.zoo.memory import advising
 
-    placement = work.placement
-    try:
+    placed = work.placement
+    with advising(work.spec, work.settings, device, offload=placed.offload, vae_tiling=placed.vae_tiling):
         pipe = load(
             work.spec,
             device=device,
-            dtype=placement.dtype,
-            offload=placement.offload,
-            vae_tiling=placement.vae_tiling,
-            loras=placement.loras,
+            dtype=placed.dtype,
+            offload=placed.offload,
+            vae_tiling=placed.vae_tiling,
+            loras=placed.loras,
+            say=terminal.note,
         )
-    except torch.OutOfMemoryError as error:
-        advice = next_to_try(work.spec, work.settings, device, placement.offload, tiling=True, decoding=False)
-        raise ValueError(f"out of memory on {device} while loading {work.spec.name}; {advice}") from error
     pipe.set_progress_bar_config(disable=True)  # the bar here is `progress`
     return pipe
 
@@ -363,28 +372,24 @@ def _animate(
     terminal: Terminal,
 ) -> dict[str, Any]:
     from unleak.attach.plan import UnleakWarning
-    from unleak.zoo.memory import next_to_try
-    from unleak.zoo.sample import OutOfMemoryError, sample
+    from unleak.zoo.memory import advising
+    from unleak.zoo.sample import sample
 
     spec, settings, placement = work.spec, work.settings.prompted(job.prompt), work.placement
     mask = job.load_mask()
     began, task = time.monotonic(), progress.add_task(job.photo.name, total=settings.steps)
-    with warnings.catch_warnings(record=True) as caught:
+    advised = advising(spec, settings, device, offload=placement.offload, vae_tiling=placement.vae_tiling)
+    with warnings.catch_warnings(record=True) as caught, advised:
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", UnleakWarning)
-        try:
-            made = sample(
-                pipe,
-                image,
-                settings,
-                noise,
-                mask=mask,
-                on_step=lambda done, of: progress.update(task, completed=done, total=of),
-            )
-        except OutOfMemoryError as error:
-            tiling = placement.vae_tiling or not hasattr(pipe.vae, "use_tiling")
-            advice = next_to_try(spec, settings, device, placement.offload, tiling=tiling, decoding=error.decoding)
-            raise ValueError(f"out of memory on {device}; {advice}") from error
+        made = sample(
+            pipe,
+            image,
+            settings,
+            noise,
+            mask=mask,
+            on_step=lambda done, of: progress.update(task, completed=done, total=of),
+        )
     progress.remove_task(task)
     cautions = list(dict.fromkeys(str(warning.message) for warning in caught))
     masked = {} if mask is None else _masked(job, mask, made.frames, cautions)
@@ -458,7 +463,8 @@ def _networks(pipe: Any) -> dict[str, Any]:
 
 
 def _in_words(spec: "ModelSpec", settings: "Settings", *, recommended: bool) -> str:
-    size = f"{settings.num_frames} frames of {settings.width}x{settings.height}"
+    size = f"{settings.num_frames} frames" if settings.num_frames else "frames as the pipeline decides"
+    size += f" of {settings.width}x{settings.height}" if settings.width and settings.height else ", sized by the photo"
     why = ", the fix recommended for this model" if recommended else ""
     if settings.start is None and settings.motion is None:
         start = f"no fix is known for a {spec.pipeline} yet, so this is the plain pipeline; give --start"

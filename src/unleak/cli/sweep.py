@@ -20,7 +20,7 @@ def sweep(
     start: Annotated[
         str, typer.Option(metavar="START,START,...", help="Where sampling starts: 1.00T,0.94T, sigma=100, 940, ...")
     ] = "1.00T,0.94T,0.90T,0.86T,0.82T",
-    model: Annotated[str, typer.Option(help="nano, svd, svd-xt, a folder, or a Hub id.")] = "nano",
+    model: Annotated[str, typer.Option(help="A name that `unleak models` lists, a folder, or a Hub id.")] = "nano",
     out: Annotated[
         Path | None, typer.Option(help="Folder for the page and all it shows; by default out/PHOTO-sweep.")
     ] = None,
@@ -85,7 +85,7 @@ def sweep(
     from unleak.data.atomic import check_writable
     from unleak.zoo.hub import Lora, check_abilities, load, pick_device, pick_dtype
     from unleak.zoo.memory import advising
-    from unleak.zoo.sample import Settings, initial_noise, sample
+    from unleak.zoo.sample import Settings, check_init, initial_noise, sample, size_of
 
     picked, loras = pick_device(device), [Lora.parse(text) for text in lora or []]
     pick_dtype(dtype, picked)
@@ -113,7 +113,7 @@ def sweep(
         for one in starts
     }
     settings = each[starts[0]]
-    noise = initial_noise(init, spec)
+    noise = None if dry_run and check_init(init, spec) else initial_noise(init, spec, **size_of(settings))
     check_replaceable(out, overwrite=overwrite)
     for note in image.info["notes"]:
         terminal.note(f"{photo}: {note}")

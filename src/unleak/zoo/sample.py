@@ -22,7 +22,7 @@ from unleak.zoo.frames import frames_of
 from unleak.zoo.registry import ModelSpec
 from unleak.zoo.safety import check_pickle
 
-__all__ = ["OutOfMemoryError", "Sample", "Settings", "check_init", "check_mask", "initial_noise", "sample"]
+__all__ = ["OutOfMemoryError", "Sample", "Settings", "check_init", "check_mask", "initial_noise", "sample", "size_of"]
 
 
 @dataclass(frozen=True)
@@ -259,6 +259,11 @@ def initial_noise(init: str, spec: ModelSpec, *, height: int | None = None, widt
         place = fetch_file(place)
         check_pickle(place, most=_MAX_MOMENTS)
     return AnalyticInit.from_pretrained(place)
+
+
+def size_of(settings: Settings) -> dict[str, int | None]:
+    """Height and width, as `initial_noise` takes them."""
+    return {"height": settings.height, "width": settings.width}
 
 
 def check_init(init: str, spec: ModelSpec, *, height: int | None = None, width: int | None = None) -> Path | str | None:

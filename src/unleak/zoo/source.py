@@ -53,7 +53,7 @@ class Source:
             return {}
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ValueError(f"{path}: damaged ({error}); save or download the pipeline again") from error
         return values if isinstance(values, dict) else {}
 
@@ -74,7 +74,8 @@ class Source:
         import huggingface_hub
 
         try:
-            return huggingface_hub.list_repo_files(self.location, revision=self.revision)
+            about = patiently(lambda: huggingface_hub.HfApi().model_info(self.location, revision=self.revision))
+            return [one.rfilename for one in about.siblings or ()]
         except (ValueError, *network_errors()) as error:
             raise ValueError(f"model {self.location}: {why_not_to_be_had(error, self.location)}") from error
 

@@ -26,7 +26,7 @@ ROWS = (
         name="ltx-2",
         source="Lightricks/LTX-2",
         pipeline="LTX2ImageToVideoPipeline",
-        summary="LTX-2, 19B with sound, 121 frames of 768x512",
+        summary="LTX-2, with sound, videos of 768x512",
         licence="LTX-2 community licence",
     ),
 )
