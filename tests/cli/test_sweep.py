@@ -117,9 +117,9 @@ def test_what_is_not_installed_is_told_before_a_model_is_loaded(sweep, photo, mo
 @pytest.mark.parametrize(
     ("part", "message"),
     [
-        ("unet.forward", "out of memory on cpu; next, try --num-frames 2; after that --size 16x16"),
-        ("vae.decode", "out of memory on cpu; next, try --set decode_chunk_size=1; after that --num-frames 2"),
-        (None, "out of memory on cpu while loading tiny; next, try --num-frames 2; after that --size 16x16"),
+        ("unet.forward", "out of memory on cpu; next, try --num-frames 3; after that --size 16x16"),
+        ("vae.decode", "out of memory on cpu; next, try --set decode_chunk_size=1; after that --num-frames 3"),
+        (None, "out of memory on cpu while loading tiny; next, try --num-frames 3; after that --size 16x16"),
     ],
 )
 def test_out_of_memory_names_the_next_thing_to_try(sweep, photo, tmp_path, monkeypatch, part, message):

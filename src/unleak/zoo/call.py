@@ -136,7 +136,8 @@ class Call:
 _PLAIN = (bool, int, float, str)  # in this order a text is read: 1 is a number where both a number and a text will do
 
 
-_NAMED = {kind.__name__: kind for kind in _PLAIN} | {f"list[{kind.__name__}]": list[kind] for kind in _PLAIN}
+_NAMED: dict[str, Any] = {kind.__name__: kind for kind in _PLAIN}
+_NAMED |= {f"list[{kind.__name__}]": types.GenericAlias(list, (kind,)) for kind in _PLAIN}
 
 
 def _plain_types(annotation: Any) -> tuple[frozenset[type], frozenset[type]]:
