@@ -57,6 +57,8 @@ class LVDMUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
     _supports_gradient_checkpointing = True
     _no_split_modules = ("ResBlock", "SpatialTransformer", "TemporalTransformer")
     _repeated_blocks = ("ResBlock", "TransformerBlock")
+    memory_format = torch.channels_last
+    """Of the frames inside: see `blocks`."""
 
     @register_to_config
     def __init__(
@@ -158,7 +160,7 @@ class LVDMUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
             self._embedding(sample, timestep, fps),
             self._tokens(encoder_hidden_states.to(sample.dtype), frames),
         )
-        x = rearrange(sample, "b c f h w -> (b f) c h w").contiguous(memory_format=torch.channels_last)
+        x = rearrange(sample, "b c f h w -> (b f) c h w").contiguous(memory_format=self.memory_format)
         skips = []
         for i, layers in enumerate(self.input_blocks):
             x = self._run(layers, x, condition)
