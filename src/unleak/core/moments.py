@@ -259,7 +259,7 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, st
         pass
     try:
         tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except DAMAGED as error:
+    except (SafetensorError, *DAMAGED) as error:  # torch reads .safetensors too
         raise ValueError(f"{path} is neither safetensors nor a pickle of plain tensors: refused.") from error
     if not isinstance(tensors, dict):
         raise ValueError(f"{path} holds a {type(tensors).__name__}, not a dictionary of tensors.")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from unleak.attach.seams import REFUSED, SEAMS, Seam
+from unleak.zoo.source import one_line
 
 __all__ = ["FAMILIES", "NATIVE", "library_class", "part_class", "pipeline_class", "scheduler_from", "seam_of_class"]
 
@@ -75,7 +76,12 @@ def scheduler_from(config: Mapping[str, Any]) -> Any:
     name = str(config.get("_class_name"))
     native = _SCHEDULERS.get(name)
     found = getattr(import_module(native), name) if native else _diffusers(name, SchedulerMixin)
-    return None if found is None else found.from_config(dict(config))
+    try:
+        return None if found is None else found.from_config(dict(config))
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:  # seen for wrong values
+        raise ValueError(
+            f"the configuration of the {name} is damaged ({one_line(error)}); save or download the model again"
+        ) from error
 
 
 def _diffusers(name: str, base: type) -> Any:

@@ -85,9 +85,14 @@ def load(
                 pipe = import_module(f"{FAMILIES}.{spec.family}.pipeline").assemble(pipe, *parts.values())
         except ImportError as error:
             raise ValueError(f"model {spec.name} needs another package: {one_line(error)}") from error
-        except (OSError, ValueError) as error:
+        except torch.OutOfMemoryError:
+            raise
+        except (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, SafetensorError) as error:
             where = "its files are incomplete" if source.is_folder else "not on this machine and not to be had"
             raise ValueError(f"model {spec.name} ({spec.source}): {where}: {one_line(error)}") from error
+        for name, part in pipe.components.items():  # weights that no file has are left without values
+            if isinstance(part, torch.nn.Module) and any(weight.is_meta for weight in part.parameters()):
+                raise ValueError(f"model {spec.name} ({spec.source}): its files are incomplete: {name} lacks weights")
         _add_loras(pipe, loras)
     if spec.pipeline == "I2VGenXLPipeline" and pipe.text_encoder is not None:
         # diffusers looks for its last norm in `text_model`, which transformers 5 dissolved into the encoder.
@@ -232,7 +237,7 @@ def quiet() -> Iterator[None]:
     for library in (transformers, diffusers):
         logging = library.utils.logging
         states.append((logging, logging.get_verbosity(), logging.is_progress_bar_enabled()))
-        logging.set_verbosity_error()
+        logging.set_verbosity(logging.CRITICAL)  # what they call an error is raised too
         logging.disable_progress_bar()
     set_downloads()  # transformers counts them among its own
     try:

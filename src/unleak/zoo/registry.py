@@ -9,7 +9,7 @@ from typing import Any
 from unleak.zoo.models import MODELS
 from unleak.zoo.models.svd import SVD
 from unleak.zoo.names import nearest
-from unleak.zoo.source import Source
+from unleak.zoo.source import Source, one_line
 from unleak.zoo.spec import ModelSpec
 
 __all__ = ["MODELS", "ModelSpec", "find_model"]
@@ -21,6 +21,8 @@ _FPS = {
     "CogVideoXImageToVideoPipeline": 8,
     "ConsisIDPipeline": 8,
     "PIAPipeline": 8,
+    "DynamiCrafterPipeline": 8,  # as their authors' scripts play it, whatever rate the network is told
+    "VideoCrafter1Pipeline": 8,
     "HunyuanVideoImageToVideoPipeline": 15,
     "HunyuanSkyreelsImageToVideoPipeline": 15,
     "Kandinsky5I2VPipeline": 24,
@@ -67,6 +69,15 @@ def find_model(name_or_path: str | Path) -> ModelSpec:
 
 
 def _spec_of(name: str, source: Source) -> ModelSpec:
+    try:
+        return _read_spec(name, source)
+    except (AttributeError, LookupError, TypeError) as error:  # a list where a number is expected, and the like
+        raise ValueError(
+            f"model {source.location}: its configuration is damaged ({one_line(error)}); save or download it again"
+        ) from error
+
+
+def _read_spec(name: str, source: Source) -> ModelSpec:
     index = source.read("model_index.json")
     kind = index.get("_class_name")
     if not isinstance(kind, str):
@@ -90,10 +101,13 @@ def _spec_of(name: str, source: Source) -> ModelSpec:
     ours = replace(SVD, variant=None, memory_gb=None) if svd else ModelSpec("", "", kind, fps=_FPS.get(kind))
     defaults = dict(ours.defaults)
     if svd and unet.get("num_frames"):
-        defaults["num_frames"] = unet["num_frames"]
+        defaults["num_frames"] = _whole(unet["num_frames"])
     size = _sample_size(unet, transformer)
     if size is not None and kind in _SIZE_FROM_CONFIG and not (svd and size == _SVD_SAMPLE_SIZE):
         defaults |= {"height": size[0] * spatial, "width": size[1] * spatial}
+    if index.get("sample_height") and index.get("sample_width"):  # our families' folders say it themselves
+        defaults |= {"height": _whole(index["sample_height"]), "width": _whole(index["sample_width"])}
+        defaults["num_frames"] = _whole(unet["temporal_length"])
     beside = source.is_folder and (Path(source.location) / "moments.safetensors").is_file()
     return replace(
         ours,
@@ -119,11 +133,17 @@ _SIZE_FROM_CONFIG = (SVD.pipeline, "CogVideoXImageToVideoPipeline", "PIAPipeline
 _SVD_SAMPLE_SIZE = (96, 96)  # Stable Video Diffusion's own files say so and mean 72x128
 
 
+def _whole(number: Any) -> int:
+    if type(number) is not int:
+        raise TypeError(f"{number!r} where a number is expected")
+    return number
+
+
 def _sample_size(unet: Mapping[str, Any], transformer: Mapping[str, Any]) -> tuple[int, int] | None:
     """Height and width of the latents that the network was made for, where its configuration says so."""
     if unet.get("sample_size"):
         both = unet["sample_size"]
-        return (both, both) if isinstance(both, int) else (both[0], both[1])
+        return (both, both) if isinstance(both, int) else (_whole(both[0]), _whole(both[1]))
     height, width = transformer.get("sample_height"), transformer.get("sample_width")
     return (height, width) if height and width else None
 
@@ -131,7 +151,8 @@ def _sample_size(unet: Mapping[str, Any], transformer: Mapping[str, Any]) -> tup
 def _downsampling(unet: Mapping[str, Any], transformer: Mapping[str, Any]) -> int:
     """Latents a side that the network takes together: a transformer's patch, the levels of a UNet."""
     if unet:
-        return int(2 ** (len(unet.get("block_out_channels", (1,) * 4)) - 1))
+        levels = unet.get("block_out_channels") or unet.get("channel_mult") or (1,) * 4
+        return int(2 ** (len(levels) - 1))
     patch = transformer.get("patch_size") or 1
     return patch if isinstance(patch, int) else int(patch[-1])
 
