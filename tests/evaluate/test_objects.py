@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from unleak.evaluate.objects import track
+from unleak.evaluate.objects import Track, object_score, track
 
 SIZE, FRAMES = 64, 9
 
@@ -67,3 +67,33 @@ def test_nothing_but_noise_has_no_velocity():
 def test_an_object_outside_is_refused():
     with pytest.raises(ValueError, match=r"radius 9 at \(80.0, 33.0\) is not in a first frame of 64x64"):
         track(scene((0.0, 0.0)), (80.0, 33.0), 9.0)
+
+
+def there(dx: float) -> Track:
+    return Track(np.stack([30 + dx * np.arange(FRAMES), np.full(FRAMES, 33.0)], 1), np.ones(FRAMES))
+
+
+GONE = Track(np.full((FRAMES, 2), 30.0), np.r_[1.0, np.zeros(FRAMES - 1)])
+
+
+@pytest.mark.parametrize(
+    ("tracks", "right", "vanished", "error"),
+    [
+        ([there(1.0), there(1.2), there(0.0)], 2 / 3, 0, 0.2),
+        ([there(1.0), GONE, there(0.9)], 2 / 3, 1 / 3, 0.1),
+        ([there(1.0), GONE], 1 / 2, 1 / 2, np.inf),
+        ([GONE, GONE], 0, 1, np.inf),
+    ],
+)
+def test_a_vanished_object_is_a_failure_not_a_gap(tracks, right, vanished, error):
+    score = object_score(tracks, np.tile([1.0, 0.0], (len(tracks), 1)))
+    assert (score.right, score.vanished, score.error) == pytest.approx((right, vanished, error))
+
+
+def test_a_vanished_object_is_not_right_even_where_it_should_rest():
+    assert object_score([GONE], np.zeros((1, 2))).right == 0
+
+
+def test_each_track_has_its_truth():
+    with pytest.raises(ValueError, match="1 tracks and 2 velocities"):
+        object_score([GONE], np.zeros((2, 2)))

@@ -1,5 +1,6 @@
 """Where an object of the first frame goes: a tracker for clips whose object is known, failures included."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -30,6 +31,33 @@ class Track:
     def vanished(self) -> bool:
         """Whether the object is gone, or no longer looks like itself, in more than a third of the frames."""
         return bool((self.correlation < LOST).mean() > 1 / 3)
+
+
+@dataclass(frozen=True)
+class ObjectScore:
+    """How objects of known velocity fared, over all of them: one that vanished is a failure, not a gap."""
+
+    right: float
+    """Share that is there and moves as it should, within the tolerance."""
+    vanished: float
+    error: float
+    """Median over all objects of the velocity's error, px/frame, infinite for one that vanished."""
+
+
+def object_score(
+    tracks: Sequence[Track], velocities: Float[np.ndarray, "n 2"], *, tolerance: float = 0.5
+) -> ObjectScore:
+    """Score `tracks` against the true `velocities` (dx, dy) of their objects, pixels per frame."""
+    if len(tracks) != len(velocities) or not tracks:
+        raise ValueError(f"{len(tracks)} tracks and {len(velocities)} velocities; give one velocity for each track")
+    errors = np.array([
+        np.inf if found.vanished else np.hypot(*np.subtract(found.velocity, true))
+        for found, true in zip(tracks, velocities, strict=True)
+    ])  # fmt: skip
+    right = float((errors <= tolerance).mean())
+    # Not interpolated: between a number and infinity lies nothing.
+    median = float(np.quantile(errors, 0.5, method="higher"))
+    return ObjectScore(right, float(np.isinf(errors).mean()), median)
 
 
 def track(frames: UInt8[np.ndarray, "f h w 3"], centre: tuple[float, float], radius: float) -> Track:
