@@ -29,7 +29,7 @@ def test_a_stopped_cache_goes_on_and_holds_the_latents(tmp_path, recipe, tiny_sv
     for item, clip in ((cache[i], dataset[i]) for i in range(5)):
         exact = denoiser.encode_video(to_unit(clip["video"][None]))[0]
         torch.testing.assert_close(item["latents"], exact, rtol=2**-10, atol=1e-4)
-        assert torch.equal(item["first_frame"], clip["video"][0])
+        assert torch.equal(item["image"], clip["video"][0])
         assert (item["fps"], item["motion_bucket_id"]) == (clip["fps"], clip["motion_bucket_id"])
 
 

@@ -1,8 +1,13 @@
 """TimeNoise: noise the conditional image more at noisier times, so that it cannot be copied (arXiv 2406.15735)."""
 
+import inspect
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 __all__ = ["TimeNoise", "logit_normal", "mu"]
 
@@ -62,6 +67,68 @@ class TimeNoise:
         beta = self.sample_beta(t, generator)
         strength = beta.to(condition).reshape(-1, *[1] * (condition.ndim - 1))
         return condition + strength * _normal_like(condition, generator), beta
+
+    def attach(
+        self,
+        model: nn.Module,
+        *,
+        channels: slice,
+        frames: slice = slice(None),
+        layout: str = "b c f h w",
+        argument: str = "hidden_states",
+        time: str = "timestep",
+        num_train_timesteps: float | int = 1000,
+    ) -> RemovableHandle:
+        """Noise the image in the input of somebody else's network while it is trained; `remove()` what is returned.
+
+        channels, frames: where in the argument called `argument`, whose axes are `layout`, the image's latents are.
+        time: the argument with the timestep, one for each clip (of several, as one a token, the noisiest counts);
+            divided by `num_train_timesteps` it is t.
+
+        A forward pre-hook: it acts when the network is in training mode, once a call, with noise from the global
+        generator, so that a forward pass recomputed for its gradient sees the same. It can be attached before or after
+        the network is compiled, wrapped for several processes, or given adapters; nothing is written into the caller's
+        tensors. Raises ValueError for a network without these arguments.
+        """
+        target = model
+        while isinstance(inner := getattr(target, "_orig_mod", None) or getattr(target, "module", None), nn.Module):
+            target = inner
+        axes = layout.split()
+        if axes[:1] != ["b"] or "c" not in axes or "f" not in axes:
+            raise ValueError(f"layout {layout!r}: name the axes, b first, c and f among them, such as 'b c f h w'.")
+        names = list(inspect.signature(_undecorated(target)).parameters)
+        open_ended = any(name in names for name in ("args", "kwargs"))
+        if missing := [name for name in (argument, time) if name not in names and not open_ended]:
+            raise ValueError(
+                f"{type(target).__name__} takes no {' and no '.join(missing)}: it takes {', '.join(names)}; "
+                "say which holds the latents (argument) and which the timestep (time)."
+            )
+        where = [slice(None)] * len(axes)
+        where[axes.index("c")], where[axes.index("f")] = channels, frames
+        index = tuple(where)
+
+        def noised(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            if not module.training or not self.beta_m:
+                return None
+            given = dict(zip(names, args, strict=False)) | kwargs
+            sample, timestep = given[argument], given[time]
+            t = timestep.reshape(len(timestep), -1).amax(1) if timestep.ndim else timestep.expand(len(sample))
+            t = (t.float() / num_train_timesteps).clamp(0, 1)
+            # Not through `__call__`, whose check of t would stop a compiled graph.
+            beta = logit_normal(torch.randn_like(t), self.mu(t), beta_m=self.beta_m, spread=self.spread)
+            image = sample[index]
+            noisy = sample.clone()
+            noisy[index] = image + beta.to(image).reshape(-1, *[1] * (image.ndim - 1)) * torch.randn_like(image)
+            if argument in kwargs:
+                return args, kwargs | {argument: noisy}
+            place = names.index(argument)
+            return (*args[:place], noisy, *args[place + 1 :]), kwargs
+
+        return target.register_forward_pre_hook(noised, with_kwargs=True)
+
+
+def _undecorated(model: nn.Module) -> Callable[..., Any]:
+    return inspect.unwrap(type(model).forward.__get__(model))
 
 
 def _normal_like(tensor: Tensor, generator: torch.Generator | None) -> Tensor:

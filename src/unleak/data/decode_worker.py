@@ -23,9 +23,9 @@ from typing import IO, TypeAlias
 import numpy as np
 
 from unleak.data.image import MediaError
-from unleak.data.video import VideoClip, read_video, video_duration
+from unleak.data.video import VideoClip, read_video, video_duration, video_header
 
-__all__ = ["ClipRequest", "Decoding", "default_workers", "read_clips"]
+__all__ = ["ClipReader", "ClipRequest", "Decoding", "default_workers", "read_clips"]
 
 Outcome: TypeAlias = VideoClip | MediaError | None
 
@@ -43,16 +43,18 @@ _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARE
 class ClipRequest:
     """`num_frames` frames at `fps` Hz, scaled and cropped to `size` (height, width), from somewhere in a video.
 
-    `place` from 0 (the beginning) to 1 (as late as the clip fits) says where. One that is not the `first` of its video
-    is wanted only where the video is known to be longer than the clip.
+    `fps` None: every `stride`-th frame of the video; of one too short for that, every n-th with the largest n for which
+    it is long enough. `place` from 0 (the beginning) to 1 (as late as the clip fits) says where. One that is not the
+    `first` of its video is wanted only where the video is known to be longer than the clip.
     """
 
     path: Path
     num_frames: int
-    fps: float
+    fps: float | None
     size: tuple[int, int]
     place: float = 0.0
     first: bool = True
+    stride: int = 1
 
 
 @dataclass(frozen=True)
@@ -91,8 +93,8 @@ def read_clips(requests: Iterable[ClipRequest], *, decoding: Decoding | None = N
         for request in requests:
             yield _outcome(request)
         return
-    workers = [_Worker(decoding) for _ in range(decoding.workers)]
-    idle = SimpleQueue[_Worker]()
+    workers = [ClipReader(decoding) for _ in range(decoding.workers)]
+    idle = SimpleQueue[ClipReader]()
     for worker in workers:
         idle.put(worker)
 
@@ -122,8 +124,8 @@ def read_clips(requests: Iterable[ClipRequest], *, decoding: Decoding | None = N
 # ---- in the parent -------------------------------------------------------------------------------------------------
 
 
-class _Worker:
-    """A decoding process, started when it is first needed and again when it has ended."""
+class ClipReader:
+    """A decoding process, started when it is first needed and again when it has ended. Ends with whoever holds it."""
 
     def __init__(self, decoding: Decoding):
         self.decoding = decoding
@@ -229,15 +231,15 @@ def _end(process: "subprocess.Popen[bytes]") -> str:
 
 
 def _outcome(request: ClipRequest) -> Outcome:
-    length = request.num_frames / request.fps
     try:
-        spare = max(0.0, (video_duration(request.path) or 0.0) - length)
+        fps = request.fps or _strided(request)
+        spare = max(0.0, (video_duration(request.path) or 0.0) - request.num_frames / fps)
         if not spare and not request.first:
             return None
         return read_video(
             request.path,
             num_frames=request.num_frames,
-            fps=request.fps,
+            fps=fps,
             start=request.place * spare,
             size=request.size,
         )
@@ -247,6 +249,17 @@ def _outcome(request: ClipRequest) -> Outcome:
         return _too_large(request) if isinstance(error.__cause__, MemoryError) else error
     except OSError as error:
         return MediaError(f"{request.path}: {error.strerror or error}")
+
+
+def _strided(request: ClipRequest) -> float:
+    """The rate of every `stride`-th frame, or of as many as the video is long enough for."""
+    header = video_header(request.path)
+    if not header.fps:
+        raise MediaError(f"{request.path}: it does not say its frame rate, so a stride means nothing; give an fps")
+    # Half a frame is forgiven: durations are rounded.
+    longest = (header.duration or 0.0) * header.fps + 0.5
+    stride = max(1, min(request.stride, int(longest // request.num_frames)))
+    return header.fps / stride
 
 
 def _too_large(request: ClipRequest) -> MediaError:

@@ -89,13 +89,30 @@ def stream_frames(
             yield _picture(frame, size, pixel_aspect)
 
 
-def video_duration(path: str | Path) -> float | None:
-    """Length of the pictures in seconds by the file's header, or None if it does not say."""
+@dataclass(frozen=True)
+class VideoHeader:
+    """What a file says of its pictures: length in seconds (None: nothing), mean rate in Hz (0: nothing), and size as
+    stored, before any rotation."""
+
+    duration: float | None
+    fps: float
+    height: int
+    width: int
+
+
+def video_header(path: str | Path) -> VideoHeader:
+    """What the file's header says; errors as in `read_video`."""
     with _opened(path) as container:
         stream = container.streams.video[0]
+        duration = container.duration / av.time_base if container.duration else None
         if stream.duration and stream.time_base:
-            return float(stream.duration * stream.time_base)
-        return container.duration / av.time_base if container.duration else None
+            duration = float(stream.duration * stream.time_base)
+        return VideoHeader(duration, float(stream.average_rate or 0), stream.height, stream.width)
+
+
+def video_duration(path: str | Path) -> float | None:
+    """Length of the pictures in seconds by the file's header, or None if it does not say."""
+    return video_header(path).duration
 
 
 # ---- reading -------------------------------------------------------------------------------------------------------

@@ -16,35 +16,57 @@ from unleak.data.pixels import to_unit
 
 
 class LatentCache:
-    """Finished cache: items {"latents": float32 [c f h w], "first_frame": uint8 [h w 3], "fps", "motion_bucket_id"},
-    and "velocity" float32 [2] where it is known."""
+    """Finished cache: items {"latents": float32 [c f h w], "image": uint8 [h w 3], "fps", "motion_bucket_id"}, where it
+    is known "velocity" float32 [2], and of videos "condition_frame", "stride" and "clip".
+
+    What else frozen networks made of a clip is there by its name.
+    """
 
     def __init__(self, folder: Path):
-        self.latents = np.load(folder / "latents.npy", mmap_mode="r")
-        self.first_frames = np.load(folder / "first_frames.npy", mmap_mode="r")
-        self.scalars = np.load(folder / "scalars.npy", mmap_mode="r")
-        velocities = folder / "velocities.npy"
-        self.velocities = np.load(velocities, mmap_mode="r") if velocities.exists() else None
+        arrays = {path.stem: np.load(path, mmap_mode="r") for path in folder.glob("*.npy")}
+        self.images, self.scalars = arrays.pop("first_frames"), arrays.pop("scalars")
+        self.more, self.velocities = arrays.pop("more", None), arrays.pop("velocities", None)
+        self.encoded = arrays
 
     def __len__(self) -> int:
-        return len(self.latents)
+        return len(self.scalars)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         fps, motion_bucket_id = self.scalars[index].tolist()
-        item = {
-            "latents": torch.from_numpy(self.latents[index].astype(np.float32)),
-            "first_frame": torch.from_numpy(self.first_frames[index].copy()),
+        item: dict[str, Any] = {
+            name: torch.from_numpy(array[index].astype(np.float32)) for name, array in self.encoded.items()
+        }
+        item |= {
+            "image": torch.from_numpy(self.images[index].copy()),
             "fps": fps,
             "motion_bucket_id": motion_bucket_id,
         }
+        if self.more is not None:
+            item |= zip(_MORE, self.more[index].tolist(), strict=True)
         if self.velocities is not None:
             item["velocity"] = torch.from_numpy(self.velocities[index].copy())
         return item
 
 
+class GroupedCache:
+    """Caches of groups of clips, each of its own shape, as one."""
+
+    def __init__(self, groups: Sequence[Sequence[int]], caches: Sequence[LatentCache]):
+        self.caches = caches
+        self.place = {clip: (k, row) for k, group in enumerate(groups) for row, clip in enumerate(group)}
+
+    def __len__(self) -> int:
+        return len(self.place)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        k, row = self.place[index]
+        return self.caches[k][row]
+
+
 def cache_folder(data: Any, dataset: Any, vae: Any) -> Path:
     """Where the latents of a recipe's `data` lie; `dataset` are its clips."""
-    return data.cache / cache_key(data.model_dump(mode="json", exclude={"cache", "workers"}), dataset, vae)
+    free = {"cache", "workers", "seconds", "max_failures"}
+    return data.cache / cache_key(data.model_dump(mode="json", exclude=free), dataset, vae)
 
 
 def cache_key(described: dict[str, Any], dataset: Any, vae: Any) -> str:
@@ -55,7 +77,10 @@ def cache_key(described: dict[str, Any], dataset: Any, vae: Any) -> str:
         item = dataset[index]
         digest.update(",".join(sorted(item)).encode())
         digest.update(item["video"].numpy().tobytes())
-    digest.update(str(vae.config.scaling_factor).encode())
+    for entry in getattr(dataset, "entries", ()):
+        digest.update(f"{entry.path}\n".encode())
+    scaling = [vae.config.get(name) for name in ("scaling_factor", "latents_mean", "latents_std")]
+    digest.update(" ".join(str(value) for value in scaling if value is not None).encode())
     encoder = {name: t for name, t in vae.state_dict().items() if not name.startswith("decoder.")}
     for name, tensor in sorted(encoder.items()):
         digest.update(name.encode())
@@ -66,25 +91,56 @@ def cache_key(described: dict[str, Any], dataset: Any, vae: Any) -> str:
 def build_cache(
     folder: Path,
     dataset: Any,
-    encode: Callable[[Float[Tensor, "b f 3 H W"]], Float[Tensor, "b c f h w"]],
+    encode: Callable[[Float[Tensor, "b f 3 H W"]], Any],
     *,
     batch: int = 8,
     progress: Callable[[int, int], None] | None = None,
-) -> LatentCache:
+    failed: Callable[[str], None] | None = None,
+) -> LatentCache | GroupedCache:
     """Encode `dataset` into `folder`, or go on where a stopped run left it, and open it.
 
-    `encode` maps videos in [-1, 1] to model latents. `progress` is called with (clips done, clips in all).
+    `encode` maps videos in [-1, 1] to model latents, or to a dictionary of tensors, `latents` among them. `progress` is
+    called with (clips done, clips in all), `failed` with the reason of every video that could not be read.
     """
+    groups = getattr(dataset, "groups", None)
+    if groups is None:
+        _fill(folder, dataset, range(len(dataset)), encode, batch, progress, failed)
+        return LatentCache(folder)
+    folders = [folder / f"group-{k}" for k in range(len(groups))]
+    for part, group in zip(folders, groups, strict=True):
+        _fill(part, dataset, group, encode, batch, progress, failed)
+    return GroupedCache(groups, [LatentCache(part) for part in folders])
+
+
+_MORE = ("condition_frame", "stride", "clip")
+
+
+def _fill(
+    folder: Path,
+    dataset: Any,
+    clips: Sequence[int],
+    encode: Callable[[Tensor], Any],
+    batch: int,
+    progress: Callable[[int, int], None] | None,
+    failed: Callable[[str], None] | None,
+) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    total, counter = len(dataset), folder / "done.json"
+    total, counter = len(clips), folder / "done.json"
     done = json.loads(counter.read_text()) if counter.exists() else 0
     while done < total:
-        items = [dataset[i] for i in range(done, min(done + batch, total))]
+        items = [dataset[clips[i]] for i in range(done, min(done + batch, total))]
+        for reason in (reason for item in items for reason in item.get("failures", ())):
+            if failed:
+                failed(reason)
         video = torch.stack([item["video"] for item in items])
-        latents = encode(to_unit(video)).to(torch.float16).cpu().numpy()
-        first_frames = video[:, 0].numpy()
-        scalars = np.array([[item["fps"], item["motion_bucket_id"]] for item in items], dtype=np.float32)
-        columns = {"latents": latents, "first_frames": first_frames, "scalars": scalars}
+        encoded = encode(to_unit(video))
+        encoded = encoded if isinstance(encoded, dict) else {"latents": encoded}
+        frame = torch.tensor([item.get("condition_frame", 0) for item in items])
+        columns = {name: tensor.to(torch.float16).cpu().numpy() for name, tensor in encoded.items()}
+        columns["first_frames"] = video[torch.arange(len(video)), frame].numpy()
+        columns["scalars"] = np.array([[item["fps"], item["motion_bucket_id"]] for item in items], dtype=np.float32)
+        if "clip" in items[0]:
+            columns["more"] = np.array([[item[name] for name in _MORE] for item in items], dtype=np.int64)
         if "velocity" in items[0]:
             columns["velocities"] = np.stack([item["velocity"].numpy() for item in items])
         for name, rows in columns.items():
@@ -95,7 +151,6 @@ def build_cache(
         os.replace(folder / "done.json.partial", counter)
         if progress:
             progress(done, total)
-    return LatentCache(folder)
 
 
 def _write_rows(path: Path, rows: np.ndarray, start: int, total: int) -> None:

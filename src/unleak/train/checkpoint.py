@@ -4,7 +4,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,10 @@ _PARTIAL = ".partial-"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that a run is at `step`: random numbers and data order are functions of the step, so they need no state."""
+    """All that a run is at `step`: random numbers and data order are functions of the step, so they need no state.
+
+    `model` and `ema` are the trained weights.
+    """
 
     step: int
     recipe: dict[str, Any]
@@ -32,6 +35,12 @@ class Checkpoint:
     optimizer: dict[str, Any]
     scaler: dict[str, Any] | None = None
     readout: dict[str, Tensor] | None = None
+
+    @torch.no_grad()
+    def put(self, weights: Mapping[str, Tensor]) -> None:
+        """Write the model into `weights`; what else a checkpoint has is not trained, and as it was."""
+        for name, weight in weights.items():
+            weight.copy_(self.model[name])
 
 
 def save(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:

@@ -80,7 +80,7 @@ class PixelNoiseConfig(_Strict):
 
 
 class TimeNoiseConfig(_Strict):
-    """TimeNoise on the condition: its latents after the VAE, its image tokens, or both, whose strengths are drawn apart.
+    """TimeNoise on the condition: its latents after the VAE, its image tokens, or both, drawn apart.
 
     `on: null`: tokens for VideoCrafter1, which has no others, else latents. SVD: latents are raw VAE output; t is the
     quantile of sigma under the training distribution; the network is told beta in the place of `noise_aug_strength`

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from unleak.data.atomic import written_whole
 from unleak.train.config import Recipe
-from unleak.train.draws import sigma_distribution
 
 BUCKETS = 5  # of equal probability under the training distribution of sigma: a single number hides where a model fails
 
@@ -31,7 +30,6 @@ class Log:
 
     def __init__(self, recipe: Recipe, accelerator: Accelerator, console: Console, step: int):
         self.recipe, self.accelerator, self.console = recipe, accelerator, console
-        self.distribution = sigma_distribution(recipe.sigma)
         self.path = recipe.output / "log.jsonl"
         if accelerator.is_main_process:
             recipe.output.mkdir(parents=True, exist_ok=True)
@@ -54,16 +52,39 @@ class Log:
     def _restart(self, step: int) -> None:
         self.step, self.since = step, time.monotonic()
         self.sums = torch.zeros(3, BUCKETS, device=self.accelerator.device)
+        self.batches: list[tuple[int, list[str], Tensor]] = []
 
     def add(
-        self, sigma: Float[Tensor, "b"], loss: Float[Tensor, "b"], misread: Float[Tensor, "b"] | None = None
+        self,
+        level: Float[Tensor, "b"],
+        loss: Float[Tensor, "b"],
+        misread: Float[Tensor, "b"] | None = None,
+        *,
+        clips: list[str],
+        step: int,
     ) -> None:
-        """Take in one batch; `misread` is the squared error of the motion read-out."""
-        bucket = (self.distribution.cdf(sigma) * BUCKETS).long().clamp(max=BUCKETS - 1)
+        """Take in one batch: how noisy its clips were as quantiles, their losses, their names; `misread` is the squared
+        error of the motion read-out."""
+        bucket = (level * BUCKETS).long().clamp(max=BUCKETS - 1)
         self.sums[0].index_add_(0, bucket, loss.detach())
-        self.sums[1].index_add_(0, bucket, torch.ones_like(sigma))
+        self.sums[1].index_add_(0, bucket, torch.ones_like(level))
         if misread is not None:
             self.sums[2].index_add_(0, bucket, misread.detach())
+        # Looked at when the next line is due: to ask the device at every step would make it wait.
+        self.batches.append((step, clips, loss.detach()))
+
+    def check(self, step: int) -> None:
+        """Raise DivergedError if a loss since the last line was not finite in any process."""
+        if not self.accelerator.reduce(self.sums, reduction="sum").isfinite().all():
+            raise DivergedError(self._where(step))
+
+    def _where(self, step: int) -> str:
+        for at, clips, loss in self.batches:
+            if not loss.isfinite().all():
+                finite = loss.isfinite().tolist()
+                bad = [clip for clip, good in zip(clips, finite, strict=True) if not good]
+                return f"step {at}: the loss is not finite, of {', '.join(bad)}"
+        return f"step {step}: the loss is not finite in another process, which names the clips"
 
     def advance(self, step: int) -> None:
         """Move the bar of a terminal."""
@@ -73,7 +94,7 @@ class Log:
         """Report the steps since the last line. Raises DivergedError if a loss was not finite."""
         sums = self.accelerator.reduce(self.sums, reduction="sum")
         if not sums.isfinite().all():
-            raise DivergedError(f"step {step}: the loss is not finite")
+            raise DivergedError(self._where(step))
         total, count, misread = sums.tolist()
         seconds = (time.monotonic() - self.since) / max(1, step - self.step)
         line: dict[str, Any] = {

@@ -2,43 +2,43 @@
 
 import math
 import time
-from contextlib import AbstractContextManager, nullcontext
-from fnmatch import fnmatch
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from jaxtyping import Float
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from rich.console import Console
-from torch import Tensor
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from unleak.data.atomic import check_writable, written_whole
-from unleak.data.pixels import to_unit
-from unleak.families.svd.denoiser import SVDDenoiser
+from unleak.families.denoisers import VIEWS, denoiser_class
 from unleak.train import checkpoint
 from unleak.train.cache import build_cache, cache_folder
-from unleak.train.config import Recipe, RecipeError, differing_keys, dump_recipe, parse_recipe
-from unleak.train.data import StepSampler, batches, open_dataset
-from unleak.train.draws import Draws, build_condition, draw, generator, key, sigma_distribution
+from unleak.train.config import Recipe, RecipeError, SyntheticData, differing_keys, dump_recipe, parse_recipe
+from unleak.train.data import Order, StepSampler, batches, open_dataset
+from unleak.train.draws import generator, key
 from unleak.train.ema import EMA
+from unleak.train.export import export_folder, write_adapters, write_pipeline
+from unleak.train.failures import Failures
 from unleak.train.log import Counter, DivergedError, Log
-from unleak.train.loss import edm_loss
+from unleak.train.networks import load_denoiser, trained_weights
+from unleak.train.objectives import Objective, faults, objective_class
 from unleak.train.optimizer import make_optimizer
 from unleak.train.readout import MotionReadout
-from unleak.zoo import hub
-from unleak.zoo.registry import find_model
-
-_TRAINED = "StableVideoDiffusionPipeline"
+from unleak.train.step import TrainingStep
+from unleak.train.texts import Texts
+from unleak.zoo.registry import ModelSpec, find_model
 
 
 def train(recipe: Recipe, *, quiet: bool = False) -> Path:
-    """Run `recipe`, or go on with it if its output folder holds a checkpoint, and return the finished pipeline folder.
+    """Run `recipe`, or go on with it if its output folder holds a checkpoint, and return what it made: a folder.
 
-    The output folder holds `pipeline/` (EMA weights), `recipe.yaml` (every default written out), `log.jsonl` and
-    `checkpoints/`. Progress goes to stderr unless `quiet`. Raises RecipeError when the recipe cannot be run or differs
-    from the one that wrote the checkpoint, and DivergedError when the numbers are no longer finite.
+    The output folder holds `pipeline/` (EMA weights) or, of adapters, `lora/`; `recipe.yaml` (every default written
+    out), `log.jsonl` and `checkpoints/`. Progress goes to stderr unless `quiet`. Raises RecipeError when the recipe
+    cannot be run or differs from the one that wrote the checkpoint, and DivergedError when the numbers are no longer
+    finite.
     """
     started = time.monotonic()
     accelerator = _accelerator(recipe)
@@ -46,12 +46,16 @@ def train(recipe: Recipe, *, quiet: bool = False) -> Path:
         stderr=True, highlight=False, markup=False, soft_wrap=True, quiet=quiet or not accelerator.is_main_process
     )
     resumed = _resume(recipe)
-    _check(recipe)
+    check(recipe)
     clips = open_dataset(recipe.data)
-    pipe = load_pipeline(recipe)
-    pipe.to(accelerator.device)
-    denoiser = SVDDenoiser(pipe)
-    dataset = _dataset(recipe, clips, denoiser, accelerator, console)
+    failures = Failures(recipe, clips, console, main=accelerator.is_main_process)
+    denoiser = load_denoiser(recipe)
+    objective = objective_class(denoiser)(recipe, denoiser)
+    texts = _texts(recipe, objective, clips, accelerator, console)
+    for part in denoiser.pipe.components.values():
+        if isinstance(part, nn.Module) and part is not getattr(denoiser.pipe, "text_encoder", None):
+            part.to(accelerator.device)
+    dataset = _dataset(recipe, clips, objective, accelerator, console, failures)
     step = resumed.step if resumed else 0
     if accelerator.is_main_process:
         recipe.output.mkdir(parents=True, exist_ok=True)
@@ -59,19 +63,18 @@ def train(recipe: Recipe, *, quiet: bool = False) -> Path:
             temporary.write_text(dump_recipe(recipe))
         checkpoint.sweep(recipe.output / "checkpoints")
 
-    unet = pipe.unet
+    weights = trained_weights(recipe, denoiser)
     if resumed:
-        unet.load_state_dict(resumed.model)
-    weights = _trainable(unet, recipe)
-    readout = MotionReadout(unet, recipe.data.num_frames) if recipe.motion_readout else None
+        resumed.put(weights)
+    readout = MotionReadout(denoiser.pipe.unet, recipe.data.num_frames) if recipe.motion_readout else None
     if readout and resumed and resumed.readout:
         readout.linear.load_state_dict(resumed.readout)
     read = {f"readout.{n}": p for n, p in readout.linear.named_parameters()} if readout else {}
+    for network in denoiser.networks.values():
+        network.train()
     optimizer = make_optimizer(recipe, weights | read)
     ema = EMA(weights, recipe.ema_decay)
-    if recipe.gradient_checkpointing:
-        unet.enable_gradient_checkpointing()
-    denoiser.unet, optimizer = accelerator.prepare((readout or unet).train(), optimizer)
+    module, optimizer = accelerator.prepare(TrainingStep(objective, readout), optimizer)
     if resumed:
         optimizer.load_state_dict(resumed.optimizer)
         ema.load(resumed.ema)
@@ -79,34 +82,40 @@ def train(recipe: Recipe, *, quiet: bool = False) -> Path:
             accelerator.scaler.load_state_dict(resumed.scaler)
     accelerator.wait_for_everyone()
 
-    sampler = StepSampler(
+    order = Order(
         seed=recipe.seed,
         length=len(dataset),
-        steps=range(step, recipe.steps),
         batch_size=recipe.batch_size,
+        groups=getattr(clips, "groups", None),
+    )
+    sampler = StepSampler(
+        order,
+        steps=range(step, recipe.steps),
         accumulation=recipe.accumulation,
         processes=accelerator.num_processes,
         rank=accelerator.process_index,
     )
     feed = batches(dataset, sampler, workers=recipe.data.workers)
-    with Log(recipe, accelerator, console, step) as log:
+    with ExitStack() as stack:
+        log = stack.enter_context(Log(recipe, accelerator, console, step))
         while step < recipe.steps:
             for group in optimizer.param_groups:
                 group["lr"] = lr_at(recipe, step)
             # For layers that draw by themselves (dropout): a function of the step, like every other random number here.
             torch.manual_seed(key(recipe.seed, "layers", step, accelerator.process_index))
             for piece in range(recipe.accumulation):
-                batch = {name: tensor.to(accelerator.device) for name, tensor in next(feed).items()}
+                batch = _on_device(next(feed), accelerator)
+                failures.add(batch.pop("failures"))
+                read_clips = _clips(batch, sampler.clips(step, piece))
                 generators = [generator(recipe.seed, "clip", p) for p in sampler.positions(step, piece)]
                 last = piece == recipe.accumulation - 1
-                with _attention(accelerator), nullcontext() if last else accelerator.no_sync(denoiser.unet):
-                    sigma, loss = _losses(recipe, denoiser, batch, generators)
-                    total, misread = loss, None
-                    if readout and readout.velocity is not None:
-                        misread = (readout.velocity - batch["velocity"]).square().sum(1)
-                        total = loss + recipe.motion_readout * misread
+                with _attention(accelerator), nullcontext() if last else accelerator.no_sync(module):
+                    tokens = texts([_caption(clips, clip) for clip in read_clips]) if texts else None
+                    prepared = objective.prepare(batch, tokens, generators)
+                    level, loss, misread = module(prepared, batch.get("velocity"))
+                    total = loss if misread is None else loss + recipe.motion_readout * misread
                     accelerator.backward(total.mean() / recipe.accumulation)
-                log.add(sigma, loss, misread)
+                log.add(level, loss, misread, clips=[_name(clips, clip) for clip in read_clips], step=step + 1)
             norm = accelerator.clip_grad_norm_((weights | read).values(), recipe.clip or math.inf)
             optimizer.step()
             optimizer.zero_grad()
@@ -119,20 +128,22 @@ def train(recipe: Recipe, *, quiet: bool = False) -> Path:
                 log.write(step, lr=lr_at(recipe, step - 1), gradient_norm=norm)
                 out_of_time = _out_of_time(recipe, accelerator, started)
             if step % recipe.checkpoint_every == 0 or step == recipe.steps or out_of_time:
+                log.check(step)
                 _check_finite(weights, step)
                 if accelerator.is_main_process:
-                    _save(recipe, step, unet, readout, ema, optimizer, accelerator)
+                    _save(recipe, step, weights, readout, ema, optimizer, accelerator)
             if out_of_time:
                 break
     if accelerator.is_main_process:
-        _export(pipe, ema.average, recipe, recipe.output / "pipeline")
+        _write(recipe, denoiser, weights, ema)
     accelerator.wait_for_everyone()
     accelerator.end_training()
-    return recipe.output / "pipeline"
+    return export_folder(recipe)
 
 
 def export(recipe: Recipe, folder: Path) -> Path:
-    """Write the EMA weights of the newest checkpoint as a pipeline folder; a run in progress is not disturbed."""
+    """Write the EMA weights of the newest checkpoint as a pipeline folder, or the adapters; a run in progress is not
+    disturbed."""
     if folder.exists() and not (folder / "recipe.yaml").exists():  # every export has one
         raise RecipeError(f"{folder} exists and is no pipeline of a training run: give --export a new folder")
     found = checkpoint.latest(recipe.output / "checkpoints")
@@ -140,7 +151,9 @@ def export(recipe: Recipe, folder: Path) -> Path:
         raise RecipeError(f"no checkpoint in {recipe.output / 'checkpoints'} to export: train first")
     check_writable(folder.parent)
     average = checkpoint.load(found).ema
-    _export(load_pipeline(recipe), average, recipe, folder)
+    denoiser = load_denoiser(recipe)
+    weights = trained_weights(recipe, denoiser)
+    (write_adapters if recipe.lora else write_pipeline)(denoiser, weights, average, recipe, folder)
     return folder
 
 
@@ -152,54 +165,44 @@ def lr_at(recipe: Recipe, step: int) -> float:
     return recipe.lr * warm * decay
 
 
-def load_pipeline(recipe: Recipe) -> Any:
-    """The recipe's pipeline in float32, frozen; with `init: random` the UNet is drawn from its config and the seed."""
-    pipe = hub.load(recipe.model, dtype=torch.float32, device="cpu")
-    if recipe.init == "random":
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(key(recipe.seed, "init"))
-            pipe.unet = type(pipe.unet).from_config(pipe.unet.config)
-    for module in (pipe.vae, pipe.image_encoder, pipe.unet):
-        module.requires_grad_(False)
-    return pipe
+def check(recipe: Recipe) -> ModelSpec:
+    """Raise RecipeError for what this model, or this folder, does not allow; nothing is loaded, nothing written."""
+    spec = find_model(recipe.model)
+    if spec.pipeline not in VIEWS:
+        known = ", ".join(VIEWS)
+        raise RecipeError(f"model: {spec.name} is a {spec.pipeline}; those that can be trained are {known}")
+    found = faults(recipe, denoiser_class(spec.pipeline))
+    for height, width, frames in _shapes(recipe):
+        if height % spec.size_multiple or width % spec.size_multiple:
+            found.append(
+                f"data.size: clips of {height}x{width} pixels; this model needs multiples of {spec.size_multiple}"
+            )
+        if (frames - 1) % spec.frame_multiple:
+            found.append(f"data.num_frames: {frames}; this model needs multiples of {spec.frame_multiple}, plus 1")
+    made = export_folder(recipe)
+    if made.exists() and checkpoint.latest(recipe.output / "checkpoints") is None:
+        found.append(f"output: {made} is of another run: choose another output, or move it away")
+    if found:
+        raise RecipeError("\n".join(dict.fromkeys(found)))
+    check_writable(recipe.output)
+    return spec
 
 
-def _losses(
-    recipe: Recipe, denoiser: SVDDenoiser, batch: dict[str, Tensor], generators: list[torch.Generator]
-) -> tuple[Float[Tensor, "b"], Float[Tensor, "b"]]:
-    """sigma and loss of every clip of a batch."""
-    if "latents" in batch:
-        x_0, first_frame = batch["latents"], batch["first_frame"]
-    else:
-        x_0, first_frame = denoiser.encode_video(to_unit(batch["video"])), batch["video"][:, 0]
-    image = to_unit(first_frame)
-    draws: Draws = draw(
-        recipe.condition,
-        sigma_distribution(recipe.sigma),
-        generators,
-        latent_shape=x_0.shape[1:],
-        image_shape=image.shape[1:],
-    ).to(x_0.device)
-    if draws.pixel_noise is None:
-        # The VAE encodes every frame on its own, so the clean image's latent is that of frame 0.
-        raw = x_0[:, :, 0] / denoiser.scaling_factor
-    else:
-        raw = denoiser.encode_raw(image + draws.pixel_noise)
-    condition = build_condition(
-        raw, denoiser.embed_image(image), fps=batch["fps"], motion_bucket_id=batch["motion_bucket_id"], draws=draws
-    )
-
-    def predict(x_t: Tensor, sigma: Tensor) -> Tensor:
-        return denoiser.predict_clean(x_t, sigma, condition)
-
-    return draws.sigma, edm_loss(predict, x_0, draws.eps, draws.sigma, sigma_data=recipe.sigma.sigma_data)
+def _shapes(recipe: Recipe) -> list[tuple[int, int, int]]:
+    data = recipe.data
+    if isinstance(data, SyntheticData):
+        return [(data.size, data.size, data.num_frames)]
+    return data.buckets or [(*data.size, data.num_frames)]
 
 
 def _accelerator(recipe: Recipe) -> Accelerator:
+    # Of two experts a step may use one: its gradients are all that there are to add up.
+    unused = DistributedDataParallelKwargs(find_unused_parameters=recipe.experts == "both")
     accelerator = Accelerator(
         mixed_precision=recipe.mixed_precision,
         log_with=None if recipe.report_to == "none" else recipe.report_to,
         project_dir=recipe.output,
+        kwargs_handlers=[unused],
     )
     if recipe.mixed_precision == "fp16" and accelerator.device.type == "cpu":
         raise RecipeError("mixed_precision: fp16 needs an accelerator and this machine has none: use bf16 or no")
@@ -226,43 +229,53 @@ def _resume(recipe: Recipe) -> checkpoint.Checkpoint | None:
     return resumed
 
 
-def _check(recipe: Recipe) -> None:
-    """Raise RecipeError for what this model, or this folder, does not allow; nothing is loaded, nothing written."""
-    spec, faults = find_model(recipe.model), []
-    if spec.pipeline != _TRAINED:
-        faults.append(f"model: {spec.name} is a {spec.pipeline}; a {_TRAINED} can be trained")
-    size = recipe.data.size
-    height, width = (size, size) if isinstance(size, int) else size
-    if height % spec.size_multiple or width % spec.size_multiple:
-        faults.append(
-            f"data.size: clips of {height}x{width} pixels; this model needs multiples of {spec.size_multiple}"
-        )
-    if (recipe.output / "pipeline").exists() and checkpoint.latest(recipe.output / "checkpoints") is None:
-        faults.append(f"output: {recipe.output / 'pipeline'} is of another run: choose another output, or move it away")
-    if faults:
-        raise RecipeError("\n".join(faults))
-    check_writable(recipe.output)
-
-
-def _dataset(recipe: Recipe, dataset: Any, denoiser: SVDDenoiser, accelerator: Accelerator, console: Console) -> Any:
-    for reason in getattr(dataset, "failures", {}).values():
-        console.print(f"skipped: {reason}")
+def _dataset(
+    recipe: Recipe, clips: Any, objective: Objective, accelerator: Accelerator, console: Console, failures: Failures
+) -> Any:
     if recipe.data.cache is None:
-        return dataset
-    folder = cache_folder(recipe.data, dataset, denoiser.pipe.vae)
+        return clips
+    folder = cache_folder(recipe.data, clips, objective.denoiser.pipe.vae)
     with accelerator.main_process_first(), Counter("latent cache", console) as counter:
-        return build_cache(folder, dataset, denoiser.encode_video, progress=counter)
+        return build_cache(
+            folder,
+            clips,
+            lambda video: objective.encoded(video.to(accelerator.device)),
+            progress=counter,
+            failed=lambda reason: failures.add([reason]),
+        )
 
 
-def _trainable(unet: torch.nn.Module, recipe: Recipe) -> dict[str, torch.nn.Parameter]:
-    patterns = ["*"] if recipe.trainable == "all" else recipe.trainable
-    weights = {n: p for n, p in unet.named_parameters() if any(fnmatch(n, pattern) for pattern in patterns)}
-    if not weights:
-        example = next(name for name, _ in unet.named_parameters())
-        raise RecipeError(f"trainable: no parameter of the UNet matches {', '.join(patterns)}; one is {example}")
-    for parameter in weights.values():
-        parameter.requires_grad_(True)
-    return weights
+def _texts(
+    recipe: Recipe, objective: Objective, clips: Any, accelerator: Accelerator, console: Console
+) -> Texts | None:
+    if not objective.texts_needed:
+        return None
+    encoder = objective.denoiser.pipe.text_encoder.to(accelerator.device)
+    texts = Texts(objective.denoiser.encode_text, accelerator.device)
+    if recipe.data.cache is not None:
+        captions = [_caption(clips, clip) for clip in range(len(clips))]
+        with accelerator.main_process_first(), Counter("text cache", console) as counter:
+            texts.keep(recipe.data.cache, captions, encoder, progress=counter)
+        encoder.to("cpu")
+    return texts
+
+
+def _on_device(batch: dict[str, Any], accelerator: Accelerator) -> dict[str, Any]:
+    device = accelerator.device
+    return {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
+
+
+def _clips(batch: dict[str, Any], asked: list[int]) -> list[int]:
+    """The clips of a batch: those asked for, or what took their place."""
+    return [wanted if got is None else int(got) for got, wanted in zip(batch["clip"], asked, strict=True)]
+
+
+def _caption(clips: Any, clip: int) -> str:
+    return str(clips.caption(clip)) if hasattr(clips, "caption") else ""
+
+
+def _name(clips: Any, clip: int) -> str:
+    return str(clips.name(clip)) if hasattr(clips, "name") else f"clip {clip}"
 
 
 def _attention(accelerator: Accelerator) -> AbstractContextManager[Any]:
@@ -280,7 +293,7 @@ def _out_of_time(recipe: Recipe, accelerator: Accelerator, started: float) -> bo
     return bool(accelerator.reduce(late) > 0)
 
 
-def _check_finite(weights: dict[str, torch.nn.Parameter], step: int) -> None:
+def _check_finite(weights: dict[str, nn.Parameter], step: int) -> None:
     if broken := [name for name, weight in weights.items() if not weight.isfinite().all()]:
         raise DivergedError(f"step {step}: {len(broken)} weights are not finite, among them {broken[0]}")
 
@@ -288,7 +301,7 @@ def _check_finite(weights: dict[str, torch.nn.Parameter], step: int) -> None:
 def _save(
     recipe: Recipe,
     step: int,
-    unet: torch.nn.Module,
+    weights: dict[str, nn.Parameter],
     readout: MotionReadout | None,
     ema: EMA,
     optimizer: Any,
@@ -298,7 +311,7 @@ def _save(
     state = checkpoint.Checkpoint(
         step,
         recipe.model_dump(mode="json"),
-        unet.state_dict(),
+        {name: weight.detach() for name, weight in weights.items()},
         ema.average,
         optimizer.state_dict(),
         scaler,
@@ -307,16 +320,6 @@ def _save(
     checkpoint.save(recipe.output / "checkpoints", state, keep=recipe.keep)
 
 
-def _export(pipe: Any, average: dict[str, Tensor], recipe: Recipe, folder: Path) -> None:
-    state = pipe.unet.state_dict()
-    pipe.unet.load_state_dict({**state, **{name: t.to(state[name]) for name, t in average.items()}})
-    pipe.unet.eval()
-    with checkpoint.published(folder) as partial:
-        with hub.quiet():
-            if recipe.dtype == "fp16":
-                pipe.to(torch.float16)
-            pipe.save_pretrained(partial)
-        index = partial / "model_index.json"
-        # Without torchvision, transformers names a fallback class here that one with torchvision may not have.
-        index.write_text(index.read_text().replace("CLIPImageProcessorPil", "CLIPImageProcessor"))
-        (partial / "recipe.yaml").write_text(dump_recipe(recipe))
+def _write(recipe: Recipe, denoiser: Any, weights: dict[str, nn.Parameter], ema: EMA) -> None:
+    write = write_adapters if recipe.lora else write_pipeline
+    write(denoiser, weights, ema.average, recipe, export_folder(recipe))

@@ -13,3 +13,5 @@ class DynamiCrafterDenoiser(LVDMDenoiser):
     """
 
     latent_noise = TimeNoise(100, 5)
+    noised = ("latents", "tokens")
+    trains_projection = True

@@ -4,14 +4,14 @@ Latents are scaled VAE output, `b c f h w`. `t` is an index of the training sche
 x_t = alpha_t s_t x_0 + sigma_t eps with s_t the dynamic rescale; x_0 is what the VAE gives, without it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from unleak.core.timenoise import TimeNoise
 
@@ -63,10 +63,35 @@ class LVDMDenoiser:
 
     token_noise: ClassVar[TimeNoise | None] = None
     latent_noise: ClassVar[TimeNoise | None] = None
+    trained_on: ClassVar[str] = "timestep"
+    noised: ClassVar[tuple[str, ...]] = ("tokens",)
+    """What of the condition TimeNoise can be put on, first what the paper puts it on."""
+    trains_projection: ClassVar[bool] = False
+    temporal: ClassVar[tuple[str, ...]] = (
+        *("*.temporal.*", "first_attention.*", "middle_block.2.*"),
+        *("[io]*put_blocks.[0-9].2.*", "[io]*put_blocks.[0-9][0-9].2.*"),
+    )
+    """Patterns of the parameters that work along time."""
+    lora_targets: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "attention": ("to_q", "to_k", "to_v", "to_out.0"),
+        "blocks": ("to_q", "to_k", "to_v", "to_k_ip", "to_v_ip", "to_out.0", "net.0.proj", "net.2"),
+    }
 
     def __init__(self, pipe: Any, *, unet: Callable[..., Any] | None = None):
         self.pipe = pipe
         self.unet = pipe.unet if unet is None else unet
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """What is trained, by its name in the pipeline."""
+        parts = {"unet": self.pipe.unet}
+        return parts | ({"image_projection": self.pipe.image_projection} if self.trains_projection else {})
+
+    @property
+    def concatenates(self) -> bool:
+        """Whether the image's latents stand beside the noisy ones."""
+        config = self.pipe.unet.config
+        return bool(config.in_channels > config.out_channels)
 
     @property
     def scaling_factor(self) -> float:
@@ -88,6 +113,11 @@ class LVDMDenoiser:
         frames = rearrange(video, "b f c h w -> (b f) c h w")
         latents = self.pipe.encode_latents(frames, videos=len(frames), sample=sample, generator=generator)
         return rearrange(latents.to(video.dtype), "(b f) c h w -> b c f h w", b=len(video))
+
+    def encode_text(self, prompts: Sequence[str]) -> Float[Tensor, "b l d"]:
+        """Text tokens."""
+        tokens: Tensor = self.pipe.encode_prompt(list(prompts))
+        return tokens
 
     def encode_condition(
         self,

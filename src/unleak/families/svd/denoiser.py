@@ -4,14 +4,14 @@ Latents are `b c f h w` here and `b f c h w` at diffusers' border. The condition
 multiplied by the scaling factor: that is what the network was trained on, and the unit of every noise strength on them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from einops import rearrange, repeat
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 CLIP_SIZE = (224, 224)  # the pipeline resizes to this whatever the image encoder's own configuration says
 
@@ -61,10 +61,23 @@ class SVDDenoiser:
     of the VAE. Results have the dtype of the images given.
     """
 
+    trained_on: ClassVar[str] = "sigma"
+    noised: ClassVar[tuple[str, ...]] = ("latents",)
+    temporal: ClassVar[tuple[str, ...]] = ("*temporal*",)
+    lora_targets: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "attention": ("to_q", "to_k", "to_v", "to_out.0"),
+        "blocks": ("to_q", "to_k", "to_v", "to_out.0", "net.0.proj", "net.2", "proj_in", "proj_out"),
+    }
+
     def __init__(self, pipe: Any, *, unet: Callable[..., Any] | None = None, frames_at_once: int = 64):
         self.pipe = pipe
         self.unet = pipe.unet if unet is None else unet
         self.frames_at_once = frames_at_once
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """What is trained, by its name in the pipeline."""
+        return {"unet": self.pipe.unet}
 
     @property
     def scaling_factor(self) -> float:

@@ -7,7 +7,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unleak.core.process import shift_sigma
 from unleak.families.wan.denoiser import WanCondition
 from unleak.train.config import FlowConfig, Recipe
 from unleak.train.objectives.objective import Objective, noised_parts, of_svd_only, timenoise
@@ -31,7 +30,11 @@ class FlowSigma:
         u = torch.rand(1, generator=generator, dtype=torch.float64).clamp(1e-9, 1 - 1e-9)
         begin, end = (self._cdf(torch.tensor([edge], dtype=torch.float64)) for edge in (self.low, self.high))
         p = begin + u * (end - begin)
-        q = p if self.config.law == "uniform" else torch.sigmoid(self.config.mean + self.config.std * torch.special.ndtri(p))
+        q = (
+            p
+            if self.config.law == "uniform"
+            else torch.sigmoid(self.config.mean + self.config.std * torch.special.ndtri(p))
+        )
         return (self.shift * q / (1 + (self.shift - 1) * q)).clamp(self.low, self.high).float()
 
     def quantile(self, sigma: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
@@ -40,7 +43,7 @@ class FlowSigma:
         return ((self._cdf(sigma) - begin) / (end - begin)).clamp(0, 1)
 
     def _cdf(self, sigma: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
-        q = shift_sigma(sigma, 1 / self.shift)  # type: ignore[arg-type]
+        q = (sigma / (self.shift + (1 - self.shift) * sigma)).clamp(0, 1)  # rounding goes beyond 1
         if self.config.law == "uniform":
             return q
         return torch.special.ndtr((torch.logit(q) - self.config.mean) / self.config.std)
@@ -59,13 +62,16 @@ class FlowObjective(Objective):
 
     TimeNoise noises all latents of the condition, those of the grey frames too: a causal VAE carries the image into
     them. t is sigma. `condition.dropout` is the share of clips without text. Where the image is the video's own first
-    frame (Wan 2.2 5B) that frame is noised in the network's input, and has no loss; nobody has tried this: experimental.
+    frame (Wan 2.2 5B) that frame is noised in the network's input, and has no loss: experimental, nobody has tried it.
     """
 
     @classmethod
     def faults(cls, recipe: Recipe, view: type) -> list[str]:
-        """What is of SVD; frames that the VAE would round."""
-        return [*super().faults(recipe, view), *of_svd_only(recipe)]
+        """What is of SVD; an image from the middle."""
+        found = [*super().faults(recipe, view), *of_svd_only(recipe)]
+        if getattr(recipe.data, "condition_frame", "first") != "first":
+            found.append("data.condition_frame: random: this network's video begins with its image; give first")
+        return found
 
     @property
     def law(self) -> FlowSigma:
@@ -73,9 +79,8 @@ class FlowObjective(Objective):
         config, denoiser = self.recipe.flow, self.denoiser
         return FlowSigma(config, config.shift or denoiser.shift, *denoiser.sigmas)
 
-    def cached(self, video: Float[Tensor, "b f 3 H W"], frame: Any) -> dict[str, Float[Tensor, "b ..."]]:
-        """Of the video, and of the image alone: these networks begin with their image, so it is frame 0."""
-        del frame
+    def encoded(self, video: Float[Tensor, "b f 3 H W"]) -> dict[str, Float[Tensor, "b ..."]]:
+        """Of the video, and of its first frame alone."""
         still = self.denoiser.encode_still(video[:, 0], video.shape[1])
         return {"latents": self.denoiser.encode_video(video), "still": still}
 
@@ -92,8 +97,8 @@ class FlowObjective(Objective):
         if noised_parts(self.recipe.condition, self.denoiser):
             noise = timenoise(self.recipe.condition)  # type: ignore[arg-type]
             still = torch.cat([noise(still[i : i + 1], sigma[i : i + 1], g)[0] for i, g in enumerate(generators)])
-        empty, *text = texts
-        told = torch.where(lost[:, None, None], empty, torch.stack(text)).to(x_0)
+        empty, text = texts[0], texts[1:]
+        told = torch.where(lost[:, None, None], empty, text).to(x_0)
         condition = WanCondition(still, told, self.denoiser.embed_image(photo))
         return _Prepared(x_0, eps, sigma.to(x_0.device), condition)
 
@@ -106,4 +111,3 @@ class FlowObjective(Objective):
         if self.denoiser.first_frame_is_clean:
             error = error[:, :, 1:]
         return self.law.quantile(sigma), error.flatten(1).mean(1)
-

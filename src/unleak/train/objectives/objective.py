@@ -1,7 +1,6 @@
 """What every objective has: frozen networks first, draws keyed by the clip, then the loss of each clip."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -40,12 +39,8 @@ class Objective(ABC):
             )
         return found
 
-    def cached(self, video: Float[Tensor, "b f 3 H W"], frame: Sequence[int]) -> dict[str, Float[Tensor, "b ..."]]:
-        """What frozen networks make of clips whatever is drawn, so that it can be kept; `latents` among it.
-
-        frame: which one is the image.
-        """
-        del frame
+    def encoded(self, video: Float[Tensor, "b f 3 H W"]) -> dict[str, Float[Tensor, "b ..."]]:
+        """What frozen networks make of clips whatever is drawn, so that it can be kept; `latents` among it."""
         return {"latents": self.denoiser.encode_video(video)}
 
     def latents(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
@@ -53,7 +48,7 @@ class Objective(ABC):
         if "latents" in batch:
             return batch["latents"], batch["image"]
         video, frame = batch["video"], batch["condition_frame"]
-        batch |= self.cached(to_unit(video), frame)
+        batch |= self.encoded(to_unit(video))
         return batch["latents"], video[torch.arange(len(video), device=video.device), torch.as_tensor(frame)]
 
     @abstractmethod
@@ -89,9 +84,9 @@ def of_svd_only(recipe: Recipe) -> list[str]:
     elif condition.noise == "none" and condition.noise_aug_strength:
         found.append("condition.noise_aug_strength: this model is not told it; leave it away")
     elif isinstance(condition, TimeNoiseConfig):
-        for name in ("told", "reference", "per_frame"):
-            if getattr(condition, name) != TimeNoiseConfig.model_fields[name].default:
-                found.append(f"condition.{name} is of Stable Video Diffusion; leave it away")
+        usual = TimeNoiseConfig.model_fields
+        given = [name for name in ("told", "reference", "per_frame") if getattr(condition, name) != usual[name].default]
+        found += [f"condition.{name}: of Stable Video Diffusion alone; leave it away" for name in given]
     if recipe.sigma != SigmaConfig():
         found.append("sigma: the law of models trained on a sigma such as Stable Video Diffusion; leave it away")
     if recipe.motion_readout:

@@ -60,8 +60,8 @@ class TimestepObjective(Objective):
             clips = torch.arange(len(x_0), device=x_0.device)
             image = x_0[clips, :, torch.as_tensor(batch["condition_frame"])]
             latents = repeat(image, "b c h w -> b c f h w", f=x_0.shape[2])
-        empty, *text = texts
-        text = torch.where(no_text[:, None, None], empty, torch.stack(text)).to(x_0)
+        empty, text = texts[0], texts[1:]
+        text = torch.where(no_text[:, None, None], empty, text).to(x_0)
         fps = batch["fps"] if pipe.config.condition_on == "fps" else batch["stride"]
         return _Prepared(x_0, eps, t.to(x_0.device), text, pipe.encode_image(seen), latents, fps, generators)
 
@@ -80,10 +80,8 @@ class TimestepObjective(Objective):
     ) -> LVDMCondition:
         """Each clip with draws of its own: tokens first, then latents."""
         noise = timenoise(self.recipe.condition)  # type: ignore[arg-type]
-        asked = {part: noise for part in parts}
-        each = [
-            _clip(condition, i).noised(time[i : i + 1], **asked, generator=g) for i, g in enumerate(generators)
-        ]
+        asked = dict.fromkeys(parts, noise)
+        each = [_clip(condition, i).noised(time[i : i + 1], **asked, generator=g) for i, g in enumerate(generators)]
         image = torch.cat([one.image for one in each])
         latents = None if condition.latents is None else torch.cat([one.latents for one in each])
         return LVDMCondition(condition.text, image, latents, condition.fps)

@@ -1,0 +1,168 @@
+"""Wan 2.1 and 2.2 as denoisers: what training and diagnosis ask of the family.
+
+Latents are normalised VAE output, `b c f h w`: a frame of them is one frame of the video, then four each. sigma is the
+rectified flow's, after any shift: x_t = (1 - sigma) x_0 + sigma eps, and the network predicts eps - x_0.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Bool, Float, UInt8
+from PIL import Image
+from torch import Tensor, nn
+
+from unleak.core.timenoise import TimeNoise
+from unleak.families.latents import encode_video
+
+__all__ = ["WanCondition", "WanDenoiser"]
+
+TEXT_TOKENS = 512
+
+
+@dataclass(frozen=True)
+class WanCondition:
+    """What the network is told besides x_t.
+
+    latents: of the video that begins with the image and is grey after it; of the image alone (f = 1) for Wan 2.2 5B.
+    """
+
+    latents: Float[Tensor, "b c f h w"]
+    text: Float[Tensor, "b l d"]
+    image_embeddings: Float[Tensor, "b n e"] | None = None
+
+
+class WanDenoiser:
+    """The denoiser view of a `WanImageToVideoPipeline`. Holds the pipeline, changes nothing in it.
+
+    experts: of Wan 2.2 A14B, which of the two networks are meant: `high` above the boundary sigma, `low` below it.
+    """
+
+    trained_on: ClassVar[str] = "flow"
+    noised: ClassVar[tuple[str, ...]] = ("latents",)
+    latent_noise: ClassVar[TimeNoise] = TimeNoise(100, 5)
+    temporal: ClassVar[tuple[str, ...]] = ()
+    lora_targets: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "attention": ("to_q", "to_k", "to_v", "to_out.0", "add_k_proj", "add_v_proj"),
+        "blocks": ("to_q", "to_k", "to_v", "to_out.0", "add_k_proj", "add_v_proj", "ffn.net.0.proj", "ffn.net.2"),
+    }
+
+    def __init__(self, pipe: Any, *, experts: Literal["high", "low", "both"] | None = None):
+        self.pipe = pipe
+        self.boundary: float | None = pipe.config.boundary_ratio
+        if experts is not None and self.boundary is None:
+            raise ValueError(f"experts: {experts}: this model has a single network; leave experts away")
+        self.experts = experts or ("high" if self.boundary is None else "both")
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """The networks meant, by their names in the pipeline."""
+        names = {"high": ("transformer",), "low": ("transformer_2",), "both": ("transformer", "transformer_2")}
+        return {name: getattr(self.pipe, name) for name in names[self.experts]}
+
+    @property
+    def sigmas(self) -> tuple[float, float]:
+        """Least and greatest sigma that the networks meant are for."""
+        if self.boundary is None:
+            return 0.0, 1.0
+        return {"high": (self.boundary, 1.0), "low": (0.0, self.boundary), "both": (0.0, 1.0)}[self.experts]
+
+    @property
+    def shift(self) -> float:
+        """The timestep shift that the pipeline samples with."""
+        config = self.pipe.scheduler.config
+        return float(config.get("flow_shift") or config.get("shift") or 1.0)
+
+    @property
+    def first_frame_is_clean(self) -> bool:
+        """Whether the image stands in the noisy video itself, as its first frame (Wan 2.2 5B)."""
+        return bool(self.pipe.config.expand_timesteps)
+
+    @torch.no_grad()
+    def encode_video(self, video: Float[Tensor, "b f 3 H W"]) -> Float[Tensor, "b c f2 h w"]:
+        """Model latents of videos in [-1, 1]: the mode of the posterior."""
+        return encode_video(self.pipe, video)
+
+    @torch.no_grad()
+    def encode_still(self, image: Float[Tensor, "b 3 H W"], num_frames: int) -> Float[Tensor, "b c f h w"]:
+        """The latents of `WanCondition` for images in [-1, 1]."""
+        if self.first_frame_is_clean:
+            return self.encode_video(image[:, None])
+        still = image.new_zeros((len(image), num_frames, *image.shape[1:]))
+        still[:, 0] = image
+        return self.encode_video(still)
+
+    @torch.no_grad()
+    def embed_image(self, image: UInt8[Tensor, "b H W 3"]) -> Float[Tensor, "b n e"] | None:
+        """What CLIP says of the images; None where the network does not ask (Wan 2.2)."""
+        network = next(iter(self.networks.values()))
+        if network.config.image_dim is None:
+            return None
+        pictures = [Image.fromarray(pixels) for pixels in image.cpu().numpy()]
+        embeddings: Tensor = self.pipe.encode_image(pictures, self.pipe.image_encoder.device)
+        return embeddings.float()
+
+    @torch.no_grad()
+    def encode_text(self, prompts: Sequence[str]) -> Float[Tensor, "b l d"]:
+        """Text tokens, zeros behind the end of each prompt."""
+        tokens, _ = self.pipe.encode_prompt(
+            list(prompts),
+            do_classifier_free_guidance=False,
+            max_sequence_length=TEXT_TOKENS,
+            device=self.pipe.text_encoder.device,
+        )
+        return tokens
+
+    def predict(
+        self, x_t: Float[Tensor, "b c f h w"], sigma: Float[Tensor, "b"], condition: WanCondition
+    ) -> Float[Tensor, "b c f h w"]:
+        """The network's eps - x_0; each clip by the expert for its sigma."""
+        if self.experts != "both" or self.boundary is None:
+            return self._predict(next(iter(self.networks.values())), x_t, sigma, condition)
+        out = torch.empty_like(x_t)
+        high = sigma >= self.boundary
+        for network, chosen in zip(self.networks.values(), (high, ~high), strict=True):
+            if chosen.any():
+                told = _chosen(condition, chosen)
+                out[chosen] = self._predict(network, x_t[chosen], sigma[chosen], told).to(out)
+        return out
+
+    def predict_clean(
+        self, x_t: Float[Tensor, "b c f h w"], sigma: Float[Tensor, "b"], condition: WanCondition
+    ) -> Float[Tensor, "b c f h w"]:
+        """The network's x_0."""
+        return x_t - sigma.to(x_t)[:, None, None, None, None] * self.predict(x_t, sigma, condition)
+
+    def _predict(self, network: Any, x_t: Tensor, sigma: Tensor, condition: WanCondition) -> Tensor:
+        b, _, f, h, w = x_t.shape
+        timestep = sigma * self.pipe.scheduler.config.num_train_timesteps
+        if self.first_frame_is_clean:
+            sample = torch.cat([condition.latents.to(x_t), x_t[:, :, 1:]], dim=2)
+            _, ph, pw = network.config.patch_size
+            # One time for each token: the image is known, so its time is 0.
+            times = repeat(timestep, "b -> b f n", f=f, n=(h // ph) * (w // pw)).clone()
+            times[:, 0] = 0
+            timestep = rearrange(times, "b f n -> b (f n)")
+        else:
+            factor = self.pipe.vae_scale_factor_temporal
+            known = x_t.new_zeros((b, factor, f, h, w))
+            known[:, :, 0] = 1
+            sample = torch.cat([x_t, known, condition.latents.to(x_t)], dim=1)
+        prediction: Tensor = network(
+            hidden_states=sample.to(network.dtype),
+            timestep=timestep,
+            encoder_hidden_states=condition.text.to(network.dtype),
+            encoder_hidden_states_image=(
+                None if condition.image_embeddings is None else condition.image_embeddings.to(network.dtype)
+            ),
+            return_dict=False,
+        )[0]
+        return prediction
+
+
+def _chosen(condition: WanCondition, clips: Bool[Tensor, "b"]) -> WanCondition:
+    embeddings = condition.image_embeddings
+    told = None if embeddings is None else embeddings[clips]
+    return WanCondition(condition.latents[clips], condition.text[clips], told)

@@ -1,0 +1,116 @@
+import inspect
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from unleak.core import timenoise
+from unleak.core.timenoise import TimeNoise
+
+IMAGE = slice(2, 4)
+
+
+class Network(nn.Module):
+    """Keeps what it is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+        self.seen = []
+
+    def forward(self, hidden_states, timestep, scale=1.0):
+        self.seen.append(hidden_states.detach().clone())
+        return scale * self.linear(hidden_states.movedim(1, -1))
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    return Network().train()
+
+
+SAMPLE, TIME = torch.zeros(3, 4, 2, 5, 5), torch.tensor([0, 500, 1000])
+
+
+def test_it_noises_the_image_alone_by_the_law(network):
+    TimeNoise(10.0, 5.0, spread=0.0).attach(network, channels=IMAGE)
+    before = SAMPLE.clone()
+    network(SAMPLE, TIME)
+    (seen,) = network.seen
+    assert torch.equal(SAMPLE, before)
+    assert not seen[:, :2].any()
+    expected = 10 * torch.sigmoid(2 * (TIME / 1000) ** 5 - 1)
+    torch.testing.assert_close(seen[:, 2:].flatten(1).std(1), expected, rtol=0.2, atol=0)
+    assert len(seen[:, 2:].unique()) == 3 * 2 * 2 * 25  # every element has a draw of its own
+
+
+def test_channels_frames_and_layout():
+    network = Network()
+    TimeNoise(10.0).attach(network, channels=slice(1, 2), frames=slice(0, 1), layout="b f c h w")
+    network(hidden_states=torch.zeros(1, 4, 3, 5, 4).movedim(-1, 1).contiguous(), timestep=torch.tensor([900]))
+    (seen,) = network.seen
+    noised = seen.abs().sum((0, 3, 4)) > 0
+    assert noised.nonzero().tolist() == [[0, 1]]
+
+
+@pytest.mark.parametrize("how", ["eval", "removed", "beta_m=0"])
+def test_nothing_changes(network, how):
+    handle = TimeNoise(0.0 if how == "beta_m=0" else 10.0).attach(network, channels=IMAGE)
+    if how == "eval":
+        network.eval()
+    if how == "removed":
+        handle.remove()
+    before = torch.get_rng_state()
+    network(SAMPLE, TIME)
+    assert torch.equal(network.seen[0], SAMPLE)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_a_recomputed_forward_sees_the_same_noise(network, reentrant):
+    TimeNoise(10.0).attach(network, channels=IMAGE)
+    sample = SAMPLE.clone().requires_grad_()
+    checkpoint(network, sample, TIME, use_reentrant=reentrant).square().sum().backward()
+    first, again = network.seen
+    assert first[:, 2:].all()
+    assert torch.equal(first, again)
+
+
+def test_each_piece_of_an_accumulated_step_has_noise_of_its_own(network):
+    TimeNoise(10.0).attach(network, channels=IMAGE)
+    for _ in range(2):
+        network(SAMPLE, TIME).sum().backward()
+    assert not torch.equal(*network.seen)
+
+
+@pytest.mark.parametrize("attached", ["before", "after"])
+def test_a_compiled_network(attached, monkeypatch):
+    # The checks of shapes that tests put around functions cannot be compiled.
+    for place, name in ((timenoise, "mu"), (timenoise, "logit_normal"), (TimeNoise, "mu")):
+        monkeypatch.setattr(place, name, inspect.unwrap(getattr(place, name)))
+
+    class Sums(nn.Module):
+        def forward(self, hidden_states, timestep):
+            return hidden_states.abs().sum((2, 3, 4))
+
+    plain = Sums().train()
+    compiled = torch.compile(plain, backend="eager", fullgraph=True)
+    TimeNoise(10.0).attach(compiled if attached == "after" else plain, channels=IMAGE)
+    out = compiled(SAMPLE, TIME)
+    assert not out[:, :2].any()
+    assert out[:, 2:].all()
+    assert not torch.equal(out, compiled(SAMPLE, TIME))
+
+
+def test_times_of_tokens_count_by_the_noisiest(network):
+    TimeNoise(10.0, 5.0, spread=0.0).attach(network, channels=IMAGE)
+    network(SAMPLE[:1], torch.tensor([[0, 1000]]))
+    assert network.seen[0][:, 2:].std().item() == pytest.approx(10 * torch.sigmoid(torch.tensor(1.0)).item(), rel=0.2)
+
+
+def test_wrong_arguments_are_told(network):
+    with pytest.raises(ValueError, match=r"Network takes no latents: it takes hidden_states, timestep, scale"):
+        TimeNoise().attach(network, channels=IMAGE, argument="latents")
+    with pytest.raises(ValueError, match="layout 'c f': name the axes"):
+        TimeNoise().attach(network, channels=IMAGE, layout="c f")
