@@ -329,8 +329,8 @@ class LVDMPipeline(DiffusionPipeline):
 
         def predict(moment: Tensor, states: Tensor) -> Tensor:
             sample = network_input.flatten(0, 1)
-            prediction = self.unet(sample, moment, encoder_hidden_states=states, fps=rate, return_dict=False)[0]
-            return prediction.float()
+            prediction: Tensor = self.unet(sample, moment, encoder_hidden_states=states, fps=rate, return_dict=False)[0]
+            return prediction
 
         with self.progress_bar(total=num_inference_steps) as bar:
             for i, t in enumerate(timesteps):
@@ -343,7 +343,8 @@ class LVDMPipeline(DiffusionPipeline):
                 else:  # the conditional one first
                     last_first = reversed(encoder_hidden_states.chunk(branches.count))
                     predictions = tuple(predict(moment, states) for states in last_first)[::-1]
-                prediction = branches.combine(predictions)
+                # Not before all are there: a strategy may still change an earlier one in place.
+                prediction = branches.combine([prediction.float() for prediction in predictions])
                 latents = self.scheduler.step(prediction, t, latents, **options, return_dict=False)[0]
                 if callback_on_step_end is not None:
                     known = {"latents": latents, "encoder_hidden_states": encoder_hidden_states}
@@ -379,7 +380,7 @@ class LVDMPipeline(DiffusionPipeline):
         self,
         text: Tensor,
         negatives: list[str] | Tensor,
-        pixels: Float[Tensor, "b 3 H W"],
+        pixels: Float[Tensor, "images 3 H W"],
         num_frames: int,
     ) -> list[Float[Tensor, "b l d"]]:
         """Text and image tokens of every branch."""

@@ -49,6 +49,8 @@ def ddim_grid(spacing: str, steps: int, start: int, *, reference: bool = False) 
     else:
         assert spacing == QUADRATIC
         grid = (np.linspace(0, math.sqrt(0.8 * start), steps) ** 2).astype(int) + 1
+        if not reference:  # as published, timesteps near the clean end may be visited twice
+            grid = np.maximum(grid, np.arange(steps) + 1)
     return [int(t) for t in grid[::-1]]
 
 
