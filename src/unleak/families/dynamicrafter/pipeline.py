@@ -1,7 +1,7 @@
 """DynamiCrafter (arXiv 2310.12190): a photo and a prompt, or two photos, to a video."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from einops import repeat
@@ -34,7 +34,7 @@ class DynamiCrafterPipeline(LVDMPipeline):
     tokens for each frame, stand beside the text.
     """
 
-    unleak_seam: ClassVar[Seam] = Seam(
+    unleak_seam = Seam(
         "b c f h w",
         init_noise_sigma,
         branches="batched",

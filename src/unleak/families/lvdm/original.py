@@ -133,6 +133,7 @@ def vae_config(first_stage: Config, *, scaling_factor: float) -> dict[str, Any]:
         "up_block_types": ["UpDecoderBlock2D"] * levels,
         "sample_size": dd["resolution"],
         "scaling_factor": scaling_factor,
+        "force_upcast": False,  # this autoencoder, of Stable Diffusion 1, does not overflow in float16
     }
 
 

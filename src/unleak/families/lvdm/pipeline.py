@@ -35,7 +35,7 @@ CONDITIONS = ("fps", "frame_stride")
 
 
 @dataclass
-class LVDMPipelineOutput(BaseOutput):  # type: ignore[misc]
+class LVDMPipelineOutput(BaseOutput):
     """`frames`: videos of the batch, as lists of PIL images, or [b, f, H, W, 3] (np), [b, f, 3, H, W] (pt), or latents
     [b, c, f, h, w]."""
 
@@ -66,7 +66,7 @@ class Branches:
         unconditional, conditional = predictions[0], predictions[-1]
         if self.count == 1:
             return conditional
-        if self.count == 2:
+        if self.image_scale is None:
             guided = unconditional + self.scale * (conditional - unconditional)
         else:
             image = predictions[1]
@@ -300,6 +300,7 @@ class LVDMPipeline(DiffusionPipeline):
 
         negatives = self._negatives(negative_prompt, negative_prompt_embeds, count)
         text = self.encode_prompt(prompts) if prompts is not None else prompt_embeds
+        assert text is not None
         tokens = self._tokens(text, negatives, pixels, num_frames)
         encoder_hidden_states = torch.cat([branch.repeat_interleave(num_videos_per_prompt, 0) for branch in tokens])
 

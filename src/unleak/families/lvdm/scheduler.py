@@ -78,7 +78,7 @@ class LVDMScheduler(SchedulerMixin, ConfigMixin):
     init_noise_sigma = 1.0
     unleak_adapter = _Starts()
 
-    @register_to_config
+    @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
         num_train_timesteps: int = 1000,
