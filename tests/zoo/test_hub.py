@@ -54,7 +54,7 @@ def test_quiet_puts_everything_back():
     transformers.logging.set_verbosity(logging.INFO)
     try:
         with quiet():
-            assert transformers.logging.get_verbosity() == logging.ERROR
+            assert transformers.logging.get_verbosity() == logging.CRITICAL
         assert transformers.logging.get_verbosity() == logging.INFO
     finally:
         transformers.logging.set_verbosity(before)

@@ -193,7 +193,7 @@ def test_what_a_killed_conversion_left_is_pruned_but_not_what_is_being_made(tmp_
 
 def test_every_source_is_one_that_can_be_checked():
     for spec in MODELS.values():
-        if spec.name != "nano":
+        if spec.family != "nano":
             assert spec.source.count("/") == 1 or spec.source.startswith("https://")
             assert spec.licence
             assert spec.terms

@@ -3,7 +3,6 @@
 import platform
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -131,8 +130,7 @@ def _machine() -> dict[str, Any]:
 
 
 def _models(machine: dict[str, Any]) -> list[dict[str, Any]]:
-    from huggingface_hub import try_to_load_from_cache
-
+    from unleak.zoo.fetch import here
     from unleak.zoo.registry import MODELS
 
     rows = []
@@ -140,13 +138,9 @@ def _models(machine: dict[str, Any]) -> list[dict[str, Any]]:
         if spec.memory_gb is None:  # `doctor --model NAME` estimates it
             continue
         needed = spec.memory_gb * (2 if machine["dtype"] == "float32" else 1)
-        folder = Path(spec.source)
-        here = (
-            (folder / "model_index.json").is_file()
-            if folder.is_absolute()
-            else isinstance(try_to_load_from_cache(spec.source, "model_index.json", revision=spec.revision), str)
+        rows.append(
+            asdict(spec) | {"needs_gb": needed, "fits": needed <= machine["device_gb"], "here": bool(here(spec))}
         )
-        rows.append(asdict(spec) | {"needs_gb": needed, "fits": needed <= machine["device_gb"], "here": here})
     return rows
 
 

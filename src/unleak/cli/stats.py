@@ -26,7 +26,7 @@ def stats(
     out: Annotated[Path, typer.Option(help="The file to write, FILE.safetensors; FILE.json says how it was made.")],
     videos: Annotated[list[str] | None, typer.Option(help="Folder, file or pattern of videos; repeatable.")] = None,
     merge: Annotated[list[str] | None, typer.Option(help="A file, or pattern of files, to add; repeatable.")] = None,
-    model: Annotated[str, typer.Option(help="nano, svd, svd-xt, a folder, or a Hub id.")] = "nano",
+    model: Annotated[str, typer.Option(help="A name that `unleak models` lists, a folder, or a Hub id.")] = "nano",
     num_frames: Annotated[int | None, typer.Option(min=1, max=10_000, help="Frames of a clip.")] = None,
     size: Annotated[str | None, typer.Option(metavar="WxH", help="Width and height of a clip.")] = None,
     fps: Annotated[float | None, typer.Option(min=0.1, max=240, help="Frame rate of a clip.")] = None,

@@ -113,7 +113,7 @@ def sweep(
         for one in starts
     }
     settings = each[starts[0]]
-    noise = None if dry_run and check_init(init, spec) else initial_noise(init, spec, **size_of(settings))
+    check_init(init, spec, **size_of(settings))
     check_replaceable(out, overwrite=overwrite)
     for note in image.info["notes"]:
         terminal.note(f"{photo}: {note}")
@@ -127,6 +127,7 @@ def sweep(
         return
 
     check_writable(out.parent)
+    noise = initial_noise(init, spec, **size_of(settings))
     with advising(spec, settings, picked, offload=offload, vae_tiling=vae_tiling):
         pipe = load(spec, device=picked, dtype=dtype, offload=offload, vae_tiling=vae_tiling, loras=loras)
         pipe.set_progress_bar_config(disable=True)

@@ -18,11 +18,11 @@ _WAITS = (1.0, 2.0, 4.0, 8.0, 16.0)  # seconds, where the server does not say
 _LONGEST_WAIT = 60.0
 
 
-def network_errors() -> tuple[type[BaseException], ...]:
-    """What the Hub's client raises: its own errors, and those of the library it speaks HTTP with."""
+def network_errors(*others: type[Exception]) -> tuple[type[Exception], ...]:
+    """What the Hub's client raises, its own errors and those of the library it speaks HTTP with; and `others`."""
     from huggingface_hub import errors
 
-    return (OSError, *errors.HfHubHTTPError.__bases__)
+    return (OSError, *errors.HfHubHTTPError.__bases__, *others)
 
 
 def status_of(error: BaseException | None) -> int | None:

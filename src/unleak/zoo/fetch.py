@@ -238,7 +238,7 @@ def _listing(repository: str, revision: str | None, *, update: bool) -> tuple[st
             found = patiently(
                 lambda: huggingface_hub.HfApi().model_info(repository, revision=revision, files_metadata=True)
             )
-        except (ValueError, *network_errors()) as error:
+        except network_errors(ValueError) as error:
             commit, folder = _in_hub_cache(repository, revision)
             if not note and folder is None:
                 raise ValueError(f"model {repository}: {why_not_to_be_had(error, repository)}") from error
@@ -288,7 +288,7 @@ def _download(repository: str, commit: str, files: Sequence[Listed], note: dict[
         path = cached(file)
         try:
             path = path or _from_hub(repository, commit, file)
-        except (ValueError, *network_errors()) as error:
+        except network_errors(ValueError) as error:
             if type(error) is ValueError:
                 raise
             raise ValueError(f"{what}: {file.path}: {why_not_to_be_had(error, repository)}") from error
@@ -308,9 +308,7 @@ def _check(path: Path, file: Listed, what: str) -> None:
             check_hash(blob, file.sha256, f"{what}: {file.path}")
         elif file.git is not None and (found := git_digest_of(blob)) != file.git:
             blob.unlink()
-            raise ValueError(
-                f"{what}: {file.path}: its hash is {found}, not {file.git}: damaged on the way; try again"
-            )
+            raise ValueError(f"{what}: {file.path}: its hash is {found}, not {file.git}: damaged on the way; try again")
     finally:
         if not blob.exists():
             path.unlink(missing_ok=True)

@@ -41,7 +41,7 @@ class Source:
 
         try:
             return Path(patiently(lambda: huggingface_hub.hf_hub_download(self.location, name, revision=self.revision)))
-        except (ValueError, *network_errors()) as error:
+        except network_errors(ValueError) as error:
             if isinstance(error, errors.EntryNotFoundError) and not isinstance(error, errors.LocalEntryNotFoundError):
                 return None
             raise ValueError(f"model {self.location}: {why_not_to_be_had(error, self.location)}") from error
@@ -76,7 +76,7 @@ class Source:
         try:
             about = patiently(lambda: huggingface_hub.HfApi().model_info(self.location, revision=self.revision))
             return [one.rfilename for one in about.siblings or ()]
-        except (ValueError, *network_errors()) as error:
+        except network_errors(ValueError) as error:
             raise ValueError(f"model {self.location}: {why_not_to_be_had(error, self.location)}") from error
 
     def _header(self, name: str) -> list[int]:
@@ -95,7 +95,7 @@ class Source:
             return [tensor.parameter_count for tensor in found.tensors.values()]
         except SafetensorError as error:
             raise ValueError(f"{here}: damaged ({one_line(error)}); download it again") from error
-        except (ValueError, *network_errors()) as error:
+        except network_errors(ValueError) as error:
             raise ValueError(f"model {self.location}: {why_not_to_be_had(error, self.location)}") from error
 
     def pinned(self) -> "Source":
