@@ -18,7 +18,6 @@ from unleak.train.data import Order, StepSampler
 from unleak.train.log import DivergedError
 from unleak.train.loop import export, lr_at, train
 
-
 UNET = "unet/diffusion_pytorch_model.safetensors"
 
 
@@ -226,7 +225,7 @@ def test_time_runs_out(recipe):
 
 def test_a_loss_that_is_not_finite_stops_before_it_is_saved(recipe):
     run = recipe(lr=1e30, steps=50, checkpoint_every=1, clip=None)
-    with pytest.raises(DivergedError, match="not finite, of .*#.*; the last checkpoint is still good"):
+    with pytest.raises(DivergedError, match=r"not finite.*; the last checkpoint is still good"):
         train(run)
     assert all(weight.isfinite().all() for weight in state(run).model.values())
 

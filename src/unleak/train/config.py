@@ -165,7 +165,7 @@ class _Videos(_Strict):
     buckets: list[tuple[Count, Count, Count]] = []
     seed: int = 0
     fps: Positive | None = 3.0
-    stride: tuple[Count, Count] | None = None
+    stride: Annotated[tuple[Count, Count] | None, Field(validate_default=True)] = None
     clips_per_video: Count = 1
     flip: bool = False
     condition_frame: Literal["first", "random"] = "first"

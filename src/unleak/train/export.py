@@ -46,8 +46,11 @@ def write_pipeline(
 def write_adapters(
     denoiser: Any, weights: Mapping[str, nn.Parameter], average: Mapping[str, Tensor], recipe: Recipe, folder: Path
 ) -> None:
-    """The average adapters by diffusers' names (`pipe.load_lora_weights(FOLDER)`, or a network's `load_lora_adapter`)
-    and, where ComfyUI reads adapters of this network, by the names it has there, one file for each network.
+    """The average adapters by diffusers' names and, where ComfyUI reads adapters of this network, by those it has there.
+
+    `pipe.load_lora_weights(FOLDER)`, or a network's own `load_lora_adapter`. Both programs call the second network of
+    Wan 2.2 as the first one and load each by itself (diffusers: `load_into_transformer_2=True`), so of two experts there
+    are files of their own, whose names begin with the network's.
 
     alpha is not the rank: it is written into `lora_B`, since the two programs read it from different places.
     """
@@ -55,18 +58,20 @@ def write_adapters(
     assert recipe.lora is not None
     scale = (recipe.lora.alpha or recipe.lora.rank) / recipe.lora.rank
     dtype = DTYPES[recipe.dtype]
-    whole, files = dict[str, Tensor](), dict[str, dict[str, Tensor]]()
-    for network, tensors in adapter_weights(denoiser, dict(average)).items():
+    files = dict[str, dict[str, Tensor]]()
+    adapted = adapter_weights(denoiser, dict(average))
+    for network, tensors in adapted.items():
         scaled = {
             name: (tensor * (scale if "lora_B" in name else 1)).to(dtype).cpu().contiguous()
             for name, tensor in tensors.items()
         }
-        whole |= {f"{network}.{name}": tensor for name, tensor in scaled.items()}
-        renamed = comfyui_names(type(getattr(denoiser.pipe, network)).__name__, scaled)
-        if renamed:
-            files[COMFYUI if len(denoiser.networks) == 1 else f"{network}.{COMFYUI}"] = renamed
+        apart = "" if len(adapted) == 1 else f"{network}."
+        prefix = network.removesuffix("_2")
+        files[f"{apart}{DIFFUSERS}"] = {f"{prefix}.{name}": tensor for name, tensor in scaled.items()}
+        if renamed := comfyui_names(type(getattr(denoiser.pipe, network)).__name__, scaled):
+            files[f"{apart}{COMFYUI}"] = renamed
     with checkpoint.published(folder) as partial:
-        for name, tensors in {DIFFUSERS: whole, **files}.items():
+        for name, tensors in files.items():
             save_file(tensors, partial / name, metadata={"format": "pt"})
         (partial / "recipe.yaml").write_text(dump_recipe(recipe))
 

@@ -3,6 +3,7 @@
 import math
 import time
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,15 @@ def check(recipe: Recipe) -> ModelSpec:
             )
         if (frames - 1) % spec.frame_multiple:
             found.append(f"data.num_frames: {frames}; this model needs multiples of {spec.frame_multiple}, plus 1")
+    found += [
+        f"{key}: needs {package}, which is not installed; pip install {package}"
+        for key, package in _packages(recipe)
+        if find_spec(package) is None
+    ]
+    if recipe.sharding == "fsdp" and recipe.optimizer != "adamw":
+        found.append(f"optimizer: {recipe.optimizer} needs whole weights; with sharding: fsdp give adamw")
+    if recipe.sharding == "fsdp" and recipe.lora and recipe.frozen_dtype != "fp32":
+        found.append("sharding: fsdp wants one precision; with lora give frozen_dtype: fp32, or sharding: none")
     made = export_folder(recipe)
     if made.exists() and checkpoint.latest(recipe.output / "checkpoints") is None:
         found.append(f"output: {made} is of another run: choose another output, or move it away")
@@ -186,6 +196,14 @@ def check(recipe: Recipe) -> ModelSpec:
         raise RecipeError("\n".join(dict.fromkeys(found)))
     check_writable(recipe.output)
     return spec
+
+
+def _packages(recipe: Recipe) -> list[tuple[str, str]]:
+    """Key of the recipe -> the package it needs."""
+    needed = [("report_to", recipe.report_to)] if recipe.report_to != "none" else []
+    needed += [("optimizer: adamw8bit", "bitsandbytes")] if recipe.optimizer == "adamw8bit" else []
+    needed += [("validation: its motion score", "cv2")] if recipe.validation else []
+    return needed + ([("trainable: lora", "peft")] if recipe.lora else [])
 
 
 def _shapes(recipe: Recipe) -> list[tuple[int, int, int]]:

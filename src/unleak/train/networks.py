@@ -60,6 +60,10 @@ def trained_weights(recipe: Recipe, denoiser: Any) -> dict[str, nn.Parameter]:
         example = next(name for name, _ in _all(denoiser))
         asked = recipe.trainable if isinstance(recipe.trainable, list) else [recipe.trainable]
         raise RecipeError(f"trainable: no parameter of the network matches {', '.join(asked)}; one is {example}")
+    for network in denoiser.networks.values():
+        for layer in network.modules():
+            if isinstance(layer, nn.GroupNorm):
+                layer.register_forward_pre_hook(_ask_for_gradient)
     for weight in weights.values():
         weight.data = weight.data.float()
         weight.requires_grad_(True)
@@ -95,6 +99,14 @@ def adapter_weights(denoiser: Any, weights: dict[str, Tensor]) -> dict[str, dict
         own = name.removeprefix(f"{network}.") if network != first else name
         found[network][own.replace(".default.", ".")] = tensor
     return found
+
+
+def _ask_for_gradient(layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+    """On the CPU PyTorch (2.13) crashes in the backward pass of a group norm that is trained behind frozen layers, if
+    its input has its channels last."""
+    (x,) = inputs
+    wanted = x.device.type == "cpu" and torch.is_grad_enabled() and not x.requires_grad
+    return (x.detach().requires_grad_(),) if wanted and any(p.requires_grad for p in layer.parameters()) else None
 
 
 def _adapted(denoiser: Any) -> dict[str, nn.Module]:

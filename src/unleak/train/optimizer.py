@@ -1,4 +1,4 @@
-"""Optimizers: AdamW, and Muon for networks trained from scratch."""
+"""Optimizers: AdamW, the same with its state in 8 bits, and Muon for networks trained from scratch."""
 
 from collections.abc import Iterable, Iterator
 from itertools import groupby
@@ -21,6 +21,11 @@ def make_optimizer(recipe: Recipe, weights: dict[str, nn.Parameter]) -> torch.op
     common: dict[str, Any] = {"lr": recipe.lr, "betas": recipe.betas, "weight_decay": recipe.weight_decay}
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(weights.values(), fused=True, **common)
+    if recipe.optimizer == "adamw8bit":
+        from bitsandbytes.optim import AdamW8bit  # whose absence `check` tells
+
+        eight: torch.optim.Optimizer = AdamW8bit(weights.values(), **common)
+        return eight
     hidden = {
         n: p for n, p in weights.items() if p.ndim >= 2 and not n.startswith(("conv_in.", "conv_out.", "readout."))
     }

@@ -1,0 +1,204 @@
+"""Every family through the whole loop, with the training data of a folder."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from diffusers import WanImageToVideoPipeline
+from safetensors.torch import load_file
+
+from tests.tiny.lvdm import build_dynamicrafter, build_videocrafter1
+from tests.tiny.model import embeds, noise, photo
+from tests.train.test_loop import assert_same, state
+from tests.train.tiny_wan import tiny_wan
+from unleak.data.video import write_video
+from unleak.train.config import RecipeError, parse_recipe
+from unleak.train.loop import train
+
+BUILD = {
+    "dynamicrafter": build_dynamicrafter,
+    "videocrafter1": build_videocrafter1,
+    "wan21": lambda: tiny_wan("2.1"),
+    "wan22": lambda: tiny_wan("2.2"),
+    "wan5b": lambda: tiny_wan("5b"),
+}
+SIZE = {"wan21": ([32, 16], 5), "wan22": ([32, 16], 5), "wan5b": ([64, 32], 5)}
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clips")
+    rng = np.random.default_rng(0)
+    for name in "abc":
+        write_video(rng.integers(0, 256, (12, 40, 56, 3), dtype=np.uint8), folder / f"{name}.mp4", fps=6)
+        (folder / f"{name}.txt").write_text("a dog runs" if name != "c" else "")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+
+    def saved(name):
+        if not (folder / name).exists():
+            BUILD[name]().save_pretrained(folder / name)
+        return folder / name
+
+    return saved
+
+
+@pytest.fixture
+def run(tmp_path, clips, models):
+    """A function: train a tiny model of a family and return its recipe."""
+    count = 0
+
+    def make(family, *, data=None, **changes):
+        nonlocal count
+        count += 1
+        size, frames = SIZE.get(family, ([16, 24], 4))
+        values = {
+            "model": str(models(family)),
+            "output": str(tmp_path / f"{count}"),
+            "data": {"kind": "folder", "path": str(clips), "size": size, "num_frames": frames, "fps": 3.0}
+            | (data or {}),
+            "condition": {"noise": "timenoise", "dropout": 0.1},
+            "steps": 2,
+            "batch_size": 2,
+            "lr": 1e-2,
+            "log_every": 1,
+            "checkpoint_every": 1,
+            "ema_decay": 0.0,
+        }
+        recipe = parse_recipe(values | changes)
+        train(recipe, quiet=True)
+        return recipe
+
+    return make
+
+
+def losses(recipe):
+    return [json.loads(line)["loss"] for line in (recipe.output / "log.jsonl").read_text().splitlines()]
+
+
+def moved(recipe, start, part):
+    """Names of the weights of a part of the pipeline that training changed."""
+    file = "diffusion_pytorch_model.safetensors"
+    before, after = load_file(start / part / file), load_file(recipe.output / "pipeline" / part / file)
+    return {name for name in before if not torch.equal(before[name], after[name])}, set(before)
+
+
+def test_dynamicrafter_trains_its_projection_too_and_resumes(run, models):
+    whole = run("dynamicrafter", data={"condition_frame": "random", "fps": None, "stride": [1, 2], "flip": True})
+    for part in ("unet", "image_projection"):
+        changed, _ = moved(whole, models("dynamicrafter"), part)
+        assert changed
+    assert not moved(whole, models("dynamicrafter"), "vae")[0]
+    short = whole.model_copy(update={"steps": 1, "output": whole.output.with_name("short")})
+    train(short, quiet=True)
+    train(short.model_copy(update={"steps": 2}), quiet=True)
+    assert_same(state(short), state(whole))
+
+
+def test_no_noise_is_the_naive_recipe_bit_for_bit(run):
+    naive = run("videocrafter1", condition={"noise": "none", "dropout": 0.1})
+    nothing = run("videocrafter1", condition={"noise": "timenoise", "beta_m": 0.0, "dropout": 0.1})
+    noised = run("videocrafter1", condition={"noise": "timenoise", "mu_max": 4.0, "dropout": 0.1})
+    assert_same(state(nothing), state(naive))
+    assert losses(noised) != losses(naive)
+
+
+def test_temporal_layers_alone_or_all_others(run, models):
+    layers = {}
+    for which in ("temporal", "spatial"):
+        recipe = run("videocrafter1", trainable=which, weight_decay=0.0)
+        layers[which], every = set(state(recipe).model), moved(recipe, models("videocrafter1"), "unet")[1]
+        assert moved(recipe, models("videocrafter1"), "unet")[0] <= layers[which]
+    assert layers["temporal"] | layers["spatial"] == every
+    assert not layers["temporal"] & layers["spatial"]
+    # Of a spatial and a temporal transformer side by side, the first is left alone.
+    assert "input_blocks.1.2.proj_in.weight" in layers["temporal"]
+    assert "input_blocks.1.1.proj_in.weight" in layers["spatial"]
+    assert all(".temporal." in name or ".2." in name or "first" in name for name in layers["temporal"])
+
+
+def test_a_cache_of_latents_and_texts_trains_the_same_to_half_precision(run, tmp_path):
+    plain = run("wan22", trainable="lora", experts="high", condition={"noise": "none"})
+    cached = run(
+        "wan22",
+        trainable="lora",
+        experts="high",
+        condition={"noise": "none"},
+        data={"cache": str(tmp_path / "cache")},
+        gradient_checkpointing=True,
+    )
+    assert losses(cached) == pytest.approx(losses(plain), rel=5e-3)
+    assert len(list((tmp_path / "cache").glob("texts-*/*.safetensors"))) == 1
+
+
+@pytest.mark.parametrize("experts", ["high", "low", "both"])
+def test_adapters_are_read_by_diffusers_in_both_forms(run, models, experts):
+    recipe = run(
+        "wan22",
+        trainable="lora",
+        experts=experts,
+        lora={"rank": 4, "alpha": 8, "targets": "blocks"},
+        frozen_dtype="bf16",
+    )
+    folder, parts = recipe.output / "lora", {"high": [""], "low": ["_2"], "both": ["", "_2"]}[experts]
+    apart = {part: f"transformer{part}." if len(parts) == 2 else "" for part in parts}
+
+    def latents(pipe):
+        inputs = {"prompt_embeds": embeds(1, 4, 16), "negative_prompt_embeds": embeds(1, 4, 16, seed=2)}
+        size = {"height": 32, "width": 16, "num_frames": 5, "num_inference_steps": 4}
+        return pipe(photo(32, 16), **inputs, **size, generator=noise(), output_type="latent").frames
+
+    plain = WanImageToVideoPipeline.from_pretrained(models("wan22"))
+    plain.set_progress_bar_config(disable=True)
+    without = latents(plain)
+    made = []
+    for kind in ("pytorch_lora_weights", "comfyui"):
+        for part, prefix in apart.items():
+            options = {"load_into_transformer_2": bool(part), "adapter_name": f"{kind}{part}"}
+            plain.load_lora_weights(folder, weight_name=f"{prefix}{kind}.safetensors", **options)
+        made.append(latents(plain))
+        plain.unload_lora_weights()
+    assert not torch.allclose(made[0], without, atol=1e-4)
+    torch.testing.assert_close(*made)
+    torch.testing.assert_close(latents(plain), without)
+
+
+def test_the_image_in_the_video_itself(run):
+    """Wan 2.2 5B: the loss is of the frames after the image."""
+    assert len(losses(run("wan5b", trainable="lora"))) == 2
+
+
+def test_clip_embeddings_of_wan_21(run):
+    recipe = run("wan21", trainable="lora", steps=1)
+    assert any("add_k_proj" in name for name in state(recipe).model)
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "line"),
+    [
+        ("videocrafter1", {"condition": {"noise": "pixel"}}, "condition.noise: pixel is how Stable Video Diffusion"),
+        ("videocrafter1", {"condition": {"noise": "timenoise", "on": "latents"}}, "condition of this model is tokens"),
+        ("videocrafter1", {"condition": {"noise": "none", "dropout": 0.5}}, "condition.dropout: counts three times"),
+        ("videocrafter1", {"sigma": {"p_mean": 0.0}}, "sigma: the law of models trained on a sigma"),
+        ("videocrafter1", {"flow": {"shift": 2.0}}, "flow: the law of a rectified flow's sigma"),
+        ("videocrafter1", {"experts": "high"}, "experts: this model has a single network"),
+        ("wan22", {"trainable": "temporal"}, "trainable: temporal: no layer of this network works along time alone"),
+        ("wan22", {"data": {"num_frames": 6}}, "data.num_frames: 6; this model needs multiples of 4, plus 1"),
+        ("wan21", {"trainable": "lora", "lora": {"targets": ["nothing"]}}, "lora.targets: no layer of the transformer"),
+        ("wan21", {"trainable": "lora", "experts": "low"}, "experts: low: this model has a single network"),
+    ],
+)
+def test_what_a_family_cannot_honour_is_told(run, family, changes, line):
+    with pytest.raises((RecipeError, ValueError)) as refusal:
+        run(family, **changes)
+    assert line in str(refusal.value)
+
+
+def test_the_guard_names_the_clips(run):
+    with pytest.raises(ValueError, match=r"step \d+: the loss is not finite, of .*[abc]\.mp4"):
+        run("videocrafter1", lr=1e30, steps=20, clip=None, checkpoint_every=50, log_every=3)
