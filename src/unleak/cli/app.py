@@ -10,6 +10,7 @@ import typer
 
 from unleak import __version__
 from unleak.cli.convert import convert
+from unleak.cli.data import data
 from unleak.cli.doctor import doctor
 from unleak.cli.errors import run_reporting_errors
 from unleak.cli.generate import generate
@@ -28,6 +29,7 @@ app = typer.Typer(
 for command in (generate, sweep, stats, train, convert, doctor):
     app.command()(command)
 app.add_typer(models, name="models")
+app.add_typer(data, name="data")
 
 
 def _print_version(wanted: bool) -> bool:
