@@ -1,6 +1,7 @@
 """Attention over space, over time and to text and image tokens. No scores are kept, and no token is repeated."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -82,7 +83,7 @@ class Attention(nn.Module):
 class TransformerBlock(nn.Module):
     """Attention to oneself, to `tokens` (again to oneself without), and a feed-forward layer."""
 
-    def __init__(self, dim: int, heads: int, head_dim: int, **to_tokens: int | bool | None):
+    def __init__(self, dim: int, heads: int, head_dim: int, **to_tokens: Any):
         super().__init__()
         self.norm1, self.norm2, self.norm3 = nn.LayerNorm(dim), nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.attn1 = Attention(dim, heads, head_dim)

@@ -5,6 +5,7 @@ layer has one signature, `layer(x, condition)`, and takes of the condition what 
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch.nn.functional as F
 from einops import rearrange
@@ -75,7 +76,7 @@ class ResBlock(nn.Module):
 class SpatialTransformer(nn.Module):
     """Attention within each frame, and to the tokens."""
 
-    def __init__(self, channels: int, heads: int, head_dim: int, depth: int, **to_tokens: int | bool | None):
+    def __init__(self, channels: int, heads: int, head_dim: int, depth: int, **to_tokens: Any):
         super().__init__()
         inner = heads * head_dim
         self.norm = nn.GroupNorm(GROUPS, channels, eps=1e-6)

@@ -31,8 +31,8 @@ class PerceiverAttention(nn.Module):
         """One residual step each."""
         asking = self.norm_queries(queries)
         known = torch.cat([self.norm_image(image), asking], dim=1)
-        q, k, v = self.to_q(asking), *self.to_kv(known).chunk(2, dim=-1)
-        q, k, v = (rearrange(t, "b n (h d) -> b h n d", h=self.heads) for t in (q, k, v))
+        k, v = self.to_kv(known).chunk(2, dim=-1)
+        q, k, v = (rearrange(t, "b n (h d) -> b h n d", h=self.heads) for t in (self.to_q(asking), k, v))
         out = rearrange(F.scaled_dot_product_attention(q, k, v), "b h n d -> b n (h d)")
         queries = queries + self.to_out(out)
         return queries + self.ff(queries)
@@ -52,7 +52,7 @@ class Resampler(ModelMixin, ConfigMixin):
         video_length: frames that have tokens of their own (DynamiCrafter); None: the tokens are the clip's.
     """
 
-    @register_to_config
+    @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
         dim: int = 1024,

@@ -60,7 +60,7 @@ class LVDMUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
     memory_format = torch.channels_last
     """Of the frames inside: see `blocks`."""
 
-    @register_to_config
+    @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
         in_channels: int = 8,

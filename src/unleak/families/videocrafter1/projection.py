@@ -16,7 +16,7 @@ class LinearProjection(ModelMixin, ConfigMixin):
         num_tokens: how many.
     """
 
-    @register_to_config
+    @register_to_config  # type: ignore[untyped-decorator]
     def __init__(self, embedding_dim: int = 1024, output_dim: int = 1024, num_tokens: int = 4):
         super().__init__()
         self.proj = nn.Linear(embedding_dim, num_tokens * output_dim)
