@@ -1,0 +1,189 @@
+"""What the web page can ask for: a photo animated twice from the same noise, or from several starts."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from PIL import Image
+
+from unleak.core.start import Start
+from unleak.data.image import load_image
+from unleak.data.video import write_video
+from unleak.evaluate.sweep import Run, Sweep, check_measurable, parse_starts, run_all, versions
+from unleak.zoo.fetch import here
+from unleak.zoo.hub import check_abilities, load, pick_device
+from unleak.zoo.memory import advising
+from unleak.zoo.registry import MODELS, ModelSpec
+from unleak.zoo.sample import Settings, initial_noise, sample, size_of
+
+__all__ = ["INITS", "MAX_PROMPT", "MAX_STARTS", "MAX_STEPS", "MOTIONS", "OWN", "Pair", "Studio", "Wish"]
+
+MOTIONS = ("low", "medium", "high")
+OWN = "own"
+INITS = ("standard", "unit", "analytic")
+"""Not a moments file or a Hub id, as on the command line: a visitor names no files."""
+MAX_STEPS, MAX_STARTS, MAX_PROMPT = 100, 8, 2000
+
+Report = Callable[[float, str], None]
+"""Told the share that is done, 0 to 1, and what is being done."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a visitor chose, as it came."""
+
+    model: str
+    motion: str = "medium"
+    """One of `MOTIONS`, or `OWN`: `start` and `init` count."""
+    start: str = ""
+    init: str = "standard"
+    prompt: str = ""
+    seed: int = 0
+    steps: int = 25
+
+    def settings(self, spec: ModelSpec, *, start: str | None = None, init: str | None = None) -> Settings:
+        """Checked settings: those wished, or the same with this start and init in place of the wished ones.
+
+        Raises ValueError for what this model cannot be asked.
+        """
+        if self.motion not in (*MOTIONS, OWN):
+            raise ValueError(f"motion {self.motion!r} is unknown; choose {', '.join(MOTIONS)} or {OWN}")
+        if (init or self.init) not in INITS:
+            raise ValueError(f"init {init or self.init!r} is unknown; choose {', '.join(INITS)}")
+        if not (0 <= self.seed < 2**63 and 1 <= self.steps <= MAX_STEPS):
+            raise ValueError(f"give a seed from 0, and 1 to {MAX_STEPS} steps")
+        if len(self.prompt) > MAX_PROMPT:
+            raise ValueError(f"the prompt has {len(self.prompt)} characters; give {MAX_PROMPT} at most")
+        own = start or self.motion == OWN
+        if own and not (start or self.start).strip():
+            raise ValueError("the start is empty; give 940, 0.94T, sigma=100 or logsnr=-5.3")
+        chosen = {"start": start or self.start, "init": init or self.init} if own else {"motion": self.motion}
+        prompt = {"prompt": self.prompt} if self.prompt else {}
+        return Settings.for_model(spec, seed=self.seed, steps=self.steps, **chosen, **prompt)
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """The plain video and the fixed one, and how they were made."""
+
+    plain: Run
+    fixed: Run
+    fps: float
+    record: Mapping[str, Any]
+
+    def save(self, folder: Path) -> tuple[Path, Path, Path]:
+        """Write plain.mp4, fixed.mp4 and settings.json; returns their paths."""
+        for name, run in (("plain", self.plain), ("fixed", self.fixed)):
+            write_video(run.frames, folder / f"{name}.mp4", fps=self.fps)
+        (folder / "settings.json").write_text(json.dumps(self.record, indent=2) + "\n", encoding="utf-8")
+        return folder / "plain.mp4", folder / "fixed.mp4", folder / "settings.json"
+
+
+class Studio:
+    """The models that a server offers, and the one that is loaded, lent to one visitor at a time."""
+
+    def __init__(self, models: Sequence[str] = (), *, device: str | None = None, offload: str = "none") -> None:
+        """Offer `models`, names that `unleak models` lists; without any, those that are on this machine.
+
+        Raises ValueError for a name that is not listed, or that does not make a video of a photo.
+        """
+        check_measurable()
+        self.device, self._offload = pick_device(device), offload
+        if unknown := [name for name in models if name not in MODELS]:
+            raise ValueError(f"model {unknown[0]!r} is not listed; the page offers only what `unleak models` lists")
+        self.models: dict[str, ModelSpec] = {}
+        for name in dict.fromkeys(models or ("nano", *(name for name, spec in MODELS.items() if here(spec)))):
+            try:
+                Settings.for_model(MODELS[name])
+                check_abilities(MODELS[name], device=self.device, offload=offload)
+            except ValueError:
+                if models:
+                    raise
+            else:
+                self.models[name] = MODELS[name]
+        self._lock = Lock()
+        self._loaded: tuple[str, Any] | None = None
+
+    def spec(self, name: str) -> ModelSpec:
+        """An offered model; ValueError for any other."""
+        if name not in self.models:
+            raise ValueError(f"model {name!r} is not offered here; choose one of {', '.join(self.models)}")
+        return self.models[name]
+
+    def animate(self, photo: Path, wish: Wish, *, report: Report) -> Pair:
+        """Animate `photo` with the plain pipeline and as wished, from the same noise, and measure both.
+
+        Raises ValueError, in one line, for a photo that cannot be read and for what the model cannot do.
+        """
+        spec = self.spec(wish.model)
+        each = {"plain": wish.settings(spec, start="1.0T", init="standard"), "fixed": wish.settings(spec)}
+        image = load_image(photo)
+        made = {}
+        with self._pipeline(spec, each["fixed"], report) as pipe:
+            for place, (name, settings) in enumerate(each.items()):
+                noise = initial_noise(settings.init, spec, **size_of(settings))
+
+                def on_step(done: int, of: int, name: str = name, place: int = place) -> None:
+                    report((place + done / of) / 2, f"{name} video, step {done} of {of}")
+
+                made[name] = sample(pipe, image, settings, noise, on_step=on_step)
+        runs = {name: Run.measured(one.record["start"], one.record["sigmas"], one.frames) for name, one in made.items()}
+        record = self._record(photo, image, spec, wish) | {
+            name: one.record | {"motion": runs[name].record["motion"], "camera": runs[name].record["camera"]}
+            for name, one in made.items()
+        }
+        return Pair(runs["plain"], runs["fixed"], each["fixed"].fps, record)
+
+    def sweep(self, photo: Path, wish: Wish, starts: str, folder: Path, *, report: Report) -> Path:
+        """Animate `photo` from several starts, and write the page of `unleak sweep` to `folder`; returns its path.
+
+        Raises ValueError, in one line, for a photo that cannot be read and for what the model cannot do.
+        """
+        spec, levels = self.spec(wish.model), parse_starts(starts)
+        if len(levels) > MAX_STARTS:
+            raise ValueError(f"{len(levels)} starts: give {MAX_STARTS} at most")
+        each = {one: wish.settings(spec, start=str(one), init=wish.init) for one in levels}
+        settings, image = each[levels[0]], load_image(photo)
+        with self._pipeline(spec, settings, report) as pipe:
+            noise = initial_noise(settings.init, spec, **size_of(settings))
+
+            def make(one: Start) -> tuple[Any, Any]:
+                place = levels.index(one)
+
+                def on_step(done: int, of: int) -> None:
+                    report((place + done / of) / len(levels), f"start {one}, step {done} of {of}")
+
+                made = sample(pipe, image, each[one], noise, on_step=on_step)
+                return made.frames, made.record["sigmas"]
+
+            runs = run_all(pipe, levels, make, init=noise, mode=settings.mode, steps=settings.steps)
+        about = {"title": "Motion against start", "settings": dict(settings.arguments), "init": wish.init}
+        return Sweep(runs, settings.fps, self._record(photo, image, spec, wish) | about).save(folder)
+
+    @contextmanager
+    def _pipeline(self, spec: ModelSpec, settings: Settings, report: Report) -> Iterator[Any]:
+        with self._lock, advising(spec, settings, self.device, offload=self._offload, vae_tiling=False):
+            if self._loaded is None or self._loaded[0] != spec.name:
+                self._loaded = None  # its memory goes before the next one's is taken
+                report(0, f"loading {spec.name}")
+                pipe = load(spec, device=self.device, offload=self._offload, say=lambda text: report(0, text))
+                pipe.set_progress_bar_config(disable=True)
+                self._loaded = spec.name, pipe
+            yield self._loaded[1]
+
+    def _record(self, photo: Path, image: Image.Image, spec: ModelSpec, wish: Wish) -> dict[str, Any]:
+        source = Path(spec.source).name if Path(spec.source).is_absolute() else spec.source  # no visitor's business
+        digest = hashlib.sha256(photo.read_bytes()).hexdigest()
+        return {
+            "photo": {"file": photo.name, "sha256": digest, "size": list(image.size), "notes": image.info["notes"]},
+            "model": {"name": spec.name, "source": source, "revision": spec.revision, "pipeline": spec.pipeline},
+            "seed": wish.seed,
+            "mode": "rescale",
+            "device": str(self.device),
+            "versions": versions(),
+        }

@@ -1,0 +1,89 @@
+"""What the page shows, as HTML: both videos with their numbers, a level in all units."""
+
+import base64
+from collections.abc import Mapping
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from unleak.evaluate.sweep import Run
+
+__all__ = ["EMPTY", "HEADER", "framed", "level", "pair", "refused"]
+
+_UNITS = {
+    "timestep": "timestep",
+    "fraction": "of T",
+    "sigma": "sigma",
+    "log_snr": "log-SNR",
+    "edm_sigma": "EDM sigma",
+    "flow_sigma": "flow sigma",
+}
+
+HEADER = """<header class="unleak-head"><h1>unleak</h1>
+<p>One photo, the same noise, animated twice: by the model as it is, and with its leak fixed.</p></header>"""
+
+EMPTY = """<div class="unleak-pair unleak-empty">
+<div class="unleak-card"><div class="unleak-screen"></div>
+<p><b>Plain</b>the model as it is: it tends to copy the photo</p></div>
+<div class="unleak-card"><div class="unleak-screen"></div>
+<p><b>Fixed</b>started later, where copying does not pay</p></div>
+</div>"""
+
+
+def level(told: Mapping[str, Any]) -> str:
+    """A level, as `Settings.level` or a run's start has it, in every unit; the text alone where no more is known."""
+    if "process" not in told:
+        return f'<p class="unleak-soft">{escape(told["text"])}</p>'
+    cells = "".join(f"<div><dt>{name}</dt><dd>{_number(told[unit], unit)}</dd></div>" for unit, name in _UNITS.items())
+    return f'<dl class="unleak-level">{cells}</dl>'
+
+
+def refused(reason: str) -> str:
+    """Why there is nothing to show, in place of it."""
+    return f'<p class="unleak-refused" role="alert">{escape(reason)}</p>'
+
+
+def pair(plain: Run, fixed: Run, videos: tuple[Path, Path]) -> str:
+    """Both videos side by side, each with its motion, camera and level; the MP4 files are in the text itself."""
+    highest = max(*plain.motion.per_pair, *fixed.motion.per_pair)
+    cards = [
+        _card(name, run, video, highest)
+        for name, run, video in zip(("Plain", "Fixed"), (plain, fixed), videos, strict=True)
+    ]
+    before, after = plain.motion.value, fixed.motion.value
+    times = f"{after / before:.1f} times the motion of plain. " if before > 0 else ""
+    return (
+        f'<div class="unleak-pair">{"".join(cards)}</div><p class="unleak-soft"><b class="unleak-times">{times}</b>'
+        f"Motion score: mean optical flow per pair of frames, summed, in px; {escape(fixed.motion.estimator)}. "
+        "It counts any change: look at the video too.</p>"
+    )
+
+
+def framed(page: str) -> str:
+    """A whole page of its own, in a frame that can run its scripts and reach nothing else."""
+    return (
+        f'<iframe class="unleak-frame" title="Sweep" sandbox="allow-scripts" srcdoc="{escape(page, quote=True)}">'
+        "</iframe>"
+    )
+
+
+def _card(name: str, run: Run, video: Path, highest: float) -> str:
+    _, height, width, _ = run.frames.shape
+    source = f"data:video/mp4;base64,{base64.b64encode(video.read_bytes()).decode()}"
+    heights = [max(0.02, one / highest if highest else 0) for one in run.motion.per_pair]
+    bars = "".join(f'<rect x="{k}.1" width=".8" y="{1 - y:.4f}" height="{y:.4f}"/>' for k, y in enumerate(heights))
+    pan = "camera not found" if run.pan is None else f"camera {run.pan:.2f} px/frame"
+    start = "the whole schedule" if run.start["fraction"] == 1 else f"start {escape(run.start['asked'])}"
+    return f"""<figure class="unleak-card unleak-{name.lower()}">
+<video class="unleak-screen" style="aspect-ratio: {width} / {height}" autoplay loop muted playsinline controls
+ controlslist="nodownload" aria-label="{name} video" src="{source}"></video>
+<figcaption><div class="unleak-asked"><span></span><b>{name}</b> {start}</div>
+<div class="unleak-score"><b>{run.motion.value:.1f}</b> motion score <i>{pan}</i></div>
+<svg viewBox="0 0 {len(heights)} 1" preserveAspectRatio="none" role="img" aria-label="Motion of each pair of frames">
+{bars}</svg>{level(run.start)}</figcaption></figure>"""
+
+
+def _number(value: float | None, unit: str) -> str:
+    if value is None:  # JSON has no infinity
+        return "&#8722;&#8734;" if unit == "log_snr" else "&#8734;"
+    return f"{value:.4g}".replace("-", "&#8722;")
