@@ -114,3 +114,11 @@ def test_wrong_arguments_are_told(network):
         TimeNoise().attach(network, channels=IMAGE, argument="latents")
     with pytest.raises(ValueError, match="layout 'c f': name the axes"):
         TimeNoise().attach(network, channels=IMAGE, layout="c f")
+
+
+def test_where_there_is_nothing_is_told(network):
+    TimeNoise().attach(network, channels=slice(16, None))
+    with pytest.raises(
+        ValueError, match=r"nothing is at these channels and frames of hidden_states, \[3, 4, 2, 5, 5\]"
+    ):
+        network(SAMPLE, TIME)

@@ -1,5 +1,6 @@
 """`unleak train`: run a recipe."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +19,7 @@ def train(
         Path | None, typer.Option(metavar="FOLDER", help="Write the newest checkpoint as a pipeline, and stop.")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check and print the complete recipe; train nothing.")
+        bool, typer.Option("--dry-run", help="Print the complete recipe, parameters, memory and data.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say results and failures only.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -30,8 +31,15 @@ def train(
     try:
         checked = load_recipe(recipe, overrides)
         if dry_run:
+            from unleak.train.estimate import estimate_run
+
+            told = estimate_run(checked)
             terminal.line(dump_recipe(checked).rstrip())
-            terminal.json({"recipe": checked.model_dump(mode="json")})
+            for line in told.lines:
+                terminal.line(f"# {line}")
+            terminal.json(
+                {"recipe": checked.model_dump(mode="json"), "estimate": {**asdict(told), "memory": told.memory}}
+            )
             return 0
         from unleak.train import loop
 

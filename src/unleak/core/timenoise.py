@@ -117,6 +117,10 @@ class TimeNoise:
             # Not through `__call__`, whose check of t would stop a compiled graph.
             beta = logit_normal(torch.randn_like(t), self.mu(t), beta_m=self.beta_m, spread=self.spread)
             image = sample[index]
+            if not image.numel():
+                raise ValueError(
+                    f"TimeNoise: nothing is at these channels and frames of {argument}, {list(sample.shape)}, {layout}."
+                )
             noisy = sample.clone()
             noisy[index] = image + beta.to(image).reshape(-1, *[1] * (image.ndim - 1)) * torch.randn_like(image)
             if argument in kwargs:

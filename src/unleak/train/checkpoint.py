@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,8 @@ class Checkpoint:
     optimizer: dict[str, Any]
     scaler: dict[str, Any] | None = None
     readout: dict[str, Tensor] | None = None
+    parts: Path | None = None
+    """Where the tensors are, if each process wrote its own part of them; the dictionaries are empty then."""
 
     @torch.no_grad()
     def put(self, weights: Mapping[str, Tensor]) -> None:
@@ -102,10 +104,43 @@ def latest(folder: Path) -> Path | None:
     return max(_all(folder), default=None)
 
 
+def save_parts(folder: Path, step: int, recipe: dict[str, Any], tensors: dict[str, Any], *, keep: int) -> Path:
+    """The same from weights in parts: called in every process of the default group, each writes its own.
+
+    `tensors` has model, ema and optimizer (of each weight by name what the optimizer keeps).
+    """
+    import torch.distributed as dist
+    import torch.distributed.checkpoint as dcp
+
+    final, main = folder / f"step-{step:08d}", dist.get_rank() == 0
+    with published(final) if main else nullcontext(final.with_name(f"{_PARTIAL}{final.name}")) as partial:
+        dist.barrier()  # the folder is there
+        dcp.save(tensors, checkpoint_id=partial)
+        if main:
+            (partial / "state.json").write_text(json.dumps({"step": step, "recipe": recipe}, indent=1))
+    if main:
+        for old in _all(folder)[:-keep]:
+            shutil.rmtree(old)
+    dist.barrier()
+    return final
+
+
+def load_parts(path: Path, tensors: dict[str, Any]) -> None:
+    """Read what `save_parts` wrote into `tensors`, cut as these are, by any number of processes or by one."""
+    import torch.distributed.checkpoint as dcp
+
+    try:
+        dcp.load(tensors, checkpoint_id=path)
+    except (OSError, *DAMAGED, dcp.api.CheckpointException) as error:
+        raise ValueError(_damaged(path, error)) from error
+
+
 def load(path: Path) -> Checkpoint:
     """Read a checkpoint; pickles are loaded `weights_only`. Raises ValueError if it is damaged."""
     try:
         state = json.loads((path / "state.json").read_text())
+        if (path / ".metadata").exists():
+            return Checkpoint(int(state["step"]), dict(state["recipe"]), {}, {}, {}, parts=path)
         training = torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True)
         return Checkpoint(
             int(state["step"]),
@@ -117,8 +152,12 @@ def load(path: Path) -> Checkpoint:
             training.get("readout"),
         )
     except (OSError, SafetensorError, *DAMAGED) as error:
-        reason = " ".join(str(error).split()).split(". ")[0][:200]
-        raise ValueError(f"{path} is damaged ({reason}); move it away to go on from the one before") from error
+        raise ValueError(_damaged(path, error)) from error
+
+
+def _damaged(path: Path, error: BaseException) -> str:
+    reason = " ".join(str(error).split()).split(". ")[0][:200]
+    return f"{path} is damaged ({reason}); move it away to go on from the one before"
 
 
 def sweep(folder: Path) -> None:

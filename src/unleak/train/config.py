@@ -422,8 +422,8 @@ def differing_keys(a: Recipe, b: Recipe) -> list[str]:
         flat["data.cache"] = (
             flat["data.cache"] is not None
         )  # it may lie elsewhere, but its latents are rounded to float16
-    changed = {k for k in flat_a.keys() | flat_b.keys() if flat_a.get(k) != flat_b.get(k)}
-    return sorted(changed - FREE_ON_RESUME)
+    changed = {k for k in flat_a.keys() | flat_b.keys() if flat_a.get(k) != flat_b.get(k)} - FREE_ON_RESUME
+    return sorted(k for k in changed if k.split(".")[0] != "validation")
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from unleak.train.sharding import as_parts_of, own_part
+
 
 class EMA:
     """average <- d average + (1 - d) weights, with d = min(decay, (1 + n) / (10 + n)) at update n, so that the first
@@ -18,11 +20,11 @@ class EMA:
     def update(self, weights: Mapping[str, Tensor], n: int) -> None:
         """Take in `weights` after optimizer step `n` (the first is 1)."""
         decay = min(self.decay, (1 + n) / (10 + n))
-        current = [weights[name].detach().float() for name in self.average]
-        torch._foreach_lerp_(list(self.average.values()), current, 1 - decay)
+        current = [own_part(weights[name].detach()).float() for name in self.average]
+        torch._foreach_lerp_([own_part(tensor) for tensor in self.average.values()], current, 1 - decay)
 
     def load(self, average: Mapping[str, Tensor]) -> None:
         """Take over a saved average."""
         assert average.keys() == self.average.keys()
         for name, tensor in self.average.items():
-            tensor.copy_(average[name])
+            tensor.copy_(as_parts_of(tensor, average[name]))

@@ -46,10 +46,10 @@ def write_pipeline(
 def write_adapters(
     denoiser: Any, weights: Mapping[str, nn.Parameter], average: Mapping[str, Tensor], recipe: Recipe, folder: Path
 ) -> None:
-    """The average adapters by diffusers' names and, where ComfyUI reads adapters of this network, by those it has there.
+    """The average adapters by diffusers' names and, where ComfyUI reads adapters of this network, by its own.
 
     `pipe.load_lora_weights(FOLDER)`, or a network's own `load_lora_adapter`. Both programs call the second network of
-    Wan 2.2 as the first one and load each by itself (diffusers: `load_into_transformer_2=True`), so of two experts there
+    Wan 2.2 as the first and load each by itself (diffusers: `load_into_transformer_2=True`), so of two experts there
     are files of their own, whose names begin with the network's.
 
     alpha is not the rank: it is written into `lora_B`, since the two programs read it from different places.

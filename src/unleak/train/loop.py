@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from rich.console import Console
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from unleak.data.atomic import check_writable, written_whole
@@ -24,12 +25,14 @@ from unleak.train.ema import EMA
 from unleak.train.export import export_folder, write_adapters, write_pipeline
 from unleak.train.failures import Failures
 from unleak.train.log import Counter, DivergedError, Log
-from unleak.train.networks import load_denoiser, trained_weights
+from unleak.train.networks import load_denoiser, named_again, trained_weights
 from unleak.train.objectives import Objective, faults, objective_class
-from unleak.train.optimizer import make_optimizer
+from unleak.train.optimizer import kept_by, make_optimizer
 from unleak.train.readout import MotionReadout
+from unleak.train.sharding import as_parts_of, own_part, shard, synchronise
 from unleak.train.step import TrainingStep
 from unleak.train.texts import Texts
+from unleak.train.validation import Validation
 from unleak.zoo.registry import ModelSpec, find_model
 
 
@@ -47,7 +50,9 @@ def train(recipe: Recipe, *, quiet: bool = False) -> Path:
         stderr=True, highlight=False, markup=False, soft_wrap=True, quiet=quiet or not accelerator.is_main_process
     )
     resumed = _resume(recipe)
-    check(recipe)
+    spec = check(recipe)
+    shape = shapes_of(recipe)[0]
+    validation = Validation(recipe, recipe.validation, spec, shape) if recipe.validation else None
     clips = open_dataset(recipe.data)
     failures = Failures(recipe, clips, console, main=accelerator.is_main_process)
     denoiser = load_denoiser(recipe)
@@ -65,7 +70,7 @@ def train(recipe: Recipe, *, quiet: bool = False) -> Path:
         checkpoint.sweep(recipe.output / "checkpoints")
 
     weights = trained_weights(recipe, denoiser)
-    if resumed:
+    if resumed and not resumed.parts:
         resumed.put(weights)
     readout = MotionReadout(denoiser.pipe.unet, recipe.data.num_frames) if recipe.motion_readout else None
     if readout and resumed and resumed.readout:
@@ -73,14 +78,16 @@ def train(recipe: Recipe, *, quiet: bool = False) -> Path:
     read = {f"readout.{n}": p for n, p in readout.linear.named_parameters()} if readout else {}
     for network in denoiser.networks.values():
         network.train()
+    in_parts = recipe.sharding == "fsdp" and accelerator.num_processes > 1
+    if in_parts:
+        shard(denoiser.networks.values(), accelerator.device)
+        weights = named_again(denoiser, weights)
     optimizer = make_optimizer(recipe, weights | read)
     ema = EMA(weights, recipe.ema_decay)
-    module, optimizer = accelerator.prepare(TrainingStep(objective, readout), optimizer)
+    module = accelerator.prepare_model(TrainingStep(objective, readout), evaluation_mode=in_parts)
+    optimizer = accelerator.prepare_optimizer(optimizer)
     if resumed:
-        optimizer.load_state_dict(resumed.optimizer)
-        ema.load(resumed.ema)
-        if accelerator.scaler is not None and resumed.scaler is not None:
-            accelerator.scaler.load_state_dict(resumed.scaler)
+        _restore(resumed, weights, ema, optimizer, accelerator)
     accelerator.wait_for_everyone()
 
     order = Order(
@@ -110,7 +117,9 @@ def train(recipe: Recipe, *, quiet: bool = False) -> Path:
                 read_clips = _clips(batch, sampler.clips(step, piece))
                 generators = [generator(recipe.seed, "clip", p) for p in sampler.positions(step, piece)]
                 last = piece == recipe.accumulation - 1
-                with _attention(accelerator), nullcontext() if last else accelerator.no_sync(module):
+                if in_parts:
+                    synchronise(denoiser.networks.values(), last)
+                with _attention(accelerator), nullcontext() if last or in_parts else accelerator.no_sync(module):
                     tokens = texts([_caption(clips, clip) for clip in read_clips]) if texts else None
                     prepared = objective.prepare(batch, tokens, generators)
                     level, loss, misread = module(prepared, batch.get("velocity"))
@@ -118,6 +127,7 @@ def train(recipe: Recipe, *, quiet: bool = False) -> Path:
                     accelerator.backward(total.mean() / recipe.accumulation)
                 log.add(level, loss, misread, clips=[_name(clips, clip) for clip in read_clips], step=step + 1)
             norm = accelerator.clip_grad_norm_((weights | read).values(), recipe.clip or math.inf)
+            norm = norm.full_tensor() if in_parts else norm
             optimizer.step()
             optimizer.zero_grad()
             step += 1
@@ -131,11 +141,21 @@ def train(recipe: Recipe, *, quiet: bool = False) -> Path:
             if step % recipe.checkpoint_every == 0 or step == recipe.steps or out_of_time:
                 log.check(step)
                 _check_finite(weights, step)
-                if accelerator.is_main_process:
+                if in_parts:
+                    tensors = _tensors(weights, ema, optimizer)
+                    folder = recipe.output / "checkpoints"
+                    checkpoint.save_parts(folder, step, recipe.model_dump(mode="json"), tensors, keep=recipe.keep)
+                elif accelerator.is_main_process:
                     _save(recipe, step, weights, readout, ema, optimizer, accelerator)
+            if recipe.validation and validation and (step % recipe.validation.every == 0 or step == recipe.steps):
+                if accelerator.is_main_process:
+                    validation(step, denoiser, weights, ema.average, accelerator, console)
+                accelerator.wait_for_everyone()
             if out_of_time:
                 break
-    if accelerator.is_main_process:
+    if accelerator.is_main_process and in_parts:
+        export(recipe, export_folder(recipe))
+    elif accelerator.is_main_process:
         _write(recipe, denoiser, weights, ema)
     accelerator.wait_for_everyone()
     accelerator.end_training()
@@ -151,9 +171,13 @@ def export(recipe: Recipe, folder: Path) -> Path:
     if found is None:
         raise RecipeError(f"no checkpoint in {recipe.output / 'checkpoints'} to export: train first")
     check_writable(folder.parent)
-    average = checkpoint.load(found).ema
+    loaded = checkpoint.load(found)
     denoiser = load_denoiser(recipe)
     weights = trained_weights(recipe, denoiser)
+    average = loaded.ema
+    if loaded.parts:
+        average = {name: torch.zeros_like(weight.detach()) for name, weight in weights.items()}
+        checkpoint.load_parts(loaded.parts, {"ema": average})
     (write_adapters if recipe.lora else write_pipeline)(denoiser, weights, average, recipe, folder)
     return folder
 
@@ -173,7 +197,7 @@ def check(recipe: Recipe) -> ModelSpec:
         known = ", ".join(VIEWS)
         raise RecipeError(f"model: {spec.name} is a {spec.pipeline}; those that can be trained are {known}")
     found = faults(recipe, denoiser_class(spec.pipeline))
-    for height, width, frames in _shapes(recipe):
+    for height, width, frames in shapes_of(recipe):
         if height % spec.size_multiple or width % spec.size_multiple:
             found.append(
                 f"data.size: clips of {height}x{width} pixels; this model needs multiples of {spec.size_multiple}"
@@ -187,6 +211,12 @@ def check(recipe: Recipe) -> ModelSpec:
     ]
     if recipe.sharding == "fsdp" and recipe.optimizer != "adamw":
         found.append(f"optimizer: {recipe.optimizer} needs whole weights; with sharding: fsdp give adamw")
+    if recipe.sharding == "fsdp" and recipe.validation:
+        found.append("validation: one process makes the videos; with sharding: fsdp leave it away")
+    if recipe.sharding == "fsdp" and recipe.motion_readout:
+        found.append("motion_readout: needs whole weights; with sharding: fsdp leave it away")
+    if recipe.sharding == "fsdp" and recipe.mixed_precision == "fp16":
+        found.append("mixed_precision: fp16 scales whole gradients; with sharding: fsdp give bf16 or no")
     if recipe.sharding == "fsdp" and recipe.lora and recipe.frozen_dtype != "fp32":
         found.append("sharding: fsdp wants one precision; with lora give frozen_dtype: fp32, or sharding: none")
     made = export_folder(recipe)
@@ -206,7 +236,8 @@ def _packages(recipe: Recipe) -> list[tuple[str, str]]:
     return needed + ([("trainable: lora", "peft")] if recipe.lora else [])
 
 
-def _shapes(recipe: Recipe) -> list[tuple[int, int, int]]:
+def shapes_of(recipe: Recipe) -> list[tuple[int, int, int]]:
+    """(height, width, frames) of a recipe's clips: of each bucket, or the one."""
     data = recipe.data
     if isinstance(data, SyntheticData):
         return [(data.size, data.size, data.num_frames)]
@@ -312,8 +343,33 @@ def _out_of_time(recipe: Recipe, accelerator: Accelerator, started: float) -> bo
 
 
 def _check_finite(weights: dict[str, nn.Parameter], step: int) -> None:
-    if broken := [name for name, weight in weights.items() if not weight.isfinite().all()]:
+    if broken := [name for name, weight in weights.items() if not own_part(weight).isfinite().all()]:
         raise DivergedError(f"step {step}: {len(broken)} weights are not finite, among them {broken[0]}")
+
+
+def _tensors(weights: dict[str, nn.Parameter], ema: EMA, optimizer: Any) -> dict[str, Any]:
+    """Of weights in parts, or of whole ones, what a checkpoint in parts holds."""
+    model = {name: weight.detach() for name, weight in weights.items()}
+    return {"model": model, "ema": ema.average, "optimizer": kept_by(optimizer, weights)}
+
+
+def _restore(
+    resumed: checkpoint.Checkpoint, weights: dict[str, nn.Parameter], ema: EMA, optimizer: Any, accelerator: Accelerator
+) -> None:
+    """Go on from a checkpoint, whole or in parts, with weights that are whole or in parts."""
+    if resumed.parts:
+        checkpoint.load_parts(resumed.parts, _tensors(weights, ema, optimizer))
+        return
+    ema.load(resumed.ema)
+    if any(isinstance(weight, DTensor) for weight in weights.values()):
+        state = resumed.optimizer["state"]
+        for kept, stored in zip(kept_by(optimizer, weights).values(), state.values(), strict=True):
+            for name, tensor in kept.items():
+                tensor.copy_(as_parts_of(tensor, stored[name]))
+        return
+    optimizer.load_state_dict(resumed.optimizer)
+    if accelerator.scaler is not None and resumed.scaler is not None:
+        accelerator.scaler.load_state_dict(resumed.scaler)
 
 
 def _save(

@@ -1,5 +1,6 @@
 """Which weights of a pipeline are trained: all, those of some layers, or adapters (LoRA, arXiv 2106.09685)."""
 
+from collections.abc import Iterable
 from fnmatch import fnmatch
 from typing import Any
 
@@ -12,7 +13,7 @@ from unleak.train.draws import key
 from unleak.zoo import hub
 from unleak.zoo.registry import find_model
 
-__all__ = ["DTYPES", "adapter_weights", "load_denoiser", "trained_weights"]
+__all__ = ["DTYPES", "adapter_weights", "load_denoiser", "named_again", "trained_weights"]
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -68,6 +69,12 @@ def trained_weights(recipe: Recipe, denoiser: Any) -> dict[str, nn.Parameter]:
         weight.data = weight.data.float()
         weight.requires_grad_(True)
     return weights
+
+
+def named_again(denoiser: Any, names: Iterable[str]) -> dict[str, nn.Parameter]:
+    """The parameters that are by these names now."""
+    every = dict(_all(denoiser))
+    return {name: every[name] for name in names}
 
 
 def add_adapters(config: LoraConfig, denoiser: Any, *, seed: int) -> None:

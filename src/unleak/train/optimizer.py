@@ -20,7 +20,7 @@ def make_optimizer(recipe: Recipe, weights: dict[str, nn.Parameter]) -> torch.op
     """The recipe's optimizer over the named `weights`."""
     common: dict[str, Any] = {"lr": recipe.lr, "betas": recipe.betas, "weight_decay": recipe.weight_decay}
     if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(weights.values(), fused=True, **common)
+        return torch.optim.AdamW(weights.values(), fused=recipe.sharding == "none", **common)
     if recipe.optimizer == "adamw8bit":
         from bitsandbytes.optim import AdamW8bit  # whose absence `check` tells
 
@@ -31,6 +31,16 @@ def make_optimizer(recipe: Recipe, weights: dict[str, nn.Parameter]) -> torch.op
     }
     rest = [p for n, p in weights.items() if n not in hidden]
     return Muon(hidden.values(), rest, **common)
+
+
+def kept_by(optimizer: Any, weights: dict[str, nn.Parameter]) -> dict[str, dict[str, Any]]:
+    """What AdamW keeps of each weight, by the weights' names; zeros before its first step."""
+    state = optimizer.state
+    for weight in weights.values():
+        if not state[weight]:
+            zeros = {name: torch.zeros_like(weight.detach()) for name in ("exp_avg", "exp_avg_sq")}
+            state[weight] = {"step": torch.zeros(()), **zeros}
+    return {name: state[weight] for name, weight in weights.items()}
 
 
 class Muon(torch.optim.AdamW):

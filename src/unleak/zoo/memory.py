@@ -189,7 +189,7 @@ def _decoding(
                 if kind.__name__ == "AutoencoderKLTemporalDecoder":
                     of_images["num_frames"] = shape[0]
             own = [tensor.untyped_storage() for tensor in (*vae.parameters(), *vae.buffers())]
-            with _Live(own) as live:
+            with LiveBytes(own) as live:
                 vae.decode(torch.zeros(shape), return_dict=False, **of_images)
     finally:
         torch.set_default_dtype(before)
@@ -204,7 +204,7 @@ def _latent_size(spec: ModelSpec, settings: Settings) -> tuple[int, int, int]:
     return frames, settings.height // spec.pixels_per_latent, settings.width // spec.pixels_per_latent
 
 
-class _Live(TorchDispatchMode):
+class LiveBytes(TorchDispatchMode):
     """Counts the bytes of the tensors alive at once, those that were there before apart."""
 
     def __init__(self, before: list[torch.UntypedStorage]) -> None:

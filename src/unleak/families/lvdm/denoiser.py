@@ -87,6 +87,17 @@ class LVDMDenoiser:
         parts = {"unet": self.pipe.unet}
         return parts | ({"image_projection": self.pipe.image_projection} if self.trains_projection else {})
 
+    @staticmethod
+    def example_inputs(network: nn.Module, clips: int, frames: int, height: int, width: int) -> dict[str, Tensor]:
+        """Inputs of the network for so many clips of latents of this size, without data, where its weights are."""
+        config, at = network.config, next(network.parameters()).device
+        tokens = config.text_tokens + config.image_tokens * (frames if config.image_tokens_per_frame else 1)
+        return {
+            "sample": torch.empty(clips, config.in_channels, frames, height, width, device=at),
+            "timestep": torch.empty(clips, dtype=torch.int64, device=at),
+            "encoder_hidden_states": torch.empty(clips, tokens, config.cross_attention_dim, device=at),
+        }
+
     @property
     def concatenates(self) -> bool:
         """Whether the image's latents stand beside the noisy ones."""

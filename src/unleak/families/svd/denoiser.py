@@ -79,6 +79,17 @@ class SVDDenoiser:
         """What is trained, by its name in the pipeline."""
         return {"unet": self.pipe.unet}
 
+    @staticmethod
+    def example_inputs(network: nn.Module, clips: int, frames: int, height: int, width: int) -> dict[str, Tensor]:
+        """Inputs of the network for so many clips of latents of this size, without data, where its weights are."""
+        config, at = network.config, next(network.parameters()).device
+        return {
+            "sample": torch.empty(clips, frames, config.in_channels, height, width, device=at),
+            "timestep": torch.empty(clips, device=at),
+            "encoder_hidden_states": torch.empty(clips, 1, config.cross_attention_dim, device=at),
+            "added_time_ids": torch.empty(clips, 3, device=at),
+        }
+
     @property
     def scaling_factor(self) -> float:
         """Model latents = scaling factor * raw VAE output."""

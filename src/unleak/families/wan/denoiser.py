@@ -62,6 +62,19 @@ class WanDenoiser:
         names = {"high": ("transformer",), "low": ("transformer_2",), "both": ("transformer", "transformer_2")}
         return {name: getattr(self.pipe, name) for name in names[self.experts]}
 
+    @staticmethod
+    def example_inputs(network: nn.Module, clips: int, frames: int, height: int, width: int) -> dict[str, Tensor]:
+        """Inputs of the network for so many clips of latents of this size, without data, where its weights are."""
+        config, at = network.config, next(network.parameters()).device
+        inputs = {
+            "hidden_states": torch.empty(clips, config.in_channels, frames, height, width, device=at),
+            "timestep": torch.empty(clips, device=at),
+            "encoder_hidden_states": torch.empty(clips, TEXT_TOKENS, config.text_dim, device=at),
+        }
+        if config.image_dim is not None:  # the patches of CLIP's 224 pixels and its class token
+            inputs["encoder_hidden_states_image"] = torch.empty(clips, 257, config.image_dim, device=at)
+        return inputs
+
     @property
     def sigmas(self) -> tuple[float, float]:
         """Least and greatest sigma that the networks meant are for."""

@@ -1,0 +1,86 @@
+"""Runs over several processes, and runs that are killed."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from tests.train.test_loop import assert_same, state
+from unleak.train import checkpoint
+from unleak.train.config import dump_recipe
+from unleak.train.loop import train
+
+pytestmark = pytest.mark.slow
+
+ENVIRONMENT = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+TWO = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+
+
+def launch(recipe, *, processes=1, **changes):
+    """Train in processes of their own, joined by gloo."""
+    path = recipe.output.with_suffix(".yaml")
+    path.write_text(dump_recipe(recipe.model_copy(update=changes)))
+    command = [sys.executable, *(TWO if processes == 2 else []), "-m", "unleak.train", str(path)]
+    ran = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=900)
+    assert ran.returncode == 0, ran.stderr
+
+
+def assert_close(ours, theirs, *, atol=1e-6):
+    """Of the optimizer's averages: Adam's step makes a sign of what rounding leaves of a gradient that is zero."""
+    assert ours.step == theirs.step
+    for a, b in zip(ours.optimizer["state"].values(), theirs.optimizer["state"].values(), strict=True):
+        torch.testing.assert_close(a["exp_avg"], b["exp_avg"], rtol=0, atol=atol)
+
+
+def test_two_processes_compute_what_one_does(recipe, tmp_path):
+    alone = recipe(output=str(tmp_path / "alone"), steps=2)
+    train(alone)
+    pair = alone.model_copy(update={"output": tmp_path / "pair"})
+    launch(pair, processes=2)
+    assert_close(state(alone), state(pair))
+
+
+def test_weights_in_parts_by_two_then_one_then_two(recipe, tmp_path):
+    alone = recipe(output=str(tmp_path / "alone"), steps=3, checkpoint_every=100)
+    train(alone)
+    parts = alone.model_copy(update={"output": tmp_path / "parts", "sharding": "fsdp"})
+    launch(parts, processes=2, steps=1)
+    first = checkpoint.latest(parts.output / "checkpoints")
+    assert len(list(first.glob("*.distcp"))) == 2
+    assert state(parts).parts == first
+    train(parts.model_copy(update={"steps": 2}))  # one process, whole weights
+    assert state(parts).parts is None
+    launch(parts, processes=2)
+    last = state(parts)
+    tensors = {
+        kind: {n: torch.zeros_like(t) for n, t in getattr(state(alone), kind).items()} for kind in ("model", "ema")
+    }
+    checkpoint.load_parts(last.parts, tensors)
+    for kind, got in tensors.items():
+        # lr 1e-3: a step apart would be a thousand times more.
+        for name, tensor in getattr(state(alone), kind).items():
+            assert (got[name] - tensor).abs().median() < 1e-6, name
+    assert (parts.output / "pipeline" / "model_index.json").exists()
+
+
+def test_killed_at_random_steps(recipe, tmp_path):
+    straight = recipe(output=str(tmp_path / "straight"), steps=8, checkpoint_every=2)
+    train(straight)
+    killed = straight.model_copy(update={"output": tmp_path / "killed"})
+    path, log = tmp_path / "killed.yaml", killed.output / "log.jsonl"
+    path.write_text(dump_recipe(killed))
+    for step in sorted(random.Random(0).sample(range(1, 8), 2)):
+        run = subprocess.Popen(
+            [sys.executable, "-m", "unleak.train", str(path)], env=ENVIRONMENT, stderr=subprocess.DEVNULL
+        )
+        while run.poll() is None and (log.read_text().count("\n") if log.exists() else 0) < step:
+            time.sleep(0.02)
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+    train(killed)
+    assert_same(state(killed), state(straight))
