@@ -35,7 +35,10 @@ class Log:
             recipe.output.mkdir(parents=True, exist_ok=True)
             _forget_after(self.path, step)
         if recipe.report_to != "none":
-            accelerator.init_trackers("log")
+            # A folder for TensorBoard, a project for Weights & Biases.
+            name = "unleak" if recipe.report_to == "wandb" else "log"
+            config = recipe.model_dump(mode="json") if recipe.report_to == "wandb" else None
+            accelerator.init_trackers(name, config=config)
         self.bar = _bar(console)
         self.task = self.bar.add_task("step", total=recipe.steps, completed=step)
         self._restart(step)

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.state import AcceleratorState
 from rich.console import Console
 from torch import nn
 from torch.distributed.tensor import DTensor
@@ -34,6 +35,8 @@ from unleak.train.step import TrainingStep
 from unleak.train.texts import Texts
 from unleak.train.validation import Validation
 from unleak.zoo.registry import ModelSpec, find_model
+
+_LARGE = 1_000_000_000  # weights of a text encoder that gives its place up once all captions are encoded
 
 
 def train(recipe: Recipe, *, quiet: bool = False) -> Path:
@@ -245,6 +248,7 @@ def shapes_of(recipe: Recipe) -> list[tuple[int, int, int]]:
 
 
 def _accelerator(recipe: Recipe) -> Accelerator:
+    AcceleratorState._reset_state()  # the precision of an earlier run in this process
     # Of two experts a step may use one: its gradients are all that there are to add up.
     unused = DistributedDataParallelKwargs(find_unused_parameters=recipe.experts == "both")
     accelerator = Accelerator(
@@ -305,7 +309,8 @@ def _texts(
         captions = [_caption(clips, clip) for clip in range(len(clips))]
         with accelerator.main_process_first(), Counter("text cache", console) as counter:
             texts.keep(recipe.data.cache, captions, encoder, progress=counter)
-        encoder.to("cpu")
+        if sum(weight.numel() for weight in encoder.parameters()) > _LARGE:
+            encoder.to("cpu")
     return texts
 
 

@@ -49,7 +49,7 @@ class Objective(ABC):
             return batch["latents"], batch["image"]
         video, frame = batch["video"], batch["condition_frame"]
         batch |= self.encoded(to_unit(video))
-        return batch["latents"], video[torch.arange(len(video), device=video.device), torch.as_tensor(frame)]
+        return batch["latents"], video[torch.arange(len(video)), frame]
 
     @abstractmethod
     def prepare(self, batch: dict[str, Any], texts: Tensor | None, generators: list[torch.Generator]) -> Any:
@@ -97,6 +97,8 @@ def of_svd_only(recipe: Recipe) -> list[str]:
 def no_flow(recipe: Recipe) -> list[str]:
     """What of a recipe only rectified flows know."""
     found = []
+    if recipe.lora and recipe.frozen_dtype != "fp32" and recipe.mixed_precision == "no":
+        found.append(f"frozen_dtype: {recipe.frozen_dtype} wants mixed_precision: bf16 or fp16; give one, or fp32")
     if recipe.flow != FlowConfig():
         found.append("flow: the law of a rectified flow's sigma, and this model is none; leave it away")
     if recipe.experts:

@@ -49,8 +49,7 @@ class SigmaObjective(Objective):
         ).to(x_0.device)
         if draws.pixel_noise is None:
             # The VAE encodes every frame on its own, so the clean image's latent is that of its frame.
-            clips = torch.arange(len(x_0), device=x_0.device)
-            raw = x_0[clips, :, torch.as_tensor(batch["condition_frame"])] / denoiser.scaling_factor
+            raw = x_0[torch.arange(len(x_0)), :, batch["condition_frame"]] / denoiser.scaling_factor
         else:
             raw = denoiser.encode_raw(image + draws.pixel_noise)
         told = {"fps": batch["fps"], "motion_bucket_id": batch["motion_bucket_id"]}

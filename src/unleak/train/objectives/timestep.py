@@ -57,8 +57,7 @@ class TimestepObjective(Objective):
         seen = torch.where(no_image[:, None, None, None], 0, to_unit(photo))
         latents = None
         if denoiser.concatenates:
-            clips = torch.arange(len(x_0), device=x_0.device)
-            image = x_0[clips, :, torch.as_tensor(batch["condition_frame"])]
+            image = x_0[torch.arange(len(x_0)), :, batch["condition_frame"]]
             latents = repeat(image, "b c h w -> b c f h w", f=x_0.shape[2])
         empty, text = texts[0], texts[1:]
         text = torch.where(no_text[:, None, None], empty, text).to(x_0)

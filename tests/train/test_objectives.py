@@ -1,0 +1,107 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from unleak.train.config import FlowConfig, parse_recipe
+from unleak.train.draws import generator
+from unleak.train.objectives.flow import FlowObjective, FlowSigma
+
+LAWS = [
+    FlowSigma(FlowConfig(), shift=1.0),
+    FlowSigma(FlowConfig(mean=0.5, std=0.7), shift=5.0),
+    FlowSigma(FlowConfig(law="uniform"), shift=3.0),
+    FlowSigma(FlowConfig(), shift=3.0, low=0.9),
+    FlowSigma(FlowConfig(law="uniform"), shift=3.0, high=0.9),
+]
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_a_quantile_is_uniform_over_training(law):
+    sigma = torch.cat([law.sample(generator(0, k)) for k in range(500)])
+    assert law.low <= sigma.min()
+    assert sigma.max() <= law.high
+    quantile = law.quantile(sigma).sort().values
+    expected = (torch.arange(500) + 0.5) / 500
+    assert (quantile - expected).abs().max() < 1.63 / 500**0.5  # Kolmogorov, 1 %
+
+
+def test_the_law_in_closed_form():
+    """P(sigma <= s): shift 3 makes 0.75 of the median 0.5."""
+    assert FlowSigma(FlowConfig(), shift=3.0).quantile(torch.tensor([0.0, 0.75, 1.0])).tolist() == [0, 0.5, 1]
+    uniform = FlowSigma(FlowConfig(law="uniform"), shift=1.0)
+    assert uniform.quantile(torch.tensor([0.25])).item() == pytest.approx(0.25)
+    half = FlowSigma(FlowConfig(law="uniform"), shift=1.0, low=0.5)
+    assert half.quantile(torch.tensor([0.75])).item() == pytest.approx(0.5)
+
+
+class Stub:
+    """Knows what it should predict, or says nothing."""
+
+    noised, sigmas, shift, first_frame_is_clean = ("latents",), (0.0, 1.0), 3.0, False
+
+    def __init__(self, answer):
+        self.answer, self.seen = answer, []
+
+    def embed_image(self, image):
+        return None
+
+    def predict(self, x_t, sigma, condition):
+        self.seen.append((x_t, sigma, condition))
+        return self.answer(x_t, sigma)
+
+
+def objective(stub, **condition):
+    values = {"model": "wan2.2-i2v", "output": "o", "steps": 1, "data": {"kind": "folder", "path": "clips"}}
+    return FlowObjective(parse_recipe(values | {"condition": {"noise": "none", "dropout": 0.5} | condition}), stub)
+
+
+def prepared(which, positions):
+    n = len(positions)
+    batch = {"latents": torch.ones(n, 4, 3, 2, 2), "still": torch.ones(n, 4, 3, 2, 2), "image": torch.zeros(n, 8, 8, 3)}
+    texts = torch.stack([torch.zeros(2, 3), *[torch.ones(2, 3)] * n])
+    return which.prepare(batch, texts, [generator(0, "clip", position) for position in positions])
+
+
+def test_the_loss_of_the_right_answer_is_zero():
+    """x_0 = 1, so eps = (x_t - (1 - sigma)) / sigma and the velocity is eps - 1."""
+
+    def right(x_t, sigma):
+        level = sigma[:, None, None, None, None]
+        return (x_t - (1 - level)) / level - 1
+
+    exact, silent = objective(Stub(right)), objective(Stub(lambda x_t, sigma: torch.zeros_like(x_t)))
+    level, loss = exact.losses(prepared(exact, [0, 1, 2]))
+    assert loss.abs().max() < 1e-6
+    assert ((level >= 0) & (level <= 1)).all()
+    given = prepared(silent, [0, 1, 2])
+    torch.testing.assert_close(silent.losses(given)[1], (given.eps - 1).square().flatten(1).mean(1))
+
+
+def test_the_image_in_the_video_has_no_loss():
+    stub = Stub(lambda x_t, sigma: torch.zeros_like(x_t))
+    stub.first_frame_is_clean = True
+    given = prepared(which := objective(stub), [0, 1])
+    torch.testing.assert_close(which.losses(given)[1], (given.eps - 1)[:, :, 1:].square().flatten(1).mean(1))
+
+
+@pytest.mark.parametrize("condition", [{}, {"noise": "timenoise", "beta_m": 2.0}])
+def test_a_clip_draws_the_same_whatever_its_batch(condition):
+    which = objective(Stub(None), **condition)
+    together, alone = prepared(which, [4, 5, 6]), prepared(which, [6])
+    assert torch.equal(together.eps[2:], alone.eps)
+    assert torch.equal(together.sigma[2:], alone.sigma)
+    assert torch.equal(together.condition.latents[2:], alone.condition.latents)
+    assert torch.equal(together.condition.text[2:], alone.condition.text)
+    assert len(together.sigma.unique()) == 3
+
+
+def test_timenoise_is_on_the_condition_and_grows_with_sigma():
+    which = objective(Stub(None), noise="timenoise", beta_m=2.0, a=1.0, spread=0.0)
+    given = prepared(which, range(40))
+    strength = (given.condition.latents - 1).flatten(1).std(1)
+    torch.testing.assert_close(strength, 2 * torch.sigmoid(2 * given.sigma - 1), rtol=0.5, atol=0)
+    assert torch.equal(given.x_0, torch.ones_like(given.x_0))
+    lost = given.condition.text.flatten(1).sum(1) == 0
+    assert 5 < lost.sum() < 35
+    assert not objective(SimpleNamespace(noised=("latents",)), noise="none").recipe.experts
