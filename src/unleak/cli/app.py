@@ -9,10 +9,13 @@ from typing import Annotated, Any
 import typer
 
 from unleak import __version__
+from unleak.cli.compare import compare
 from unleak.cli.convert import convert
 from unleak.cli.data import data
+from unleak.cli.diagnose import diagnose
 from unleak.cli.doctor import doctor
 from unleak.cli.errors import run_reporting_errors
+from unleak.cli.evaluate import evaluate
 from unleak.cli.generate import generate
 from unleak.cli.models import models
 from unleak.cli.stats import stats
@@ -27,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (generate, sweep, stats, train, convert, doctor, ui):
+for command in (generate, sweep, compare, diagnose, evaluate, stats, train, convert, doctor, ui):
     app.command()(command)
 app.add_typer(models, name="models")
 app.add_typer(data, name="data")

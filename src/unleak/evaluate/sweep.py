@@ -263,13 +263,16 @@ def check_measurable() -> None:
     Run.measured({}, (), np.zeros((2, 16, 16, 3), np.uint8))
 
 
-def check_replaceable(folder: Path, *, overwrite: bool) -> None:
-    """Raise ValueError if a sweep must not be written to `folder`: it holds something, or not just an older sweep."""
+def check_replaceable(folder: Path, *, overwrite: bool, record: str = RECORD) -> None:
+    """Raise ValueError if a sweep must not be written to `folder`: it holds something, or not just an older sweep.
+
+    `record`: the JSON file that an older result lists its own files in, as `files`.
+    """
     there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     if not there and (folder.is_dir() or not folder.exists()):
         return
     try:
-        known = set(json.loads((folder / RECORD).read_text(encoding="utf-8"))["files"])
+        known = set(json.loads((folder / record).read_text(encoding="utf-8"))["files"])
     except (OSError, ValueError, KeyError, TypeError):
         known = set()
     if others := sorted(there - known):

@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-_TEMPLATE = Path(__file__).with_name("sweep_page.html")
+TEMPLATE = Path(__file__).with_name("sweep_page.html")
 _UNITS = {
     "timestep": "timestep",
     "fraction": "fraction of T",
@@ -42,11 +42,11 @@ def page(record: Mapping[str, Any], videos: Sequence[bytes]) -> str:
         "table": _table(runs),
         "motion_metric": _text(record["metric"]["motion"]),
         "camera_metric": _text(record["metric"]["camera"]),
-        "settings": _pairs(rest | record.get("settings", {}) | size),
+        "settings": setting_list(rest | record.get("settings", {}) | size),
         "reproduce": _text(record.get("reproduce", "")),
-        "versions": _pairs(record.get("versions", {})),
+        "versions": setting_list(record.get("versions", {})),
     }
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: values[match[1]], _TEMPLATE.read_text(encoding="utf-8"))
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: values[match[1]], TEMPLATE.read_text(encoding="utf-8"))
 
 
 _ELSEWHERE = {"unleak", "title", "metric", "runs", "reproduce", "versions", "files", "settings", "video"}
@@ -182,7 +182,7 @@ def _table(runs: Sequence[Mapping[str, Any]]) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
-def _pairs(values: Mapping[str, Any]) -> str:
+def setting_list(values: Mapping[str, Any]) -> str:
     """Names and values as a list, what is nested under its own name; what is not set is left out."""
     return "\n".join(
         f"<div><dt>{_text(name)}</dt><dd>{_text(value)}</dd></div>"

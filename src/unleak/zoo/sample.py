@@ -193,11 +193,12 @@ def sample(
     init: str | InitialNoise = "standard",
     *,
     mask: Image.Image | None = None,
+    strategies: Sequence[Any] = (),
     on_step: Callable[[int, int], None] | None = None,
 ) -> Sample:
     """Animate `image`, scaled and cropped to the size in `settings`; `on_step(done, of)` is told the progress.
 
-    `mask`, drawn on the same photo, is scaled and cropped likewise; see `check_mask`.
+    `mask`, drawn on the same photo, is scaled and cropped likewise; see `check_mask`. `strategies` as in `apply`.
 
     `init` is what `initial_noise` made of `settings.init`. The random numbers depend on `settings.seed` alone. Raises
     ValueError for moments of another model or a result that is not finite, OutOfMemoryError for too little memory.
@@ -228,7 +229,8 @@ def sample(
         "output_type": "np",
         "callback_on_step_end": after_step,
     }
-    with applied(pipe, start=settings.start, init=init, mode=settings.mode, motion=settings.motion):
+    fix = {"start": settings.start, "init": init, "mode": settings.mode, "motion": settings.motion}
+    with applied(pipe, **fix, strategies=strategies):
         plan = summary(pipe, num_inference_steps=settings.steps)
         try:
             output = pipe(**{name: value for name, value in inputs.items() if name in call.names})
@@ -243,6 +245,8 @@ def sample(
     except FloatingPointError as error:
         raise ValueError(f"{error} in {pipe.dtype}; give a dtype of more range (bfloat16 or float32)") from error
     started = {"start": {"asked": plan.start, **plan.level}, "init": plan.init}
+    if strategies:
+        started["strategies"] = list(plan.strategies)
     made = {"frames": list(frames.shape[:3]), "timesteps": seen["timesteps"], "sigmas": seen.get("sigmas")}
     return Sample(frames, {"settings": asdict(settings), **started, **made})
 

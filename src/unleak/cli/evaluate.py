@@ -1,0 +1,385 @@
+"""`unleak evaluate`: the paper's metrics of a folder of videos."""
+
+import csv
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from unleak import __version__
+from unleak.cli.options import parse_size, refuse_empty
+from unleak.cli.processes import Processes, launched
+from unleak.cli.sweep import command_line
+from unleak.cli.terminal import Terminal
+
+if TYPE_CHECKING:  # this module is imported for `unleak --help`, which needs none of these
+    from unleak.evaluate.videos import Protocol, Tools
+
+# What a command is really given; in a private module, and not the same one in every version of typer.
+_Context: Any = typer.Context.__base__
+
+RECORD, TABLE, ROWS = "evaluation.json", "evaluation.csv", "rows"
+
+
+def evaluate(
+    context: _Context,
+    videos: Annotated[list[str], typer.Option(help="Folder, file or pattern of videos to measure; repeatable.")],
+    reference: Annotated[
+        list[str] | None, typer.Option(help="Real videos to compare with, the same way; repeatable.")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder with the photo of each video, by the video's name without its ending.")
+    ] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="JSON {name: prompt}, or a line for each video by name.")
+    ] = None,
+    target_motion: Annotated[
+        str | None, typer.Option(metavar="SCORE|FILE", help="Motion score asked for, or JSON {name: score}: MS-Err.")
+    ] = None,
+    preset: Annotated[
+        Literal["ucf101"] | None, typer.Option(help="The paper's: 16 frames at 3 Hz, 2,048 and 10,000 samples.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for evaluation.json and .csv; a stopped run goes on.")] = Path(
+        "out/evaluation"
+    ),
+    num_frames: Annotated[int | None, typer.Option(min=2, max=10_000, help="Frames taken of each video.")] = None,
+    fps: Annotated[float | None, typer.Option(min=0.1, max=240, help="Rate they are taken at.")] = None,
+    size: Annotated[str | None, typer.Option(metavar="WxH", help="Scale and crop to this size first.")] = None,
+    flow: Annotated[str, typer.Option(help="dis, raft, or a file of RAFT's weights.")] = "dis",
+    features: Annotated[
+        str | None, typer.Option(help="CLIP or DINO: folder or Hub id, such as openai/clip-vit-base-patch32.")
+    ] = None,
+    i3d: Annotated[Path | None, typer.Option(metavar="FILE", help="i3d_torchscript.pt: FVD.")] = None,
+    c3d: Annotated[Path | None, typer.Option(metavar="FILE", help="C3D as torchscript, with --c3d-sha256: IS.")] = None,
+    c3d_sha256: Annotated[str | None, typer.Option(help="Of that file: it is a program.")] = None,
+    videomae: Annotated[str | None, typer.Option(help="VideoMAE: folder or Hub id; a Frechet distance.")] = None,
+    export: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Lay the videos out as VBench-I2V reads them, by --prompts.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Forget what an earlier run measured.")] = False,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; by default the accelerator.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say results and failures only.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Motion score, MS-Err, dynamic degree, consistency, alignment, flicker, warping error, FVD, IS, with intervals.
+
+    Without --features consistency and alignment are SSIM, and said to be. FVD is of I3D and nothing else. Under
+    `accelerate launch -m unleak evaluate ...` the videos are shared out over the processes.
+    """
+    with launched() as processes:
+        terminal = Terminal(quiet or not processes.is_main, as_json)
+
+        def check() -> Work:
+            from unleak.data.folder import find_videos
+
+            refuse_empty(features=features, videomae=videomae, flow=flow)
+            width, height = parse_size(size)
+            found, theirs = find_videos(videos), find_videos(reference or [])
+            stems = [path.stem for path in found]
+            if (i3d or videomae) and not theirs:
+                raise ValueError("a Frechet distance compares with real videos: give --reference DIR")
+            if (c3d is None) != (c3d_sha256 is None):
+                raise ValueError("give --c3d FILE and --c3d-sha256 together: the file is a program")
+            for file in (i3d, c3d):
+                if file is not None and not file.is_file():
+                    raise ValueError(f"{file}: no such file; give a torchscript file")
+            photos = _images(images, found)
+            texts = _prompts(prompts, stems)
+            targets = _targets(target_motion, stems)
+            if export is not None:
+                if texts is None:
+                    raise ValueError("--export names videos after their prompts: give --prompts FILE")
+                if export.exists():
+                    raise ValueError(f"--export {export} exists; choose another folder")
+
+            from unleak.evaluate.videos import UCF101, Protocol
+
+            protocol = UCF101 if preset == "ucf101" else Protocol()
+            given = {"num_frames": num_frames, "fps": fps, "size": (height, width) if height and width else None}
+            protocol = replace(protocol, **{name: value for name, value in given.items() if value is not None})
+            try:
+                from unleak.evaluate.sweep import check_measurable
+
+                check_measurable()
+            except ModuleNotFoundError as error:
+                raise ValueError(str(error)) from error
+            from unleak.data.atomic import check_writable
+
+            check_writable(out)
+            jobs = [Job(path, False, photos[k], texts and texts[k], targets[k]) for k, path in enumerate(found)]
+            jobs += [Job(path, True, None, None, None) for path in theirs]
+            settings = {
+                "protocol": asdict(protocol),
+                "flow": flow,
+                "features": features,
+                "networks": [str(one) for one in (i3d, c3d, videomae)],
+            }
+            text = json.dumps(settings, sort_keys=True)
+            work = Work(jobs, protocol, settings, hashlib.sha256(text.encode()).hexdigest()[:16])
+            _check_out(out, work.key, overwrite=overwrite)
+            return work
+
+        work = processes.from_main(check)
+        tools = _tools(flow, features, i3d, c3d, c3d_sha256, videomae, processes.device(device))
+        rows, failed = _measure(work, tools, out, processes, terminal)
+        gathered = processes.gather((rows, failed))
+        if processes.is_main:
+            everything = {name: row for part, _ in gathered for name, row in part.items()}
+            failures = [reason for _, part in gathered for reason in part]
+            reproduce = command_line(context)
+            record = _write(work, everything, failures, out, tools, reproduce, terminal)
+            if export is not None:
+                from unleak.evaluate.vbench_layout import vbench_layout
+
+                ours = [job for job in work.jobs if not job.reference]
+                folder = vbench_layout(
+                    [job.path for job in ours],
+                    [job.prompt or "" for job in ours],
+                    export,
+                    images=[job.image for job in ours],
+                )
+                terminal.line(f"{folder}: {len(ours)} videos as VBench-I2V reads them")
+            terminal.line(str(out / RECORD))
+            terminal.json(record)
+        processes.outlive_main()
+
+
+@dataclass(frozen=True)
+class Job:
+    """A video to measure."""
+
+    path: Path
+    reference: bool
+    image: Path | None
+    prompt: str | None
+    target_motion: float | None
+
+    @property
+    def name(self) -> str:
+        """What it is known by; a file that changes is another."""
+        stat = self.path.stat()
+        about = [self.reference, str(self.path), stat.st_size, stat.st_mtime_ns, str(self.image), self.prompt]
+        return hashlib.sha256(json.dumps([*about, self.target_motion]).encode(errors="surrogateescape")).hexdigest()[
+            :16
+        ]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What was asked, checked."""
+
+    jobs: list[Job]
+    protocol: "Protocol"
+    settings: dict[str, Any]
+    key: str
+
+
+def _images(folder: Path | None, videos: Sequence[Path]) -> list[Path | None]:
+    if folder is None:
+        return [None] * len(videos)
+    from unleak.data.folder import find_images
+
+    by_stem = {path.stem: path for path in find_images([folder])}
+    missing = [path for path in videos if path.stem not in by_stem]
+    if missing:
+        raise ValueError(f"--images {folder}: no photo called {missing[0].stem} for {missing[0]}; name them alike")
+    return [by_stem[path.stem] for path in videos]
+
+
+def _json_by_stem(option: str, file: Path, stems: Sequence[str]) -> list[Any] | None:
+    """The values of a JSON object by name; None for a text that is no JSON object."""
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (UnicodeDecodeError, OSError) as error:
+        raise ValueError(f"--{option} {file}: cannot be read as text ({type(error).__name__}); give a file") from error
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError:
+        return None
+    if not isinstance(found, dict):
+        return None
+    if missing := next((stem for stem in stems if stem not in found), None):
+        raise ValueError(f"--{option} {file}: nothing for the video {missing}; give each its own")
+    return [found[stem] for stem in stems]
+
+
+def _prompts(file: Path | None, stems: Sequence[str]) -> list[str] | None:
+    if file is None:
+        return None
+    found = _json_by_stem("prompts", file, stems)
+    if found is None:
+        found = file.read_text(encoding="utf-8-sig").splitlines()
+        if len(found) != len(stems):
+            raise ValueError(f"--prompts {file}: {len(found)} lines for {len(stems)} videos; give a line for each")
+    if not all(isinstance(one, str) for one in found):
+        raise ValueError(f"--prompts {file}: prompts are texts")
+    return found
+
+
+def _targets(text: str | None, stems: Sequence[str]) -> list[float | None]:
+    if text is None:
+        return [None] * len(stems)
+    try:
+        values: list[Any] | None = [float(text)] * len(stems)
+    except ValueError:
+        if not Path(text).is_file():
+            raise ValueError(f"--target-motion {text}: give a motion score, or a JSON file {{name: score}}") from None
+        values = _json_by_stem("target-motion", Path(text), stems)
+    if values is None or not all(isinstance(one, int | float) and 0 <= one < 1e9 for one in values):
+        raise ValueError(f"--target-motion {text}: motion scores are numbers of 0 or more")
+    return [float(one) for one in values]
+
+
+def _check_out(out: Path, key: str, *, overwrite: bool) -> None:
+    """Refuse results of other settings, and files of others."""
+    there = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    own = {name for name in there if name in (RECORD, TABLE) or name.startswith(f"{ROWS}-")}
+    if others := sorted(there - own):
+        raise ValueError(f"{out} holds files of others ({others[0]}); choose another --out")
+    kept = {name.split("-")[1] for name in own if name.startswith(f"{ROWS}-")}
+    if overwrite:
+        for name in own:
+            (out / name).unlink()
+    elif kept - {key}:
+        raise ValueError(f"{out} holds what other settings gave; give --overwrite or another --out")
+
+
+def _tools(
+    flow: str,
+    features: str | None,
+    i3d: Path | None,
+    c3d: Path | None,
+    c3d_sha256: str | None,
+    videomae: str | None,
+    device: Any,
+) -> "Tools":
+    from unleak.evaluate import extractors
+    from unleak.evaluate.motion import DIS
+    from unleak.evaluate.videos import Tools
+
+    estimator: Any
+    if flow == "dis":
+        estimator = DIS()
+    else:
+        from unleak.evaluate.raft import Raft
+
+        try:
+            estimator = Raft(None if flow == "raft" else flow, device=device)
+        except ModuleNotFoundError as error:
+            raise ValueError(str(error)) from error
+    networks: dict[str, Any] = {}
+    if i3d is not None:
+        networks["FVD"] = extractors.i3d(i3d, device=device)
+    if videomae is not None:
+        networks["VideoMAE Frechet distance"] = extractors.VideoMAE(videomae, device=device)
+    if c3d is not None:
+        assert c3d_sha256 is not None
+        networks["IS"] = extractors.TorchScript(c3d, sha256=c3d_sha256, device=device)
+    seen = None if features is None else extractors.ImageFeatures(features, device=device)
+    return Tools(estimator, seen, networks)
+
+
+def _measure(
+    work: Work, tools: "Tools", out: Path, processes: Processes, terminal: Terminal
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """The rows of this process's share, by name, those of an earlier run among them; and what could not be read."""
+    from unleak.data.image import MediaError
+    from unleak.evaluate.videos import measure_video
+
+    out.mkdir(parents=True, exist_ok=True)
+    done: dict[str, dict[str, Any]] = {}
+    for path in sorted(out.glob(f"{ROWS}-{work.key}-*.jsonl")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:  # a run that was killed while it wrote
+                continue
+            done[row["name"]] = row
+    mine, rows, failed = work.jobs[processes.rank :: processes.count], dict[str, dict[str, Any]](), list[str]()
+    with (
+        (out / f"{ROWS}-{work.key}-{processes.rank}.jsonl").open("a", encoding="utf-8") as file,
+        terminal.progress() as progress,
+    ):
+        task = progress.add_task("videos", total=len(mine))
+        file.write("\n")  # after half a line, if that is how an earlier run ended
+        for job in mine:
+            if (name := job.name) not in done:
+                try:
+                    measured = measure_video(
+                        job.path,
+                        work.protocol,
+                        tools,
+                        image=job.image,
+                        prompt=job.prompt,
+                        target_motion=job.target_motion,
+                        reference=job.reference,
+                    )
+                except MediaError as error:
+                    failed.append(str(error))
+                    terminal.failure(f"skipped {error}")
+                    progress.advance(task)
+                    continue
+                done[name] = {"name": name, "file": str(job.path), "reference": job.reference, **measured}
+                file.write(json.dumps(done[name]) + "\n")
+                file.flush()
+            rows[name] = done[name]
+            progress.advance(task)
+    return rows, failed
+
+
+def _write(
+    work: Work,
+    rows: dict[str, dict[str, Any]],
+    failed: list[str],
+    out: Path,
+    tools: "Tools",
+    reproduce: str,
+    terminal: Terminal,
+) -> dict[str, Any]:
+    from unleak.data.atomic import written_whole
+    from unleak.evaluate.sweep import versions
+    from unleak.evaluate.videos import METRICS, summarize
+
+    ordered = [rows[name] for job in work.jobs if (name := job.name) in rows]
+    ours, theirs = ([row for row in ordered if row["reference"] is which] for which in (False, True))
+    if not ours:
+        raise ValueError("none of the videos can be measured; see the reasons above")
+    summary = summarize(ours, theirs, work.protocol)
+    likeness = "SSIM: no --features were given" if tools.features is None else f"cosine of {tools.features.name}"
+    record = {
+        "unleak": __version__,
+        "summary": summary,
+        "videos": len(ours),
+        "references": len(theirs),
+        "failed": failed,
+        "settings": work.settings,
+        "estimators": {
+            "flow": tools.flow.name,
+            "consistency and alignment": likeness,
+            **{name: getattr(network, "name", "") for name, network in tools.samples.items()},
+        },
+        "reproduce": reproduce,
+        "versions": versions(),
+        "rows": [{name: value for name, value in row.items() if name != "features"} for row in ordered],
+    }
+    with written_whole(out / RECORD) as temporary:
+        temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    with written_whole(out / TABLE) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        columns = [name for name in METRICS if any(row.get(name) is not None for row in ours)]
+        writer = csv.writer(file)
+        writer.writerow(["file", *columns])
+        for row in ours:
+            name = row["file"].encode("utf-8", "backslashreplace").decode()
+            writer.writerow([name, *("" if row.get(column) is None else row[column] for column in columns)])
+    for name, mean in summary.items():
+        bounds = "" if mean["low"] is None else f" ({mean['low']:.4g} to {mean['high']:.4g})"
+        label = METRICS.get(name, name.replace("_", " "))
+        if name in ("temporal_consistency", "image_alignment"):
+            label += f" [{likeness}]"
+        note = f"; {mean['note']}" if mean.get("note") else ""
+        terminal.line(f"{label}: {mean['value']:.4g}{bounds}, {mean['groups']} videos{note}")
+    return record

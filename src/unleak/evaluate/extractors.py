@@ -1,0 +1,125 @@
+"""Networks that turn videos and frames into features. All are loaded on first use, and none is downloaded unasked.
+
+A torchscript file is a program: one that is not pinned by its hash is run only where its hash is given.
+"""
+
+import hashlib
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+__all__ = ["I3D_SHA256", "ImageFeatures", "TorchScript", "VideoMAE"]
+
+Frames = UInt8[np.ndarray, "f h w 3"]
+
+I3D_SHA256 = "bec6519f66ea534e953026b4ae2c65553c17bf105611c746d904657e5860a5e2"
+"""Of `i3d_torchscript.pt`, the translation of the original I3D that StyleGAN-V's FVD is computed with."""
+
+
+class TorchScript:
+    """A saved torchscript network, called with float frames [1 3 f h w] from 0 to 255.
+
+    `sha256`: what the file has to be. Raises ValueError for another file or one that is no torchscript, and
+    FileNotFoundError for none. `call` are further arguments, such as I3D's `rescale`.
+    """
+
+    def __init__(self, file: str | Path, *, sha256: str, device: str | torch.device = "cpu", **call: Any):
+        file = Path(file)
+        found = hashlib.sha256(file.read_bytes()).hexdigest()
+        if found != sha256.lower():
+            raise ValueError(
+                f"{file}: its SHA-256 is {found}, not {sha256.lower()}; a torchscript is a program, so it is not run"
+            )
+        self.name, self.device, self.call = f"{file.name} {found[:12]}", torch.device(device), call
+        try:
+            self.network = torch.jit.load(str(file), map_location=self.device).eval()
+        except RuntimeError as error:
+            raise ValueError(f"{file} is no torchscript file; give one that torch.jit.save wrote") from error
+
+    @torch.inference_mode()
+    def __call__(self, frames: Frames) -> Float[np.ndarray, " d"]:
+        """Features of one video."""
+        video = torch.from_numpy(np.ascontiguousarray(frames)).to(self.device).permute(3, 0, 1, 2)[None].float()
+        out = self.network(video, **self.call)
+        if not isinstance(out, Tensor) or out.ndim != 2 or len(out) != 1:
+            raise ValueError(f"{self.name} gives no features [1, d] for a video; it is another kind of network")
+        return out[0].float().cpu().numpy()
+
+
+def i3d(file: str | Path, *, device: str | torch.device = "cpu") -> TorchScript:
+    """The network of FVD; ValueError for any other file."""
+    return TorchScript(file, sha256=I3D_SHA256, device=device, rescale=True, resize=True, return_features=True)
+
+
+class VideoMAE:
+    """VideoMAE of transformers: the mean of its last tokens. `source`: folder or Hub id."""
+
+    MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+    def __init__(self, source: str, *, device: str | torch.device = "cpu"):
+        from transformers import VideoMAEModel
+
+        self.name, self.device = source, torch.device(device)
+        self.network = VideoMAEModel.from_pretrained(source).to(self.device).eval()
+
+    @torch.inference_mode()
+    def __call__(self, frames: Frames) -> Float[np.ndarray, " d"]:
+        """Features of one video, of as many frames, evenly spaced, as the network takes."""
+        config = self.network.config
+        chosen = np.linspace(0, len(frames) - 1, config.num_frames).round().astype(int)
+        video = torch.from_numpy(frames[chosen]).to(self.device).permute(0, 3, 1, 2).float() / 255
+        video = F.interpolate(video, (config.image_size, config.image_size), mode="bilinear", antialias=True)
+        mean, std = (video.new_tensor(values).view(3, 1, 1) for values in (self.MEAN, self.STD))
+        return self.network(((video - mean) / std)[None]).last_hidden_state.mean(1)[0].float().cpu().numpy()
+
+
+class ImageFeatures:
+    """CLIP or DINO of transformers: unit features of pictures, and for CLIP of texts. `source`: folder or Hub id."""
+
+    def __init__(self, source: str, *, device: str | torch.device = "cpu", batch_size: int = 32):
+        from transformers import AutoImageProcessor, AutoModel
+
+        self.name, self.device, self.batch_size = source, torch.device(device), batch_size
+        self.network: Any = AutoModel.from_pretrained(source).to(self.device).eval()
+        self.processor: Any = AutoImageProcessor.from_pretrained(source)
+
+    @property
+    def reads(self) -> bool:
+        """Whether it has features of texts, too."""
+        return hasattr(self.network, "get_text_features")
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(self.name)
+
+    @torch.inference_mode()
+    def __call__(self, frames: Frames) -> Float[np.ndarray, "f d"]:
+        """Features of each picture, of length 1."""
+        found = []
+        for first in range(0, len(frames), self.batch_size):
+            pixels = self.processor(list(frames[first : first + self.batch_size]), return_tensors="pt")
+            values = pixels["pixel_values"].to(self.device)
+            see = getattr(self.network, "get_image_features", None)
+            found.append(_unit(see(pixel_values=values) if see else self.network(pixel_values=values)))
+        return np.concatenate(found)
+
+    @torch.inference_mode()
+    def text(self, prompt: str) -> Float[np.ndarray, " d"]:
+        """Features of a text, of length 1."""
+        tokens = self._tokenizer([prompt], return_tensors="pt", truncation=True, padding=True).to(self.device)
+        return _unit(self.network.get_text_features(**tokens))[0]
+
+
+def _unit(out: Any) -> Float[np.ndarray, "n d"]:
+    if not isinstance(out, Tensor):
+        pooled = getattr(out, "pooler_output", None)
+        out = out.last_hidden_state[:, 0] if pooled is None else pooled
+    return F.normalize(out.float(), dim=-1).cpu().numpy()

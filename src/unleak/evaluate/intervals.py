@@ -1,0 +1,45 @@
+"""What a mean over videos may be taken to mean: bootstrap intervals, drawn by groups that belong together."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Mean", "mean_of"]
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean over `groups` independent groups and its 95 % interval; the interval of a single group is no bound."""
+
+    value: float
+    low: float
+    high: float
+    groups: int
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} ({self.low:.2f} to {self.high:.2f})"
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """As plain values; bounds that nothing is known of are None."""
+        return {name: None if value in (np.inf, -np.inf) else value for name, value in asdict(self).items()}
+
+
+def mean_of(groups: Mapping[Any, Sequence[float]] | Sequence[float], *, resamples: int = 2000, seed: int = 0) -> Mean:
+    """The mean, each group weighing the same: videos of one clip or photo are a group, for they are not independent.
+
+    Percentile bootstrap over the groups (Efron 1979); the same values give the same interval. With a single group the
+    bounds are infinite. Raises ValueError for no values, and for values that are not finite.
+    """
+    values = groups.values() if isinstance(groups, Mapping) else [[value] for value in groups]
+    means = np.array([np.mean(some) for some in values if len(some)], dtype=np.float64)
+    if not len(means) or not np.isfinite(means).all():
+        raise ValueError(f"a mean needs one finite value or more, not {means.tolist()}")
+    value = float(means.mean())
+    if len(means) == 1:
+        return Mean(value, -np.inf, np.inf, 1)
+    drawn = np.random.default_rng(seed).integers(len(means), size=(resamples, len(means)))
+    low, high = np.quantile(means[drawn].mean(1), [0.025, 0.975])
+    return Mean(value, float(low), float(high), len(means))

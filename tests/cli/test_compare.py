@@ -1,0 +1,146 @@
+import csv
+import json
+import re
+import shlex
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unleak.data.video import read_video
+from unleak.evaluate.compare import Case, Made
+from unleak.evaluate.compare_page import page
+
+SMALL = ("--size", "32x16", "--steps", 2, "--num-frames", 3)
+
+
+@pytest.fixture
+def compare(unleak, tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: unleak("compare", "--model", tiny_folder, *SMALL, *arguments)
+
+
+def test_cases_become_a_page_a_table_and_all_videos(compare, unleak, photo, tmp_path):
+    other = tmp_path / "other <b>.png"
+    Image.effect_noise((40, 40), 60).convert("RGB").save(other)
+    cases = [
+        *("--case", "plain: start=1.0T"),
+        *("--case", "<script>alert(1)</script>: start=sigma=50 init=unit mode=truncate"),
+        *("--case", "rivals: low-pass=0.5 guidance=1:2"),
+        *("--case", "guidance-interval=sigma=1..sigma=100 condition-noise=0.1"),
+    ]
+    result = compare(photo, other, "--seeds", 2, "--show", 3, *cases, "--out", "made")
+    assert (result.status, result.out) == (0, "made/index.html\n"), result.err
+    folder = tmp_path / "made"
+    record = json.loads((folder / "compare.json").read_text())
+    assert len(record["videos"]) == 4 * 2 * 2
+    assert sorted(path.name for path in folder.iterdir()) == record["files"]
+    assert read_video(folder / record["videos"][0]["file"]).frames.shape == (3, 16, 32, 3)
+    plain, started, *_ = record["cases"]
+    assert plain["motion_more"] is None
+    assert started["motion_more"]["value"] == pytest.approx(started["motion"]["value"] - plain["motion"]["value"])
+    assert plain["motion"]["groups"] == 2
+    rows = list(csv.DictReader((folder / "compare.csv").open()))
+    assert len(rows) == 16
+    of_plain = [float(row["motion"]) for row in rows if row["case"] == "plain"]
+    assert plain["motion"]["value"] == pytest.approx(np.mean(of_plain))
+    text = (folder / "index.html").read_text(encoding="utf-8")
+    assert text.count("<video ") == 3 * 4
+    assert "<script>alert" not in text
+    assert "&lt;script&gt;alert" in text
+    assert "other &lt;b&gt;.png" in text
+    assert "Content-Security-Policy" in text
+    assert "default-src 'none'" in text
+    assert not re.search(r"(src|href)=\"(?!data:|#)", text)  # nothing is fetched
+    assert "{{" not in text
+    again = shlex.split(record["reproduce"])
+    assert again[:2] == ["unleak", "compare"]
+    assert unleak(*again[1:], "--out", "twice", "--quiet").status == 0
+    name = record["videos"][5]["file"]
+    assert (tmp_path / "twice" / name).read_bytes() == (folder / name).read_bytes()
+    assert compare(photo, "--out", "made", *cases[:2]).status == 2
+    assert compare(photo, "--out", "made", *cases[:2], "--overwrite").status == 0
+
+
+def test_a_case_is_the_video_that_generate_makes(compare, generate, photo, tmp_path):
+    assert compare(photo, "--start", "1.0T,sigma=50", "--seed", 4, "--out", "made").status == 0
+    for start, name in (("1.0T", "1-start-1.0t"), ("sigma=50", "2-start-sigma-50")):
+        assert generate(photo, *SMALL, "--start", start, "--seed", 4, "--out", name).status == 0
+        video = tmp_path / f"made/photo1-seed4-{name}.mp4"
+        assert (tmp_path / name / "photo.mp4").read_bytes() == video.read_bytes()
+
+
+def test_a_grid_of_checkpoints_is_a_case_each(compare, photo, tiny_folder, tmp_path):
+    (tmp_path / "beta-25").symlink_to(tiny_folder)
+    (tmp_path / "beta-100").symlink_to(tiny_folder)
+    assert compare(photo, "--models", "beta-25,beta-100", "--out", "grid", "--json").status == 0
+    record = json.loads((tmp_path / "grid/compare.json").read_text())
+    assert [case["label"] for case in record["cases"]] == ["beta-25", "beta-100"]
+    assert record["cases"][1]["motion_more"]["value"] == 0  # the same model: the same videos
+
+
+def test_without_cases_the_fixes_and_rivals_of_the_model_are_compared(unleak, photo, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = unleak("compare", photo, "--dry-run", "--json")
+    assert result.status == 0, result.err
+    labels = [case["label"] for case in json.loads(result.out)["cases"]]
+    assert labels[0] == "plain"
+    assert any("Analytic-Init" in label for label in labels)
+    assert {"no guidance", "low-pass image", "TimeNoise checkpoint"} <= set(labels)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "case"),
+    [
+        ("start=0.94T", Case("start=0.94T", start="0.94T")),
+        ("a: b: start=sigma=20 init=analytic", Case("a: b", start="sigma=20", init="analytic")),
+        ("mine:", Case("mine")),
+        ("g: guidance-interval=..sigma=9", Case("g", guidance_interval=(None, "sigma=9"))),
+        ("s: steps=7 model=svd", Case("s", steps=7, model="svd")),
+    ],
+)
+def test_the_grammar_of_a_case(text, case):
+    assert Case.parse(text) == case
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("--case", "speed=3"), "speed=3 is not understood; give NAME=VALUE of model, start"),
+        (("--case", "start=1T start=0.9T"), "start is given twice"),
+        (("--case", "low-pass=2"), "above 0 and below 1"),
+        (("--case", "guidance-interval=3"), "LOW..HIGH"),
+        (("--case", "guidance-interval=soon.."), "start 'soon' is not understood"),
+        (("--case", "mode=fast"), "mode is rescale or truncate"),
+        (("--case", "steps=1.5"), "no whole number"),
+        (("--case", "init=analytic"), "no moments for tiny"),
+        (("--case", "a:", "--case", "a:"), "two cases are called a"),
+        (("--start", "0.9"), "start 0.9 is ambiguous"),
+        (("--start", ","), "give one or more"),
+        (("--models", "nothing-here"), "nothing-here"),
+        (("--out", "taken"), "holds files of others"),
+    ],
+)
+def test_bad_input_is_told_in_one_line(refused, photo, tiny_folder, tmp_path, monkeypatch, arguments, reason):
+    monkeypatch.chdir(tmp_path)
+    refused("compare", photo, "--model", tiny_folder, *SMALL, *arguments, reasons=[reason], files={"taken/x": b"x"})
+
+
+def test_videos_of_different_lengths_are_refused(refused, photo, tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sizes = ("--size", "64x64")
+    refused(
+        "compare", photo, "--models", f"{tiny_folder},nano", *sizes, reasons=["differ in num_frames .*--num-frames"]
+    )
+
+
+def test_a_single_photo_has_no_interval():
+    frames = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
+    one = Made.measured(0, 0, 0, level={"asked": "1T"}, sigmas=None, frames=frames, image=frames[0])
+    assert one.values["first_frame"] == 60
+    from unleak.evaluate.compare import METRICS, Comparison
+
+    made = Comparison([{"label": "a"}], [{"file": "x.png"}], [one], 8.0)
+    assert made.summary(0)["motion"]["low"] is None
+    assert "(" not in page(made.record, {}, list(METRICS.items())).partition("<tbody>")[2].partition("</tbody>")[0]
