@@ -3,7 +3,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from unleak.families.denoisers import denoiser_class
 from unleak.train.config import RecipeError, differing_keys, dump_recipe, load_recipe, parse_recipe
+from unleak.train.objectives import faults
+from unleak.zoo.registry import find_model
 
 MINIMAL = {
     "model": "nano",
@@ -41,9 +44,42 @@ def test_shipped_recipes_are_the_papers(name):
     assert recipe.condition.noise == {"naive": "pixel", "timenoise": "timenoise"}[name]
 
 
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_shipped_recipes_suit_their_models(path):
+    recipe = load_recipe(path)
+    spec = find_model(recipe.model)
+    assert faults(recipe, denoiser_class(spec.pipeline)) == []
+    height, width = recipe.data.size
+    assert height % spec.size_multiple == width % spec.size_multiple == 0
+    assert (recipe.data.num_frames - 1) % spec.frame_multiple == 0
+    assert recipe.condition.noise == ("timenoise" if "timenoise" in path.stem else recipe.condition.noise)
+
+
+@pytest.mark.parametrize("family", sorted({path.stem.rsplit("-", 1)[0] for path in RECIPES}))
+def test_the_two_recipes_of_a_model_differ_in_the_condition_alone(family):
+    naive, timenoise = (load_recipe(RECIPES[0].parent / f"{family}-{kind}.yaml") for kind in ("naive", "timenoise"))
+    assert {key.split(".")[0] for key in differing_keys(naive, timenoise)} == {"condition"}
+
+
+def test_dynamicrafter_and_videocrafter1_have_the_papers_settings():
+    for name, beta_m, mu_max, clip in (("dynamicrafter", 100, 1, 0.5), ("videocrafter1", 25, 4, 1.0)):
+        recipe = load_recipe(RECIPES[0].parent / f"{name}-512-timenoise.yaml")
+        condition = recipe.condition
+        assert (condition.beta_m, condition.a, condition.mu_max, condition.dropout) == (beta_m, 5, mu_max, 0.05)
+        assert (recipe.lr, recipe.steps, recipe.ema_decay, recipe.clip) == (1e-5, 20_000, 0.0, clip)
+        assert (recipe.data.size, recipe.data.num_frames) == ((320, 512), 16)
+
+
 @pytest.mark.parametrize(
     ("change", "line"),
     [
+        ({"trainable": "some"}, "trainable: must be one of 'all', 'full', 'lora', 'temporal', 'spatial'"),
+        ({"lora": {"rank": 4}}, "lora: is of trainable: lora; say that, or leave lora away"),
+        ({"trainable": "lora", "lora": {"ranks": 4}}, "lora.ranks: unknown key; did you mean rank?"),
+        ({"experts": "medium"}, "experts: input should be 'high', 'low' or 'both'"),
         ({"stepps": 5}, "stepps: unknown key"),
         ({"steps": 0}, "steps: input should be greater than or equal to 1 (given 0)"),
         ({"steps": "10"}, "steps: input should be a valid integer (given '10')"),

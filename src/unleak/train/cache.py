@@ -95,12 +95,12 @@ def build_cache(
     *,
     batch: int = 8,
     progress: Callable[[int, int], None] | None = None,
-    failed: Callable[[str], None] | None = None,
+    failed: Callable[[list[tuple[str, str]]], None] | None = None,
 ) -> LatentCache | GroupedCache:
     """Encode `dataset` into `folder`, or go on where a stopped run left it, and open it.
 
     `encode` maps videos in [-1, 1] to model latents, or to a dictionary of tensors, `latents` among them. `progress` is
-    called with (clips done, clips in all), `failed` with the reason of every video that could not be read.
+    called with (clips done, clips in all), `failed` with the videos that could not be read and the reasons.
     """
     groups = getattr(dataset, "groups", None)
     if groups is None:
@@ -122,16 +122,15 @@ def _fill(
     encode: Callable[[Tensor], Any],
     batch: int,
     progress: Callable[[int, int], None] | None,
-    failed: Callable[[str], None] | None,
+    failed: Callable[[list[tuple[str, str]]], None] | None,
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     total, counter = len(clips), folder / "done.json"
     done = json.loads(counter.read_text()) if counter.exists() else 0
     while done < total:
         items = [dataset[clips[i]] for i in range(done, min(done + batch, total))]
-        for reason in (reason for item in items for reason in item.get("failures", ())):
-            if failed:
-                failed(reason)
+        if failed:
+            failed([failure for item in items for failure in item.get("failures", ())])
         video = torch.stack([item["video"] for item in items])
         encoded = encode(to_unit(video))
         encoded = encoded if isinstance(encoded, dict) else {"latents": encoded}

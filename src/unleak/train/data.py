@@ -67,6 +67,7 @@ class VideoClips:
         found, self.missing = entries_of(config)
         self.failures: dict[Path, str] = {}
         self.entries: list[VideoEntry] = []
+        self.rates: list[float] = []
         members: list[list[int]] = [[] for _ in self.shapes]
         with ThreadPoolExecutor(8, thread_name_prefix="headers") as threads:
             headers = threads.map(self._header, found)
@@ -77,6 +78,7 @@ class VideoClips:
                     continue
                 video = len(self.entries)
                 self.entries.append(VideoEntry(entry.path, entry.caption, header.duration))
+                self.rates.append(header.fps)
                 each = config.clips_per_video
                 members[self._bucket(header)] += range(video * each, (video + 1) * each)
         self.groups = [group for group in members if group] if config.buckets else None
@@ -105,14 +107,14 @@ class VideoClips:
         return str(self.entries[clip // self.config.clips_per_video].path)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        failures: list[str] = []
+        failures: list[tuple[str, str]] = []
         g = generator(self.config.seed, "instead", index)
         clip = index
         for _ in range(_ATTEMPTS):
             request, flipped, frame = self._drawn(clip)
             outcome = self._read(request)
             if outcome is None or isinstance(outcome, MediaError):
-                failures.append(str(outcome))
+                failures.append((str(request.path), str(outcome)))
                 alike = self._alike(index)
                 clip = alike[int(torch.randint(len(alike), (1,), generator=g))]
                 continue
@@ -126,7 +128,7 @@ class VideoClips:
                 "clip": clip,
                 "failures": failures,
             }
-        raise MediaError(f"{self.config.path}: {_ATTEMPTS} videos in a row cannot be read; the last: {failures[-1]}")
+        raise MediaError(f"{self.config.path}: {_ATTEMPTS} videos in a row cannot be read; the last: {failures[-1][1]}")
 
     def _alike(self, index: int) -> Sequence[int]:
         """The clips of the same shape."""
@@ -142,6 +144,9 @@ class VideoClips:
         place = float(torch.rand((), generator=generator(config.seed, "start", *parts)))
         low, high = config.stride or (1, 1)
         stride = int(torch.randint(low, high + 1, (), generator=generator(config.seed, "stride", *parts)))
+        if config.stride and self.rates[video]:  # half a frame is forgiven: durations are rounded
+            there = (self.entries[video].duration or math.inf) * self.rates[video] + 0.5
+            stride = max(1, int(min(stride, there // frames)))
         flipped = config.flip and bool(torch.rand((), generator=generator(config.seed, "flip", *parts)) < 0.5)
         frame = 0
         if config.condition_frame == "random":
@@ -158,7 +163,7 @@ class VideoClips:
         return self.reader.read(request)
 
     def _header(self, entry: VideoEntry) -> VideoHeader | str:
-        if entry.duration is not None and not self.config.buckets:
+        if entry.duration is not None and self.config.fps and not self.config.buckets:
             return VideoHeader(entry.duration, 0.0, 0, 0)
         if not entry.path.is_file():
             there = entry.path.exists()
@@ -276,5 +281,5 @@ def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
     batch["stride"] = torch.tensor([float(item.get("stride", 1)) for item in items])
     batch["condition_frame"] = [int(item.get("condition_frame", 0)) for item in items]
     batch["clip"] = [item.get("clip") for item in items]
-    batch["failures"] = [reason for item in items for reason in item.get("failures", ())]
+    batch["failures"] = [failure for item in items for failure in item.get("failures", ())]
     return batch

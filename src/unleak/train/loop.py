@@ -2,7 +2,7 @@
 
 import math
 import time
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -107,8 +107,7 @@ def train(recipe: Recipe, *, quiet: bool = False) -> Path:
         rank=accelerator.process_index,
     )
     feed = batches(dataset, sampler, workers=recipe.data.workers)
-    with ExitStack() as stack:
-        log = stack.enter_context(Log(recipe, accelerator, console, step))
+    with Log(recipe, accelerator, console, step) as log:
         while step < recipe.steps:
             for group in optimizer.param_groups:
                 group["lr"] = lr_at(recipe, step)
@@ -294,7 +293,7 @@ def _dataset(
             clips,
             lambda video: objective.encoded(video.to(accelerator.device)),
             progress=counter,
-            failed=lambda reason: failures.add([reason]),
+            failed=failures.add,
         )
 
 
