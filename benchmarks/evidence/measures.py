@@ -58,7 +58,8 @@ def summarize(
         if len(v) > 1
     ]
     changes = [np.array([row["change"] for row in some], dtype=float) for some in (rows, real)]
-    # Both samples come from the same scenes: the reference's own distances set one bandwidth for every method.
+    # Most real clips rest, so the median distance between two is 0; the root mean square sets the bandwidth for all.
+    bandwidth = float(np.sqrt(2 * changes[1].var(0).sum()))
     return {
         "videos": len(rows),
         "moves": float(np.mean([row["moves"] for row in rows])),
@@ -67,9 +68,9 @@ def summarize(
         "more_interval": resampled(moves, before),
         "speed": float(np.mean([np.hypot(row["dx"], row["dy"]) * (not row["broken"]) for row in rows])),
         "energy": float(np.mean(energy)) if energy else float("nan"),
-        "mmd": 1000 * mmd2(*changes) if rows is not real else float("nan"),
+        "mmd": 1000 * mmd2(*changes, bandwidth=bandwidth) if rows is not real else float("nan"),
         **{
-            name: float(np.mean([row[name] for row in rows]))
+            name: float(np.mean([row[name] for row in rows if row[name] is not None]))
             for name in ("broken", "nearest", "first_frame", "flicker", "score", "seconds")
         },
     }

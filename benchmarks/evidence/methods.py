@@ -186,7 +186,7 @@ def compared(protocol: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Call
 
     add("guidance 1", guidance="1:1")
     for name, value in chosen.items():
-        if name != "start":
+        if name != "start" and (name, value) != ("guidance", "1:1"):  # that is the row above
             add(label(name, value), **knob(name, value))
     for sigma in protocol["starts"]:
         for init in ("standard", "unit", "analytic"):
