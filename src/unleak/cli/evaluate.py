@@ -99,7 +99,8 @@ def evaluate(
             from unleak.evaluate.videos import UCF101, Protocol
 
             protocol = UCF101 if preset == "ucf101" else Protocol()
-            given = {"num_frames": num_frames, "fps": fps, "size": (height, width) if height and width else None}
+            given: dict[str, Any] = {"num_frames": num_frames, "fps": fps}
+            given["size"] = (height, width) if height and width else None
             protocol = replace(protocol, **{name: value for name, value in given.items() if value is not None})
             try:
                 from unleak.evaluate.sweep import check_measurable
@@ -110,7 +111,10 @@ def evaluate(
             from unleak.data.atomic import check_writable
 
             check_writable(out)
-            jobs = [Job(path, False, photos[k], texts and texts[k], targets[k]) for k, path in enumerate(found)]
+            jobs = [
+                Job(path, False, photos[k], None if texts is None else texts[k], targets[k])
+                for k, path in enumerate(found)
+            ]
             jobs += [Job(path, True, None, None, None) for path in theirs]
             settings = {
                 "protocol": asdict(protocol),

@@ -76,13 +76,12 @@ class Case:
             if not dots or not (low or high):
                 raise ValueError(f"--case {text!r}: give guidance-interval=LOW..HIGH, such as sigma=1..sigma=100")
             given["guidance_interval"] = low or None, high or None
-        plain = {
-            name: values[name] for name in ("model", "start", "init", "mode", "motion", "guidance") if name in values
-        }
-        if plain.get("mode", "rescale") not in ("rescale", "truncate"):
+        texts = ("model", "start", "init", "mode", "motion", "guidance")
+        given |= {name: values[name] for name in texts if name in values}
+        if given.get("mode", "rescale") not in ("rescale", "truncate"):
             raise ValueError(f"--case {text!r}: mode is rescale or truncate")
         name = label.strip() or rest.strip() or "plain"
-        return cls(name, **plain, **given, steps=None if steps is None else int(steps))
+        return cls(name, **given, steps=None if steps is None else int(steps))
 
     @property
     def strategies(self) -> tuple[Any, ...]:

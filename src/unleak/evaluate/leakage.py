@@ -33,7 +33,7 @@ from unleak.evaluate.probe import Probe
 
 __all__ = ["Diagnosis", "Row", "Verdict", "diagnose", "judge", "kept_motion", "own_motion", "sampled"]
 
-Clips = UInt8[np.ndarray, "b f h w 3"]
+Clips = UInt8[np.ndarray, "b F H W 3"]
 LevelPredict = Callable[[Tensor, Level], Tensor]
 
 RECORD, TABLE, CHART = "diagnosis.json", "curve.csv", "diagnosis.png"
@@ -428,13 +428,13 @@ def judge(found: Diagnosis) -> Verdict:
         kept_from = found.starts[found.starts.index(low[-1]) + 1]
         why = "" if losses else "; what noise hides, no model keeps, and that is no leak"
         said.append(f"With its image motion is lost above {_place(found, kept_from)}{why}.")
-    start = None
+    begin: str | None = None
     if losses:
         cleanest = max(map(found.starts.index, losses))
-        start = found.starts[min(cleanest + 1, len(found.starts) - 1)]
+        begin = found.starts[min(cleanest + 1, len(found.starts) - 1)]
         beyond = ", and lower ones may be needed" if cleanest + 1 >= len(found.starts) else ""
         said.append(
-            f"Recommended start: {_place(found, start)}{beyond}. A lower start moves more and follows the photo less:"
+            f"Recommended start: {_place(found, begin)}{beyond}. A lower start moves more and follows the photo less:"
             " look at `unleak sweep` before you settle."
         )
     for test, name, text in (
@@ -451,7 +451,7 @@ def judge(found: Diagnosis) -> Verdict:
         f" motion as optical flow ({found.about.get('flow', '')}). The one-step curve falls for an ideal model too and"
         " was not judged by."
     )
-    return Verdict(label, tuple(said), start)
+    return Verdict(label, tuple(said), begin)
 
 
 def _need(mean: Mean | None) -> Mean:

@@ -19,7 +19,7 @@ from unleak.data.pixels import to_unit
 
 __all__ = ["Probe", "probe_of"]
 
-Clips = UInt8[np.ndarray, "b f h w 3"]
+Clips = UInt8[np.ndarray, "b F H W 3"]
 
 
 class Probe(ABC):
@@ -41,11 +41,11 @@ class Probe(ABC):
         """The family's denoiser."""
 
     @abstractmethod
-    def condition(self, images: UInt8[Tensor, "b h w 3"], prompts: Sequence[str], num_frames: int) -> Any:
+    def condition(self, images: UInt8[Tensor, "b H W 3"], prompts: Sequence[str], num_frames: int) -> Any:
         """What the network is told of `images`."""
 
     @abstractmethod
-    def without_image(self, images: UInt8[Tensor, "b h w 3"], prompts: Sequence[str], num_frames: int) -> Any:
+    def without_image(self, images: UInt8[Tensor, "b H W 3"], prompts: Sequence[str], num_frames: int) -> Any:
         """The same, with what `absent` says in the image's place."""
 
     @abstractmethod
@@ -112,14 +112,14 @@ class _SVD(Probe):
 
         return SVDDenoiser(self.pipe, unet=_in_own_dtype(self.pipe.unet))
 
-    def condition(self, images: UInt8[Tensor, "b h w 3"], prompts: Sequence[str], num_frames: int) -> Any:
+    def condition(self, images: UInt8[Tensor, "b H W 3"], prompts: Sequence[str], num_frames: int) -> Any:
         del prompts, num_frames
         fps = self.told.get("fps", 7) - 1  # what the pipeline's own call tells the network
         return self.view.encode_condition(
             to_unit(images), fps=float(fps), motion_bucket_id=float(self.told.get("motion_bucket_id", 127))
         )
 
-    def without_image(self, images: UInt8[Tensor, "b h w 3"], prompts: Sequence[str], num_frames: int) -> Any:
+    def without_image(self, images: UInt8[Tensor, "b H W 3"], prompts: Sequence[str], num_frames: int) -> Any:
         from dataclasses import replace
 
         there = self.condition(images, prompts, num_frames)
@@ -160,10 +160,10 @@ class _LVDM(_Timesteps):
 
         return denoiser_class(type(self.pipe).__name__)(self.pipe, unet=_in_own_dtype(self.pipe.unet))
 
-    def condition(self, images: UInt8[Tensor, "b h w 3"], prompts: Sequence[str], num_frames: int) -> Any:
+    def condition(self, images: UInt8[Tensor, "b H W 3"], prompts: Sequence[str], num_frames: int) -> Any:
         return self._encoded(images, prompts, num_frames, None)
 
-    def without_image(self, images: UInt8[Tensor, "b h w 3"], prompts: Sequence[str], num_frames: int) -> Any:
+    def without_image(self, images: UInt8[Tensor, "b H W 3"], prompts: Sequence[str], num_frames: int) -> Any:
         from dataclasses import replace
 
         none = torch.ones(len(images), dtype=torch.bool, device=images.device)
@@ -171,7 +171,7 @@ class _LVDM(_Timesteps):
         return replace(there, latents=None if there.latents is None else torch.zeros_like(there.latents))
 
     def _encoded(
-        self, images: UInt8[Tensor, "b h w 3"], prompts: Sequence[str], num_frames: int, dropped: Tensor | None
+        self, images: UInt8[Tensor, "b H W 3"], prompts: Sequence[str], num_frames: int, dropped: Tensor | None
     ) -> Any:
         rate = self.told.get(self.pipe.config.condition_on)
         return self.view.encode_condition(
@@ -188,7 +188,7 @@ class _Grey(Probe):
 
     absent = "a grey picture, for the family knows no absence"
 
-    def without_image(self, images: UInt8[Tensor, "b h w 3"], prompts: Sequence[str], num_frames: int) -> Any:
+    def without_image(self, images: UInt8[Tensor, "b H W 3"], prompts: Sequence[str], num_frames: int) -> Any:
         return self.condition(torch.full_like(images, 128), prompts, num_frames)
 
 
@@ -199,7 +199,7 @@ class _AnimateAnything(_Grey, _Timesteps):
 
         return AnimateAnythingDenoiser(self.pipe, unet=_in_own_dtype(self.pipe.unet))
 
-    def condition(self, images: UInt8[Tensor, "b h w 3"], prompts: Sequence[str], num_frames: int) -> Any:
+    def condition(self, images: UInt8[Tensor, "b H W 3"], prompts: Sequence[str], num_frames: int) -> Any:
         del num_frames
         strength = self.told.get("motion_strength", 5.0)
         return self.view.encode_condition(to_unit(images), list(prompts), motion_strength=strength)
@@ -212,7 +212,7 @@ class _PIA(_Grey, _Timesteps):
 
         return PIADenoiser(self.pipe, unet=_in_own_dtype(self.pipe.unet))
 
-    def condition(self, images: UInt8[Tensor, "b h w 3"], prompts: Sequence[str], num_frames: int) -> Any:
+    def condition(self, images: UInt8[Tensor, "b H W 3"], prompts: Sequence[str], num_frames: int) -> Any:
         scale = self.told.get("motion_scale", 0)
         return self.view.encode_condition(
             to_unit(images), list(prompts), num_frames=num_frames, motion_scale=int(scale)
@@ -226,7 +226,7 @@ class _Wan(_Grey):
 
         return WanDenoiser(self.pipe, experts="both" if self.pipe.config.boundary_ratio is not None else None)
 
-    def condition(self, images: UInt8[Tensor, "b h w 3"], prompts: Sequence[str], num_frames: int) -> Any:
+    def condition(self, images: UInt8[Tensor, "b H W 3"], prompts: Sequence[str], num_frames: int) -> Any:
         from unleak.families.wan.denoiser import WanCondition
 
         still = self.view.encode_still(to_unit(images), num_frames)

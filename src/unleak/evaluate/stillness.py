@@ -99,10 +99,9 @@ def _is_cache(kind: str) -> bool:
 
 
 def _size(settings: Mapping[str, Any], usual: Mapping[str, Any]) -> Cause:
-    size, normal = ((of.get("width"), of.get("height")) for of in (settings, usual))
-    if None in size or None in normal:
+    w, h, W, H = (of.get(name) for of in (settings, usual) for name in ("width", "height"))
+    if not (w and h and W and H):
         return Cause("size", "unknown", "the size that this model is made for is not known")
-    (w, h), (W, H) = size, normal
     text = f"{w}x{h}, made for {W}x{H}"
     if not 0.6 <= (w * h) / (W * H) <= 1.7 or not 0.7 <= (w / h) / (W / H) <= 1.4:
         return Cause("size", "suspect", f"{text}: far from it models tend to stand still or to dissolve")

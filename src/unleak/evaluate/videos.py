@@ -16,7 +16,7 @@ from unleak.evaluate.frechet import Estimate, frechet_distance, inception_score,
 from unleak.evaluate.intervals import mean_of
 from unleak.evaluate.motion import Flow, motion_score
 
-__all__ = ["UCF101", "Protocol", "Tools", "category_prompt", "measure_video", "summarize"]
+__all__ = ["METRICS", "UCF101", "Protocol", "Tools", "measure_video", "summarize"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Protocol:
 
 
 UCF101 = Protocol(num_frames=16, fps=3.0, frechet_samples=2048, inception_samples=10_000)
-"""The paper's (section 5.1): 16 frames at 3 Hz, FVD on 2,048 videos and IS on 10,000, the category as prompt."""
+"""The paper's (section 5.1): 16 frames at 3 Hz, FVD on 2,048 videos and IS on 10,000 (prompts: their categories)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,13 +131,13 @@ def summarize(
 
 def _record(estimate: Estimate, wanted: int | None) -> dict[str, Any]:
     low, high = estimate.interval
-    record = {"value": estimate.value, "low": low, "high": high, "error": estimate.error, "groups": estimate.samples}
+    record: dict[str, Any] = {
+        "value": estimate.value,
+        "low": low,
+        "high": high,
+        "error": estimate.error,
+        "groups": estimate.samples,
+    }
     if wanted and estimate.samples < wanted:
         record["note"] = f"{estimate.samples} videos, the protocol has {wanted}: not to be compared with its numbers"
     return record
-
-
-def category_prompt(path: Path) -> str:
-    """The prompt of a UCF101 video: its folder's name in words, `ApplyEyeMakeup` to `Apply Eye Makeup`."""
-    name = path.parent.name
-    return "".join(f" {letter}" if k and letter.isupper() else letter for k, letter in enumerate(name))
