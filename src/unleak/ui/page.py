@@ -41,7 +41,12 @@ def build(studio: Studio, folder: Path) -> gr.Blocks:
         with gr.Row(equal_height=False):
             with gr.Column(scale=2, min_width=300):
                 photo = gr.Image(
-                    label="Photo", type="filepath", image_mode=None, sources=["upload", "clipboard"], height=230
+                    label="Photo",
+                    show_label=False,
+                    type="filepath",
+                    image_mode=None,
+                    sources=["upload", "clipboard"],
+                    height=230,
                 )
                 _guard(photo)
                 model = gr.Dropdown(list(studio.models), value=first, label="Model", info=_about(studio, first))
@@ -106,17 +111,17 @@ def build(studio: Studio, folder: Path) -> gr.Blocks:
 
         def on_sweep(
             photo: str | None,
-            text: str,
-            init: str,
-            model: str,
-            prompt: str,
-            seed: int,
-            steps: int,
+            text: str | None,
+            init: Any,
+            model: Any,
+            prompt: Any,
+            seed: Any,
+            steps: Any,
             progress: Callable[..., Any] = gr.Progress(),  # noqa: B008
         ) -> tuple[Any, ...]:
             with _told(folder):
-                wish = _wish(model, MOTIONS[1], "", init, prompt, seed, steps)
-                made = studio.sweep(_given(photo), wish, text, _room(folder) / "sweep", report=_report(progress))
+                wish = _wish(model, MOTIONS[1], None, init, prompt, seed, steps)
+                made = studio.sweep(_given(photo), wish, text or "", _room(folder) / "sweep", report=_report(progress))
                 return view.framed(made.read_text(encoding="utf-8")), gr.update(value=str(made), interactive=True)
 
         # One visitor's video at a time, whichever tab it is asked from; the others queue.
@@ -141,7 +146,8 @@ def build(studio: Studio, folder: Path) -> gr.Blocks:
 _DOWNLOADS = {"get-plain": "Download plain", "get-fixed": "Download fixed", "get-settings": "Download settings"}
 
 
-def _wish(model: str, motion: str, start: str, init: str, prompt: str, seed: Any, steps: Any) -> Wish:
+def _wish(model: Any, motion: Any, start: Any, init: Any, prompt: Any, seed: Any, steps: Any) -> Wish:
+    """What the fields hold, of whatever kind a request gives; an empty one may hold None."""
     if not isinstance(seed, int | float) or not isinstance(steps, int | float):
         raise ValueError("give a seed and a number of steps")
     return Wish(str(model), str(motion), str(start or ""), str(init), str(prompt or ""), int(seed), int(steps))

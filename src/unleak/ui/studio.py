@@ -62,9 +62,15 @@ class Wish:
         own = start or self.motion == OWN
         if own and not (start or self.start).strip():
             raise ValueError("the start is empty; give 940, 0.94T, sigma=100 or logsnr=-5.3")
-        chosen = {"start": start or self.start, "init": init or self.init} if own else {"motion": self.motion}
-        prompt = {"prompt": self.prompt} if self.prompt else {}
-        return Settings.for_model(spec, seed=self.seed, steps=self.steps, **chosen, **prompt)
+        return Settings.for_model(
+            spec,
+            start=(start or self.start) if own else None,
+            init=(init or self.init) if own else None,
+            motion=None if own else self.motion,
+            prompt=self.prompt or None,
+            seed=self.seed,
+            steps=self.steps,
+        )
 
 
 @dataclass(frozen=True, eq=False)

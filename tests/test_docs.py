@@ -1,0 +1,113 @@
+"""The examples in the documentation and in --help are what the commands take, and the API page is up to date."""
+
+import re
+import shlex
+import shutil
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer.main
+from PIL import Image
+
+from docs import api
+from unleak.cli import main
+from unleak.cli.app import app
+from unleak.data.video import write_video
+from unleak.train.config import load_recipe
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+EXAMPLE = re.compile(r"^ {4}(unleak .+?)(?: {3,}.*)?$", re.MULTILINE)
+EXAMPLES = sorted({line for page in PAGES for line in EXAMPLE.findall(page.read_text(encoding="utf-8"))})
+COMMAND = typer.main.get_command(app)
+
+
+def resolved(words):
+    """The command that the words after `unleak` name, and its own words."""
+    command = COMMAND
+    while hasattr(command, "resolve_command") and words:
+        context = command.make_context("unleak", [], resilient_parsing=True)
+        _, command, words = command.resolve_command(context, list(words))
+    return command, words
+
+
+def commands(command, name="unleak"):
+    yield name, command
+    for word, below in getattr(command, "commands", {}).items():
+        yield from commands(below, f"{name} {word}")
+
+
+def options(command):
+    return {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with all that the examples name."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "examples/photo.jpg", "photo.jpg")
+    Image.new("L", Image.open("photo.jpg").size, 255).save("mask.png")
+    for name in ("shots", "photos", "clips"):
+        Path(name).mkdir()
+        shutil.copy("photo.jpg", f"{name}/1.jpg")
+    write_video(np.zeros((60, 32, 32, 3), np.uint8), "clips/1.mp4", fps=8)
+    Path("prompts.txt").write_text("a boat drifts by\n", encoding="utf-8")
+    Path("recipes").symlink_to(ROOT / "recipes")
+    return tmp_path
+
+
+def test_there_are_examples_of_every_family():
+    text = " ".join(EXAMPLES)
+    for name in ("svd", "dynamicrafter-512", "videocrafter1-512", "animate-anything", "pia", "wan2.1-i2v-480p"):
+        assert f"--model {name} " in text
+
+
+@pytest.mark.parametrize("line", EXAMPLES)
+def test_an_example_is_what_the_command_takes(line, folder, capfd):
+    words = shlex.split(line)[1:]
+    command, own = resolved(words)
+    command.make_context(command.name, list(own))
+    if command.name == "train":  # its dry run asks for the model's files
+        load_recipe(Path(own[0]), [value for word, value in pairwise(own) if word == "--set"])
+    elif "--dry-run" in options(command):
+        before = sorted(folder.iterdir())
+        assert main([*words, "--dry-run"]) == 0, capfd.readouterr().err
+        assert sorted(folder.iterdir()) == before
+
+
+def test_an_example_that_the_command_does_not_take_is_found(folder):
+    command, own = resolved(shlex.split("generate photo.jpg --no-such-option"))
+    with pytest.raises(Exception, match="no-such-option"):
+        command.make_context(command.name, own)
+
+
+@pytest.mark.parametrize(("name", "command"), [*commands(COMMAND)])
+def test_every_command_that_a_help_text_names_exists(name, command):
+    texts = [command.help or "", *(getattr(parameter, "help", None) or "" for parameter in command.params)]
+    for text in texts:
+        for mention in re.findall(r"`(?:accelerate launch -m )?unleak ([^`]+)`", text):
+            named, own = resolved(re.sub(r"\.\.\.", "", mention).split())
+            for option in (word for word in own if word.startswith("-")):
+                assert option in options(named), f"{name}: {mention}"
+    known = {"--help"}.union(*(options(one) for _, one in commands(COMMAND)))
+    for word in re.findall(r"(?<![\w-])--[a-z][a-z-]+", command.help or ""):
+        assert word in known, f"{name}: {word}"
+
+
+def test_the_page_of_the_api_is_up_to_date():
+    assert api.PAGE.read_text(encoding="utf-8") == api.page(), "run python docs/api.py"
+
+
+def test_what_changes_in_a_docstring_changes_the_page(monkeypatch):
+    node = api._definition("unleak.attach.apply", "remove")
+    node.body[0].value.value = "Something else."
+    monkeypatch.setattr(api, "_definition", lambda module, name: node)
+    assert "Something else." in api.page()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_between_pages_lead_somewhere(page):
+    for target in re.findall(r"\]\((?!https?:)([^)#\s]+)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
