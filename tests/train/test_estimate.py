@@ -33,7 +33,9 @@ def test_every_family(recipe, tmp_path, family):
     size, frames = SIZE.get(family, ([16, 24], 4))
     data = {"kind": "folder", "path": str(tmp_path / "clips"), "size": size, "num_frames": frames, "fps": 6.0}
     changes = {"model": str(tmp_path / "model"), "data": data, "condition": {"noise": "timenoise"}}
-    adapters = estimate_run(recipe(**changes, trainable="lora", lora={"rank": 2}, frozen_dtype="bf16"))
+    adapters = estimate_run(
+        recipe(**changes, trainable="lora", lora={"rank": 2}, frozen_dtype="bf16", mixed_precision="bf16")
+    )
     assert 0 < adapters.trained < adapters.network
     assert adapters.weights == 4 * adapters.trained + 2 * (adapters.network - adapters.trained)
     assert adapters.step > 0

@@ -125,12 +125,13 @@ def save_parts(folder: Path, step: int, recipe: dict[str, Any], tensors: dict[st
     return final
 
 
-def load_parts(path: Path, tensors: dict[str, Any]) -> None:
-    """Read what `save_parts` wrote into `tensors`, cut as these are, by any number of processes or by one."""
+def load_parts(path: Path, tensors: dict[str, Any], *, alone: bool = False) -> None:
+    """Read what `save_parts` wrote into `tensors`, cut as these are: every process of the default group has to call it,
+    however many there are now, or one does, `alone`, for whole tensors."""
     import torch.distributed.checkpoint as dcp
 
     try:
-        dcp.load(tensors, checkpoint_id=path)
+        dcp.load(tensors, checkpoint_id=path, no_dist=alone)
     except (OSError, *DAMAGED, dcp.api.CheckpointException) as error:
         raise ValueError(_damaged(path, error)) from error
 

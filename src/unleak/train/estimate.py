@@ -112,7 +112,7 @@ def _network(source: Source, part: str, name: str) -> nn.Module:
     cls = getattr(import_module(where), name)
     with torch.device("meta"):
         network: nn.Module = cls.from_config(config)
-    return network.requires_grad_(False)
+    return network.to("meta").requires_grad_(False)  # numbers given as a list do not follow the context
 
 
 def _step(recipe: Recipe, spec: ModelSpec, denoiser: Any, clips: int, shape: tuple[int, int, int]) -> int:
@@ -152,6 +152,6 @@ class _Flash(torch.autograd.Function):
         return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
 
 
-def _flash(q: Tensor, k: Tensor, v: Tensor, *_: Any, **__: Any) -> Tensor:
-    out: Tensor = _Flash.apply(q, k, v)
+def _flash(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> Tensor:
+    out: Tensor = _Flash.apply(query, key, value)
     return out

@@ -179,7 +179,7 @@ def export(recipe: Recipe, folder: Path) -> Path:
     average = loaded.ema
     if loaded.parts:
         average = {name: torch.zeros_like(weight.detach()) for name, weight in weights.items()}
-        checkpoint.load_parts(loaded.parts, {"ema": average})
+        checkpoint.load_parts(loaded.parts, {"ema": average}, alone=True)
     (write_adapters if recipe.lora else write_pipeline)(denoiser, weights, average, recipe, folder)
     return folder
 
