@@ -170,5 +170,5 @@ def test_a_request_by_hand_gets_no_other_file_and_no_other_model(address, photo,
     assert not ended["success"]
 
 
-def test_the_folder_is_gone_afterwards_and_the_address_is_loopback(address):
+def test_only_this_machine_is_served_unless_told_otherwise(address):
     assert address.startswith("http://127.0.0.1:")
