@@ -5,7 +5,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from unleak.zoo.hub import load
-from unleak.zoo.memory import BY_SPEED, Estimate, _Live, estimate, next_to_try
+from unleak.zoo.memory import BY_SPEED, Estimate, LiveBytes, estimate, next_to_try
 from unleak.zoo.registry import MODELS, find_model
 from unleak.zoo.sample import Settings
 
@@ -14,7 +14,7 @@ WAN = Estimate({"text_encoder": 11 * GB, "transformer": 28 * GB, "vae": GB}, GB,
 
 
 def test_bytes_alive_are_counted_and_forgotten():
-    with FakeTensorMode(), _Live([]) as live:
+    with FakeTensorMode(), LiveBytes([]) as live:
         x = torch.zeros(1000)
         y = x + 1
         del x
