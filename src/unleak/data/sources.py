@@ -83,11 +83,11 @@ def webvid_videos(path: str | Path, videos: str | Path) -> tuple[list[VideoEntry
         if not identity:
             raise MediaError(f"{origin}: no videoid; a table has videoid, contentUrl, duration, page_dir, name")
         # Looked up, never joined: no row can name a file that the folder does not have.
-        video = there.get(f"{page}/{identity}" if page else identity) or there.get(identity)
-        if video is None:
+        place = there.get(f"{page}/{identity}" if page else identity) or there.get(identity)
+        if place is None:
             missing += 1
             continue
-        entries.append(VideoEntry(video, _first(row, ("name", "caption"), origin) or "", _seconds(row.get("duration"))))
+        entries.append(VideoEntry(place, _first(row, ("name", "caption"), origin) or "", _seconds(row.get("duration"))))
     if not entries:
         raise MediaError(f"{root}: none of the {missing} videos of {path}, neither as PAGE_DIR/ID.mp4 nor as ID.mp4")
     return entries, missing

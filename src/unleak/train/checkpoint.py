@@ -115,7 +115,7 @@ def save_parts(folder: Path, step: int, recipe: dict[str, Any], tensors: dict[st
     final, main = folder / f"step-{step:08d}", dist.get_rank() == 0
     with published(final) if main else nullcontext(final.with_name(f"{_PARTIAL}{final.name}")) as partial:
         dist.barrier()  # the folder is there
-        dcp.save(tensors, checkpoint_id=partial)
+        dcp.state_dict_saver.save(tensors, checkpoint_id=partial)
         if main:
             (partial / "state.json").write_text(json.dumps({"step": step, "recipe": recipe}, indent=1))
     if main:
@@ -131,7 +131,7 @@ def load_parts(path: Path, tensors: dict[str, Any], *, alone: bool = False) -> N
     import torch.distributed.checkpoint as dcp
 
     try:
-        dcp.load(tensors, checkpoint_id=path, no_dist=alone)
+        dcp.state_dict_loader.load(tensors, checkpoint_id=path, no_dist=alone)
     except (OSError, *DAMAGED, dcp.api.CheckpointException) as error:
         raise ValueError(_damaged(path, error)) from error
 

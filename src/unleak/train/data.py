@@ -72,8 +72,10 @@ class VideoClips:
         with ThreadPoolExecutor(8, thread_name_prefix="headers") as threads:
             headers = threads.map(self._header, found)
             for entry, header in zip(found, headers, strict=True):
-                reason = header if isinstance(header, str) else self._too_short(entry, header)
-                if reason is not None:
+                if isinstance(header, str):
+                    self.failures[entry.path] = header
+                    continue
+                if reason := self._too_short(entry, header):
                     self.failures[entry.path] = reason
                     continue
                 video = len(self.entries)

@@ -232,7 +232,7 @@ def check(recipe: Recipe) -> ModelSpec:
 
 def _packages(recipe: Recipe) -> list[tuple[str, str]]:
     """Key of the recipe -> the package it needs."""
-    needed = [("report_to", recipe.report_to)] if recipe.report_to != "none" else []
+    needed: list[tuple[str, str]] = [("report_to", recipe.report_to)] if recipe.report_to != "none" else []
     needed += [("optimizer: adamw8bit", "bitsandbytes")] if recipe.optimizer == "adamw8bit" else []
     needed += [("validation: its motion score", "cv2")] if recipe.validation else []
     return needed + ([("trainable: lora", "peft")] if recipe.lora else [])

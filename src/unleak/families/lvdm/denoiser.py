@@ -88,7 +88,7 @@ class LVDMDenoiser:
         return parts | ({"image_projection": self.pipe.image_projection} if self.trains_projection else {})
 
     @staticmethod
-    def example_inputs(network: nn.Module, clips: int, frames: int, height: int, width: int) -> dict[str, Tensor]:
+    def example_inputs(network: Any, clips: int, frames: int, height: int, width: int) -> dict[str, Tensor]:
         """Inputs of the network for so many clips of latents of this size, without data, where its weights are."""
         config, at = network.config, next(network.parameters()).device
         tokens = config.text_tokens + config.image_tokens * (frames if config.image_tokens_per_frame else 1)

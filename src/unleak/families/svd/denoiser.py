@@ -80,7 +80,7 @@ class SVDDenoiser:
         return {"unet": self.pipe.unet}
 
     @staticmethod
-    def example_inputs(network: nn.Module, clips: int, frames: int, height: int, width: int) -> dict[str, Tensor]:
+    def example_inputs(network: Any, clips: int, frames: int, height: int, width: int) -> dict[str, Tensor]:
         """Inputs of the network for so many clips of latents of this size, without data, where its weights are."""
         config, at = network.config, next(network.parameters()).device
         return {

@@ -63,7 +63,7 @@ class WanDenoiser:
         return {name: getattr(self.pipe, name) for name in names[self.experts]}
 
     @staticmethod
-    def example_inputs(network: nn.Module, clips: int, frames: int, height: int, width: int) -> dict[str, Tensor]:
+    def example_inputs(network: Any, clips: int, frames: int, height: int, width: int) -> dict[str, Tensor]:
         """Inputs of the network for so many clips of latents of this size, without data, where its weights are."""
         config, at = network.config, next(network.parameters()).device
         inputs = {
@@ -110,7 +110,7 @@ class WanDenoiser:
     @torch.no_grad()
     def embed_image(self, image: UInt8[Tensor, "b H W 3"]) -> Float[Tensor, "b n e"] | None:
         """What CLIP says of the images; None where the network does not ask (Wan 2.2)."""
-        network = next(iter(self.networks.values()))
+        network: Any = next(iter(self.networks.values()))
         if network.config.image_dim is None:
             return None
         pictures = [Image.fromarray(pixels) for pixels in image.cpu().numpy()]

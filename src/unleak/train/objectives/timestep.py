@@ -82,8 +82,8 @@ class TimestepObjective(Objective):
         asked = dict.fromkeys(parts, noise)
         each = [_clip(condition, i).noised(time[i : i + 1], **asked, generator=g) for i, g in enumerate(generators)]
         image = torch.cat([one.image for one in each])
-        latents = None if condition.latents is None else torch.cat([one.latents for one in each])
-        return LVDMCondition(condition.text, image, latents, condition.fps)
+        latents = [one.latents for one in each if one.latents is not None]
+        return LVDMCondition(condition.text, image, torch.cat(latents) if latents else None, condition.fps)
 
 
 def _clip(condition: LVDMCondition, i: int) -> LVDMCondition:
