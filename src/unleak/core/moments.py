@@ -226,10 +226,10 @@ class LatentMoments:
                     " reference's Expectation_X0 and Tr_Cov_d (DynamiCrafter) or Expectation_x_0 and trCov_d (SVD)."
                 )
         try:
-            mean, variance = mean.double().contiguous(), float(variance)
-            if not variance >= 0:
-                raise ValueError(f"tr(Cov)/d is {variance:g}, and no variance is below zero")
-            return cls(None, mean, mean.square() + variance, MomentsMeta(source=Path(path).name))
+            mean, isotropic = mean.double().contiguous(), float(variance)
+            if not isotropic >= 0:
+                raise ValueError(f"tr(Cov)/d is {isotropic:g}, and no variance is below zero")
+            return cls(None, mean, mean.square() + isotropic, MomentsMeta(source=Path(path).name))
         except (TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"{path} is damaged or was edited: {error}. Download or make it again.") from error
 

@@ -157,6 +157,12 @@ class VideoClips:
         request = ClipRequest(path, frames, config.fps, (height, width), place, stride=stride)
         return request, flipped, frame
 
+    def close(self) -> None:
+        """End the process that decodes, if one was started."""
+        if self.reader is not None:
+            self.reader.close()
+            self.reader = None
+
     def _read(self, request: ClipRequest) -> Any:
         if not request.path.is_file():  # opening a pipe would wait for its other end
             return MediaError(f"{request.path}: no such file, or a pipe or device")

@@ -2,7 +2,7 @@
 
 import math
 import time
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,11 @@ def train(recipe: Recipe, *, quiet: bool = False) -> Path:
     cannot be run or differs from the one that wrote the checkpoint, and DivergedError when the numbers are no longer
     finite.
     """
+    with ExitStack() as opened:
+        return _train(recipe, quiet, opened)
+
+
+def _train(recipe: Recipe, quiet: bool, opened: ExitStack) -> Path:
     started = time.monotonic()
     accelerator = _accelerator(recipe)
     console = Console(
@@ -57,6 +62,8 @@ def train(recipe: Recipe, *, quiet: bool = False) -> Path:
     shape = shapes_of(recipe)[0]
     validation = Validation(recipe, recipe.validation, spec, shape) if recipe.validation else None
     clips = open_dataset(recipe.data)
+    if hasattr(clips, "close"):
+        opened.callback(clips.close)
     failures = Failures(recipe, clips, console, main=accelerator.is_main_process)
     denoiser = load_denoiser(recipe)
     objective = objective_class(denoiser)(recipe, denoiser)
