@@ -129,8 +129,10 @@ def convert(
         parameters = sum(tensor.numel() for part in filled.values() for tensor in part.values())
         for part in held:
             module = parts[part]
-            # Thirds of a tensor share its memory, which the libraries' writers do not take.
-            _assign(module, {name: t.clone() if t._is_view() else t for name, t in filled.pop(part).items()})
+            # Thirds of a tensor share its memory, which the libraries' writers do not take; all else stays in the file.
+            whole = {name: t if _is_whole(t) else t.clone() for name, t in filled.pop(part).items()}
+            _assign(module, whole)
+            del whole
             (module if dtype is None else module.to(dtype)).save_pretrained(folder / part)  # type: ignore[operator]
             module.to("meta")
         for part in lacking:
@@ -153,6 +155,11 @@ def convert(
         save_file(kept, folder / LEFTOVERS, metadata={name: json.dumps(value) for name, value in about.items()})
     dropped = () if wrapping.entry is None else tuple(key for key in content if key != wrapping.entry)
     return Converted(variant, parameters, tuple(leftovers), dropped)
+
+
+def _is_whole(tensor: Tensor) -> bool:
+    """Whether it is all that its memory holds."""
+    return tensor.untyped_storage().nbytes() == tensor.nbytes
 
 
 def restore(folder: str | Path, out: str | Path) -> int:
