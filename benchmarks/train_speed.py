@@ -14,7 +14,7 @@ loader   clips of videos as training reads them (a process of its own for decodi
 import argparse
 import json
 import os
-import resource
+import re
 import subprocess
 import sys
 import tempfile
@@ -212,7 +212,9 @@ def main() -> None:
     if arguments.child:
         side, folder = arguments.child
         {"ours": ours, "bare": bare}[side](Path(folder), arguments.batch)
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+        # Not `ru_maxrss`, which begins with that of the process that started this one.
+        status = Path("/proc/self/status").read_text()
+        print(re.search(r"VmHWM:\s+(\d+) kB", status)[1])
         return
     rows = [told for name in arguments.only for told in SECTIONS[name](arguments)]
     for told in rows:
