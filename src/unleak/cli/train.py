@@ -33,13 +33,18 @@ def train(
         if dry_run:
             from unleak.train.estimate import estimate_run
 
-            told = estimate_run(checked)
+            told, why = None, ""
+            try:
+                told = estimate_run(checked)
+            except RecipeError:
+                raise
+            except (OSError, ValueError) as error:  # the recipe is whole; its model or its data are not on this machine
+                why = " ".join(str(error).split())
             terminal.line(dump_recipe(checked).rstrip())
-            for line in told.lines:
+            for line in told.lines if told else [f"not estimated: {why}"]:
                 terminal.line(f"# {line}")
-            terminal.json(
-                {"recipe": checked.model_dump(mode="json"), "estimate": {**asdict(told), "memory": told.memory}}
-            )
+            estimate = {**asdict(told), "memory": told.memory} if told else {"not_estimated": why}
+            terminal.json({"recipe": checked.model_dump(mode="json"), "estimate": estimate})
             return 0
         from unleak.train import loop
 
