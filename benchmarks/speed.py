@@ -49,7 +49,7 @@ import av, numpy as np, torch
 from diffusers import StableVideoDiffusionPipeline
 from PIL import Image
 model, photo, out = sys.argv[1:]
-pipe = StableVideoDiffusionPipeline.from_pretrained(model)
+pipe = StableVideoDiffusionPipeline.from_pretrained(model, torch_dtype=torch.float32)
 pipe.set_progress_bar_config(disable=True)
 image = Image.open(photo).convert("RGB").resize((64, 64))
 frames = pipe(image, height=64, width=64, num_frames=12, num_inference_steps=25, noise_aug_strength=0.0,
