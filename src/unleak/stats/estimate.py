@@ -106,8 +106,10 @@ def estimate(
     batch: list[UInt8[np.ndarray, "f H W 3"]] = []
     asked = deque[_Place]()
 
+    device = pipe.vae.device
+
     def encode(clips: Sequence[UInt8[np.ndarray, "f H W 3"]]) -> Float[Tensor, "b c f h w"]:
-        pixels = torch.from_numpy(np.stack(clips)).to(pipe.vae.device)
+        pixels = torch.from_numpy(np.stack(clips)).to(device)
         return encode_video(pipe, to_unit(pixels))
 
     def empty(latents: Float[Tensor, "b c f h w"]) -> LatentMoments:

@@ -105,11 +105,13 @@ class SVDDenoiser:
     def encode_raw(self, images: Float[Tensor, "n 3 H W"]) -> Float[Tensor, "n c h w"]:
         """Raw VAE latents (mode of the posterior) of images in [-1, 1], in float32 if float16 would overflow."""
         vae = self.pipe.vae
-        upcast = vae.dtype == torch.float16 and vae.config.force_upcast
+        # Not `vae.device` and `vae.dtype`, which look through all modules each time: a small model feels that.
+        weight = next(vae.parameters())
+        upcast = weight.dtype == torch.float16 and vae.config.force_upcast
         if upcast:
             vae.to(torch.float32)
         try:
-            pieces = images.to(vae.device, vae.dtype).split(self.frames_at_once)
+            pieces = images.to(weight.device, weight.dtype).split(self.frames_at_once)
             latents = torch.cat([vae.encode(piece).latent_dist.mode() for piece in pieces])
         finally:
             if upcast:
