@@ -77,17 +77,19 @@ def diagnose(
     out = out or Path("out") / f"{Path(spec.name).name}-diagnosis"
 
     from unleak.data.atomic import check_writable
-    from unleak.evaluate.leakage import RECORD, STARTS
-    from unleak.evaluate.probe import check_probed
+    from unleak.data.decode_worker import Decoding, default_workers
+    from unleak.zoo.hub import load, pick_device
     from unleak.zoo.sample import Settings
 
-    check_probed(spec.pipeline)
     try:
         from unleak.evaluate.sweep import check_measurable, check_replaceable, versions
 
         check_measurable()
     except ModuleNotFoundError as error:
         raise ValueError(str(error)) from error
+    from unleak.evaluate.examine import check_examined, examine, known_clips, parse_levels, real_clips, suspects
+    from unleak.evaluate.leakage import RECORD
+
     check_replaceable(out, overwrite=overwrite, record=RECORD)
     settings = Settings.for_model(
         spec,
@@ -103,133 +105,49 @@ def diagnose(
         start="1.0T",
         seed=seed,
     )
-    if None in (settings.num_frames, settings.height, settings.width):
-        raise ValueError(f"{spec.name} has no size of its own; give --num-frames and --size")
-
-    starts = [text.strip() for text in start.split(",") if text.strip()] if start else list(STARTS)
-    if not starts:
-        raise ValueError(f"--start {start}: give one start or more, such as 0.94T,0.86T")
-    if twice := next((text for text in starts if starts.count(text) > 1), None):
-        raise ValueError(f"--start {start}: {twice} is given twice")
-    for text in starts:
-        Settings.for_model(spec, start=text)
+    check_examined(spec, settings)
+    starts = parse_levels(start, spec)
     check_writable(out.parent)
 
     scenes: Scenes | None = None
     rate = fps or settings.fps
     if photos is not None:
-        frames, scenes = _known(photos, clips, settings, seed)
+        frames, scenes = known_clips(photos, settings, count=clips, seed=seed)
     else:
-        frames = _read(found, clips, settings, rate, seconds_per_video, terminal)
-    told = dict(settings.arguments)
-    about = {
-        "model": {"name": spec.name, "source": spec.source, "revision": spec.revision, "pipeline": spec.pipeline},
-        "settings": told,
-        "fps": rate,
-        "source": str(photos) if photos else ", ".join(videos or []),
-        "known_motion": photos is not None,
-        "reproduce": command_line(context, out=out),
-        "versions": versions(),
-    }
-
-    from unleak.evaluate.leakage import STILL, diagnose, videos_of
-    from unleak.evaluate.probe import probe_of
-    from unleak.evaluate.stillness import causes
-    from unleak.zoo.call import Call
-    from unleak.zoo.classes import pipeline_class
-    from unleak.zoo.hub import load, pick_device
-    from unleak.zoo.sample import sample
-
+        frames = real_clips(
+            found,
+            settings,
+            count=clips,
+            fps=rate,
+            decoding=Decoding(default_workers(), seconds_per_video),
+            on_skipped=lambda reason: terminal.failure(f"skipped {reason}"),
+        )
     pipe = load(spec, device=pick_device(device), dtype=dtype, say=terminal.note)
     pipe.set_progress_bar_config(disable=True)
-
-    def generate(image: Any, seed: int) -> Any:
-        from dataclasses import replace
-
-        from PIL import Image
-
-        return sample(pipe, Image.fromarray(image), replace(settings, seed=seed)).frames
-
     with terminal.progress() as progress:
-        total = videos_of(len(frames), starts=len(starts), seeds=seeds, oracle=scenes is not None, pipeline=True)
-        task = progress.add_task("videos", total=total)
-        done = diagnose(
-            probe_of(pipe, told),
+        task = progress.add_task("videos", total=None)
+        done = examine(
+            pipe,
+            spec,
+            settings,
             frames,
+            scenes=scenes,
             starts=starts,
-            steps=settings.steps,
             seeds=seeds,
             seed=seed,
             batch_size=batch_size,
-            scenes=scenes,
-            generate=generate,
-            on_video=lambda: progress.advance(task),
-            about=about,
+            fps=None if photos else rate,
+            on_video=lambda made, of: progress.update(task, completed=made, total=of),
+            about={
+                "source": str(photos) if photos else ", ".join(videos or []),
+                "reproduce": command_line(context, out=out),
+                "versions": versions(),
+            },
         )
-    usual = {name: one.default for name, one in Call.of(pipeline_class(spec.pipeline)).parameters.items()}
-    amounts = [done.mean(test, "image", of="amount") for test in ("pipeline", "fresh")]
-    other = causes(
-        pipe,
-        told,
-        usual | dict(spec.defaults),
-        motion=done.motion,
-        still_below=STILL,
-        fps=None if photos else rate,
-        steps=settings.steps,
-        pipeline_amount=amounts[0].value if amounts[0] else None,
-        unguided_amount=amounts[1].value if amounts[1] else None,
-    )
-    done.about["other_causes"] = [vars(cause) for cause in other]
     saved = done.save(out)
-    verdict = done.verdict
-    for sentence in verdict.sentences:
+    for sentence in done.verdict.sentences:
         terminal.line(sentence)
-    for cause in other:
-        if cause.state == "suspect":
-            terminal.line(f"Look also at {cause.name}: {cause.text}.")
+    for cause in suspects(done):
+        terminal.line(f"Look also at {cause.name}: {cause.text}.")
     terminal.line(str(saved))
     terminal.json({"file": str(saved), **done.record})
-
-
-def _read(found: list[Path], clips: int, settings: Any, fps: float, seconds: float, terminal: Terminal) -> Any:
-    """Clips of the first `clips` videos that can be read."""
-    from contextlib import closing
-
-    import numpy as np
-
-    from unleak.data.decode_worker import ClipRequest, Decoding, default_workers, read_clips
-    from unleak.data.image import MediaError
-
-    size = settings.height, settings.width
-    requests = (ClipRequest(path, settings.num_frames, fps, size) for path in found)
-    frames = []
-    with closing(read_clips(requests, decoding=Decoding(default_workers(), seconds))) as outcomes:
-        for outcome in outcomes:
-            if isinstance(outcome, MediaError):
-                terminal.failure(f"skipped {outcome}")
-            elif outcome is not None:
-                frames.append(outcome.frames)
-            if len(frames) == clips:
-                break
-    if not frames:
-        raise ValueError("none of the videos can be used; see the reasons above")
-    return np.stack(frames)
-
-
-def _known(photos: Path, clips: int, settings: Any, seed: int) -> "tuple[Any, Scenes]":
-    """Clips that pan right or left by 1/64 of their width a frame, as nano's law has it, and all that they could be."""
-    import numpy as np
-
-    from unleak.data.synthetic import Motion, SyntheticClips
-    from unleak.evaluate.leakage import Scenes
-
-    side = max(settings.height, settings.width)
-    speed = settings.width / 64
-    law = [(Motion(speed), 0.2), (Motion(-speed), 0.2), (Motion(), 0.6)]
-    made = SyntheticClips(photos, size=side, num_frames=settings.num_frames, seed=seed, length=clips)
-    top, left = (side - settings.height) // 2, (side - settings.width) // 2
-    cut = slice(top, top + settings.height), slice(left, left + settings.width)
-    scenes = [made.alternatives(k, [camera for camera, _ in law]).numpy()[:, :, *cut] for k in range(clips)]
-    alternatives = np.ascontiguousarray(np.stack(scenes))
-    truth = np.stack([scene[k % 2] for k, scene in enumerate(alternatives)])
-    return truth, Scenes(alternatives, np.array([share for _, share in law]))
