@@ -129,6 +129,7 @@ def test_only_what_changes_the_result_differs():
     assert differing_keys(recipe, parse_recipe(MINIMAL | free)) == []
     other = parse_recipe(MINIMAL | {"lr": 1e-3, "condition": {"noise": "pixel"}})
     assert differing_keys(recipe, other) == [
+        "condition.first_frame_sigma",
         "condition.noise",
         "condition.noise_aug_strength",
         "condition.p_mean",

@@ -1,16 +1,18 @@
 """Every family through the whole loop, with the training data of a folder."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from diffusers import WanImageToVideoPipeline
+from diffusers import LTXImageToVideoPipeline, WanImageToVideoPipeline
 from safetensors.torch import load_file
 
 from tests.tiny.lvdm import build_dynamicrafter, build_videocrafter1
 from tests.tiny.model import embeds, noise, photo
 from tests.train.test_loop import assert_same, state
+from tests.train.tiny_ltx import tiny_ltx
 from tests.train.tiny_wan import tiny_wan
 from unleak.data.video import write_video
 from unleak.train.config import RecipeError, parse_recipe
@@ -22,8 +24,12 @@ BUILD = {
     "wan21": lambda: tiny_wan("2.1"),
     "wan22": lambda: tiny_wan("2.2"),
     "wan5b": lambda: tiny_wan("5b"),
+    "ltx": tiny_ltx,
+    "ltx since 0.9.5": partial(tiny_ltx, since_095=True),
 }
-SIZE = {"wan21": ([32, 16], 5), "wan22": ([32, 16], 5), "wan5b": ([64, 32], 5)}
+SIZE = {"wan21": ([32, 16], 5), "wan22": ([32, 16], 5)} | dict.fromkeys(
+    ("wan5b", "ltx", "ltx since 0.9.5"), ([64, 32], 5)
+)
 
 
 @pytest.fixture(scope="module")
@@ -168,9 +174,72 @@ def test_adapters_are_read_by_diffusers_in_both_forms(run, models, experts):
     torch.testing.assert_close(latents(plain), without)
 
 
-def test_the_image_in_the_video_itself(run):
-    """Wan 2.2 5B: the loss is of the frames after the image."""
-    assert len(losses(run("wan5b", trainable="lora"))) == 2
+@pytest.mark.parametrize("family", ["ltx", "wan5b"])
+def test_the_image_in_the_video_itself_naive_noised_and_resumed(run, family):
+    """beta_m = 0 is the naive recipe bit for bit; a run in two parts is the one in one; other noises are others."""
+    small = {"trainable": "lora", "lora": {"rank": 2}}
+    naive = run(family, condition={"noise": "none"}, **small)
+    nothing = run(family, condition={"noise": "timenoise", "beta_m": 0.0}, **small)
+    noised = run(family, condition={"noise": "timenoise", "beta_m": 1.0, "a": 0.5}, **small)
+    told = run(family, condition={"noise": "none", "first_frame_sigma": 0.5}, gradient_checkpointing=True, **small)
+    assert_same(state(nothing), state(naive))
+    assert len({tuple(losses(one)) for one in (naive, noised, told)}) == 3
+    short = noised.model_copy(update={"steps": 1, "output": noised.output.with_name("short")})
+    train(short, quiet=True)
+    train(short.model_copy(update={"steps": 2}), quiet=True)
+    assert_same(state(short), state(noised))
+
+
+def test_a_tiny_ltx_learns_its_clips(run):
+    """The same draws before and after: the loss of a step depends on its number alone."""
+    recipe = run("ltx", data={"fps": 6.0}, condition={"noise": "none", "dropout": 0.0}, steps=40, checkpoint_every=40)
+    told = losses(recipe)
+    assert sum(told[-10:]) < 0.9 * sum(told[:10])
+
+
+def test_ltx_learns_all_its_weights_and_is_read_by_diffusers(run, models):
+    recipe = run("ltx", steps=1, data={"buckets": [[64, 32, 5], [32, 64, 9]], "fps": 6.0})
+    changed, every = moved(recipe, models("ltx"), "transformer")
+    assert len(changed) > 0.9 * len(every)
+    assert not moved(recipe, models("ltx"), "vae")[0]
+    assert type(LTXImageToVideoPipeline.from_pretrained(recipe.output / "pipeline")) is LTXImageToVideoPipeline
+
+
+def test_ltx_adapters_are_read_by_diffusers_in_both_forms(run, models):
+    recipe = run("ltx", trainable="lora", lora={"rank": 4, "alpha": 8, "targets": "blocks"}, frozen_dtype="bf16")
+    names = load_file(recipe.output / "lora/comfyui.safetensors")
+    assert "diffusion_model.transformer_blocks.0.attn1.to_out.0.lora_A.weight" in names
+    assert "diffusion_model.transformer_blocks.0.ff.net.0.proj.lora_B.weight" in names
+
+    def latents(pipe):
+        size = {"height": 64, "width": 32, "num_frames": 5, "num_inference_steps": 2, "output_type": "latent"}
+        return pipe(photo(64, 32), "a dog runs", generator=noise(), **size).frames
+
+    pipe = LTXImageToVideoPipeline.from_pretrained(models("ltx"))
+    pipe.set_progress_bar_config(disable=True)
+    without, made = latents(pipe), []
+    for kind in ("pytorch_lora_weights", "comfyui"):
+        pipe.load_lora_weights(recipe.output / "lora", weight_name=f"{kind}.safetensors")
+        made.append(latents(pipe))
+        pipe.unload_lora_weights()
+    assert not torch.allclose(made[0], without, atol=1e-4)
+    torch.testing.assert_close(*made)
+    torch.testing.assert_close(latents(pipe), without)
+
+
+@pytest.mark.parametrize("since", [False, True])
+def test_ltx_videos_while_training(run, models, tmp_path, since):
+    """Of both pipelines; the first with a cache of latents and texts."""
+    (tmp_path / "photos").mkdir()
+    photo(40, 56).save(tmp_path / "photos/a.png")
+    recipe = run(
+        "ltx since 0.9.5" if since else "ltx",
+        data={} if since else {"cache": str(tmp_path / "cache")},
+        steps=1,
+        validation={"photos": str(tmp_path / "photos"), "every": 1, "steps": 2, "caption": "a dog runs"},
+    )
+    made = sorted(path.name for path in recipe.output.rglob("*.mp4"))
+    assert made == ["a.fixed.mp4", "a.plain.mp4"]
 
 
 def test_clip_embeddings_of_wan_21(run):
@@ -188,6 +257,12 @@ def test_clip_embeddings_of_wan_21(run):
         ("videocrafter1", {"flow": {"shift": 2.0}}, "flow: the law of a rectified flow's sigma"),
         ("videocrafter1", {"experts": "high"}, "experts: this model has a single network"),
         ("wan22", {"trainable": "temporal"}, "trainable: temporal: no layer of this network works along time alone"),
+        ("ltx", {"data": {"num_frames": 1}}, "data.num_frames: 1: the image is this network's first frame"),
+        ("wan5b", {"data": {"num_frames": 1}}, "data.num_frames: 1: the image is this network's first frame"),
+        ("ltx", {"data": {"num_frames": 7}}, "data.num_frames: 7; this model needs multiples of 4, plus 1"),
+        ("ltx", {"experts": "high"}, "experts: this model has a single network"),
+        ("wan22", {"condition": {"noise": "none", "first_frame_sigma": 0.1}}, "condition.first_frame_sigma: of models"),
+        ("videocrafter1", {"condition": {"noise": "none", "first_frame_sigma": 0.1}}, "first_frame_sigma: of models"),
         ("wan22", {"data": {"num_frames": 6}}, "data.num_frames: 6; this model needs multiples of 4, plus 1"),
         ("wan21", {"trainable": "lora", "lora": {"targets": ["nothing"]}}, "lora.targets: no layer of the transformer"),
         ("wan21", {"trainable": "lora", "experts": "low"}, "experts: low: this model has a single network"),

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from unleak.train.config import FlowConfig, parse_recipe
+from unleak.train.config import FlowConfig, RecipeError, parse_recipe
 from unleak.train.draws import generator
 from unleak.train.objectives.flow import FlowObjective, FlowSigma
 
@@ -38,27 +38,36 @@ def test_the_law_in_closed_form():
 class Stub:
     """Knows what it should predict, or says nothing."""
 
-    noised, sigmas, shift, first_frame_is_clean = ("latents",), (0.0, 1.0), 3.0, False
+    noised, sigmas, first_frame_is_clean = ("latents",), (0.0, 1.0), False
 
     def __init__(self, answer):
         self.answer, self.seen = answer, []
 
-    def embed_image(self, image):
-        return None
+    def shift(self, frames, height, width):
+        return 3.0
+
+    def condition(self, still, text, image, *, fps, level=None):
+        return SimpleNamespace(latents=still, text=text, fps=fps, level=level)
 
     def predict(self, x_t, sigma, condition):
         self.seen.append((x_t, sigma, condition))
         return self.answer(x_t, sigma)
 
 
-def objective(stub, **condition):
-    values = {"model": "wan2.2-i2v", "output": "o", "steps": 1, "data": {"kind": "folder", "path": "clips"}}
+class CleanFirst(Stub):
+    first_frame_is_clean = True
+
+
+def objective(stub, frames=9, **condition):
+    data = {"kind": "folder", "path": "clips", "num_frames": frames}
+    values = {"model": "wan2.2-i2v", "output": "o", "steps": 1, "data": data}
     return FlowObjective(parse_recipe(values | {"condition": {"noise": "none", "dropout": 0.5} | condition}), stub)
 
 
 def prepared(which, positions):
     n = len(positions)
     batch = {"latents": torch.ones(n, 4, 3, 2, 2), "still": torch.ones(n, 4, 3, 2, 2), "image": torch.zeros(n, 8, 8, 3)}
+    batch |= {"fps": torch.full((n,), 24.0)}
     texts = torch.stack([torch.zeros(2, 3), *[torch.ones(2, 3)] * n])
     return which.prepare(batch, texts, [generator(0, "clip", position) for position in positions])
 
@@ -79,15 +88,47 @@ def test_the_loss_of_the_right_answer_is_zero():
 
 
 def test_the_image_in_the_video_has_no_loss():
-    stub = Stub(lambda x_t, sigma: torch.zeros_like(x_t))
-    stub.first_frame_is_clean = True
+    stub = CleanFirst(lambda x_t, sigma: torch.zeros_like(x_t))
     given = prepared(which := objective(stub), [0, 1])
     torch.testing.assert_close(which.losses(given)[1], (given.eps - 1)[:, :, 1:].square().flatten(1).mean(1))
 
 
-@pytest.mark.parametrize("condition", [{}, {"noise": "timenoise", "beta_m": 2.0}])
-def test_a_clip_draws_the_same_whatever_its_batch(condition):
-    which = objective(Stub(None), **condition)
+def test_the_first_frame_is_noised_as_it_is_told():
+    """still = 1, so what is seen is (1 - level) + level eps, at levels below the video's and below the most."""
+    which = objective(CleanFirst(None), first_frame_sigma=0.3)
+    given = prepared(which, range(60))
+    level = given.condition.level
+    assert ((level >= 0) & (level <= given.sigma.clamp(max=0.3))).all()
+    assert level.max() > 0.25
+    still = given.condition.latents
+    eps = (still - 1 + level[:, None, None, None, None]) / level[:, None, None, None, None]
+    assert abs(eps.mean()) < 0.05
+    assert abs(eps.std() - 1) < 0.05
+    plain = prepared(objective(CleanFirst(None)), range(60))
+    assert plain.condition.level is None
+    for name in ("sigma", "eps", "quantile"):
+        assert torch.equal(getattr(plain, name), getattr(given, name))
+    assert torch.equal(plain.condition.text, given.condition.text)
+
+
+@pytest.mark.parametrize(
+    ("stub", "changes", "line"),
+    [
+        (Stub, {"first_frame_sigma": 0.3}, "condition.first_frame_sigma: of models whose image is the noisy video's"),
+        (CleanFirst, {}, "data.num_frames: 1: the image is this network's first frame"),
+    ],
+)
+def test_what_the_place_of_the_image_does_not_allow(stub, changes, line):
+    with pytest.raises(RecipeError, match=line):
+        objective(stub(None), frames=1, **changes)
+
+
+@pytest.mark.parametrize(
+    ("stub", "condition"),
+    [(Stub, {}), (Stub, {"noise": "timenoise", "beta_m": 2.0}), (CleanFirst, {"first_frame_sigma": 0.5})],
+)
+def test_a_clip_draws_the_same_whatever_its_batch(stub, condition):
+    which = objective(stub(None), **condition)
     together, alone = prepared(which, [4, 5, 6]), prepared(which, [6])
     assert torch.equal(together.eps[2:], alone.eps)
     assert torch.equal(together.sigma[2:], alone.sigma)
@@ -104,4 +145,4 @@ def test_timenoise_is_on_the_condition_and_grows_with_sigma():
     assert torch.equal(given.x_0, torch.ones_like(given.x_0))
     lost = given.condition.text.flatten(1).sum(1) == 0
     assert 5 < lost.sum() < 35
-    assert not objective(SimpleNamespace(noised=("latents",)), noise="none").recipe.experts
+    assert not objective(Stub(None), noise="none").recipe.experts

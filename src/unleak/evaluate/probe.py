@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from inspect import signature
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,7 +13,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from unleak.attach.apply import applied, summary
-from unleak.attach.schedule import nearest, process_of
+from unleak.attach.schedule import nearest, process_of, started
+from unleak.attach.seams import seam_of
 from unleak.core.process import RF, VE, VP, Level
 from unleak.core.start import Start
 from unleak.data.pixels import to_unit
@@ -219,27 +221,27 @@ class _PIA(_Grey, _Timesteps):
         )
 
 
-class _Wan(_Grey):
-    @cached_property
-    def view(self) -> Any:
-        from unleak.families.wan.denoiser import WanDenoiser
-
-        return WanDenoiser(self.pipe, experts="both" if self.pipe.config.boundary_ratio is not None else None)
+class _Flow(Probe):
+    """Rectified flows."""
 
     def condition(self, images: UInt8[Tensor, "b H W 3"], prompts: Sequence[str], num_frames: int) -> Any:
-        from unleak.families.wan.denoiser import WanCondition
-
         still = self.view.encode_still(to_unit(images), num_frames)
-        return WanCondition(still, self.view.encode_text(prompts), self.view.embed_image(images))
+        fps = still.new_full((len(images),), float(self.told.get("frame_rate", 25)))  # the pipeline's own default
+        return self.view.condition(still, self.view.encode_text(prompts), images, fps=fps)
 
     def noised(self, x_0: Float[Tensor, "b c f h w"], eps: Tensor, level: Level) -> Float[Tensor, "b c f h w"]:
         return (1 - level.flow_sigma) * x_0 + level.flow_sigma * eps
 
     def predict(self, x_t: Float[Tensor, "b c f h w"], level: Level, condition: Any) -> Float[Tensor, "b c f h w"]:
-        x_0 = self.view.predict_clean(x_t, x_t.new_full((len(x_t),), level.flow_sigma), condition)
-        if self.view.first_frame_is_clean:
-            x_0[:, :, :1] = condition.latents
-        return x_0
+        return self.view.predict_clean(x_t, x_t.new_full((len(x_t),), level.flow_sigma), condition)
+
+
+class _Wan(_Grey, _Flow):
+    @cached_property
+    def view(self) -> Any:
+        from unleak.families.wan.denoiser import WanDenoiser
+
+        return WanDenoiser(self.pipe, experts="both" if self.pipe.config.boundary_ratio is not None else None)
 
     def _decoded(self, latents: Float[Tensor, "1 c f h w"]) -> Float[Tensor, "1 3 F H W"]:
         vae = self.pipe.vae
@@ -249,6 +251,41 @@ class _Wan(_Grey):
         return vae.decode(latents * std + mean, return_dict=False)[0]
 
 
+class _LTX(_Flow):
+    absent = "none: the first frame is noise like the others, as for a video of text alone"
+
+    @cached_property
+    def view(self) -> Any:
+        from unleak.families.ltx.denoiser import LTXDenoiser
+
+        return LTXDenoiser(self.pipe)
+
+    def without_image(self, images: UInt8[Tensor, "b H W 3"], prompts: Sequence[str], num_frames: int) -> Any:
+        from dataclasses import replace
+
+        return replace(self.condition(images, prompts, num_frames), latents=None)
+
+    def levels(self, start: str, steps: int) -> tuple[Level, ...]:
+        if not self.pipe.scheduler.config.get("use_dynamic_shifting"):
+            return super().levels(start, steps)
+        usual = signature(type(self.pipe).__call__).parameters  # the size of the video decides on the schedule
+        frames, height, width = (
+            int(self.told.get(name, usual[name].default)) for name in ("num_frames", "height", "width")
+        )
+        space, time = self.pipe.vae_spatial_compression_ratio, self.pipe.vae_temporal_compression_ratio
+        mu = self.view.mu((frames - 1) // time + 1, height // space, width // space)
+        scheduler = started(self.pipe.scheduler, self.level(start), "rescale")
+        scheduler.set_timesteps(**seam_of(self.pipe).grid(steps), mu=mu)
+        return tuple(nearest(scheduler, self._at(sigma)) for sigma in scheduler.sigmas.tolist() if sigma > 0)
+
+    def _decoded(self, latents: Float[Tensor, "1 c f h w"]) -> Float[Tensor, "1 3 F H W"]:
+        vae = self.pipe.vae
+        moments = vae.latents_mean, vae.latents_std, vae.config.scaling_factor
+        # A VAE that denoises as it decodes is told so much; the noise that the pipeline would add is left away.
+        time = latents.new_tensor([self.told.get("decode_timestep", 0.0)]) if vae.config.timestep_conditioning else None
+        return vae.decode(self.pipe._denormalize_latents(latents, *moments), time, return_dict=False)[0]
+
+
 _PROBES: Mapping[str, type[Probe]] = {
     "StableVideoDiffusionPipeline": _SVD,
     "DynamiCrafterPipeline": _LVDM,
@@ -256,6 +293,8 @@ _PROBES: Mapping[str, type[Probe]] = {
     "AnimateAnythingPipeline": _AnimateAnything,
     "PIAPipeline": _PIA,
     "WanImageToVideoPipeline": _Wan,
+    "LTXImageToVideoPipeline": _LTX,
+    "LTXConditionPipeline": _LTX,
 }
 
 

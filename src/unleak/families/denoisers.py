@@ -10,6 +10,8 @@ VIEWS = {
     "DynamiCrafterPipeline": ("dynamicrafter", "DynamiCrafterDenoiser"),
     "VideoCrafter1Pipeline": ("videocrafter1", "VideoCrafter1Denoiser"),
     "WanImageToVideoPipeline": ("wan", "WanDenoiser"),
+    "LTXImageToVideoPipeline": ("ltx", "LTXDenoiser"),
+    "LTXConditionPipeline": ("ltx", "LTXDenoiser"),
 }
 """Pipeline class -> its family and the view that can be trained."""
 

@@ -63,10 +63,15 @@ class FlowConfig(_Strict):
 
 
 class CleanConfig(_Strict):
-    """A condition with a constant pixel noise before the VAE (0: none); the network is told `noise_aug_strength`."""
+    """A condition with a constant pixel noise before the VAE (0: none); the network is told `noise_aug_strength`.
+
+    `first_frame_sigma`: where the image is the noisy video's own first frame (LTX-Video, Wan 2.2 5B), that frame is
+    noised to a level drawn evenly between 0 and this, or the video's own if that is less, which the network is told.
+    """
 
     noise: Literal["none"]
     noise_aug_strength: NonNegative = 0.0
+    first_frame_sigma: Share = 0.0
     dropout: Share = 0.1
 
 

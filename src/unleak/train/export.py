@@ -1,7 +1,7 @@
 """What a run hands over: the pipeline with the average weights, or the adapters in the forms that others read."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,7 @@ def write_adapters(
         apart = "" if len(adapted) == 1 else f"{network}."
         prefix = network.removesuffix("_2")
         files[f"{apart}{DIFFUSERS}"] = {f"{prefix}.{name}": tensor for name, tensor in scaled.items()}
-        if renamed := comfyui_names(type(getattr(denoiser.pipe, network)).__name__, scaled):
+        if renamed := comfyui_names(getattr(denoiser.pipe, network), scaled):
             files[f"{apart}{COMFYUI}"] = renamed
     with checkpoint.published(folder) as partial:
         for name, tensors in files.items():
@@ -76,20 +76,30 @@ def write_adapters(
         (partial / "recipe.yaml").write_text(dump_recipe(recipe))
 
 
-def comfyui_names(network: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A network's adapters by the names that ComfyUI knows its layers by; none for a class it does not have."""
-    if network not in _ORIGINAL:
+def comfyui_names(network: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A network's adapters by the names that ComfyUI knows its layers by; none for a network that it does not have."""
+    kind = type(network).__name__
+    of_svd = kind == "UNetSpatioTemporalConditionModel"
+    if kind not in _ORIGINAL or (of_svd and tuple(network.config.block_out_channels) != _SVD_CHANNELS):
         return {}
     renamed = {}
     for name, tensor in tensors.items():
-        for pattern, original in _ORIGINAL[network]:
+        for pattern, original in _ORIGINAL[kind]:
             name = re.sub(pattern, original, name)
         renamed[f"diffusion_model.{name}"] = tensor
     return renamed
 
 
+_SVD_CHANNELS = (320, 640, 1280, 1280)  # a smaller network of that class is none of ComfyUI's
+
+
+def _block(name: str, first: int, part: str, *, layer: int | None = None) -> Callable[[re.Match[str]], str]:
+    """Level and layer as diffusers counts them -> a part of a block as the original does, three blocks a level."""
+    return lambda found: f"{name}.{first + 3 * int(found[1]) + (int(found[2]) if layer is None else layer)}.{part}."
+
+
 # Layers as diffusers calls them -> as the network's authors do, which ComfyUI follows.
-_ORIGINAL: dict[str, tuple[tuple[str, str], ...]] = {
+_ORIGINAL: dict[str, tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]] = {
     "WanTransformer3DModel": (
         (r"\.attn1\.", ".self_attn."),
         (r"\.attn2\.", ".cross_attn."),
@@ -98,6 +108,39 @@ _ORIGINAL: dict[str, tuple[tuple[str, str], ...]] = {
         (r"\.add_([kv])_proj\.", r".\1_img."),
         (r"\.ffn\.net\.0\.proj\.", ".ffn.0."),
         (r"\.ffn\.net\.2\.", ".ffn.2."),
+    ),
+    "LTXVideoTransformer3DModel": (
+        (r"^proj_in\.", "patchify_proj."),
+        (r"^time_embed\.", "adaln_single."),
+    ),
+    # Stable Video Diffusion.
+    "UNetSpatioTemporalConditionModel": (
+        (r"^time_embedding\.linear_1\.", "time_embed.0."),
+        (r"^time_embedding\.linear_2\.", "time_embed.2."),
+        (r"^add_embedding\.linear_1\.", "label_emb.0.0."),
+        (r"^add_embedding\.linear_2\.", "label_emb.0.2."),
+        (r"^conv_in\.", "input_blocks.0.0."),
+        (r"^conv_out\.", "out.2."),
+        (r"^down_blocks\.(\d)\.resnets\.(\d)\.", _block("input_blocks", 1, "0")),
+        (r"^down_blocks\.(\d)\.attentions\.(\d)\.", _block("input_blocks", 1, "1")),
+        (r"^down_blocks\.(\d)\.downsamplers\.0\.conv\.", _block("input_blocks", 1, "0.op", layer=2)),
+        (r"^mid_block\.resnets\.0\.", "middle_block.0."),
+        (r"^mid_block\.attentions\.0\.", "middle_block.1."),
+        (r"^mid_block\.resnets\.1\.", "middle_block.2."),
+        (r"^up_blocks\.(\d)\.resnets\.(\d)\.", _block("output_blocks", 0, "0")),
+        (r"^up_blocks\.(\d)\.attentions\.(\d)\.", _block("output_blocks", 0, "1")),
+        # Behind an attention, which the first level up has none of.
+        (r"^up_blocks\.0\.upsamplers\.0\.conv\.", "output_blocks.2.1.conv."),
+        (r"^up_blocks\.(\d)\.upsamplers\.0\.conv\.", _block("output_blocks", 0, "2.conv", layer=2)),
+        (r"\.spatial_res_block\.", "."),
+        (r"\.temporal_res_block\.", ".time_stack."),
+        (r"\.temporal_transformer_blocks\.", ".time_stack."),
+        (r"\.time_pos_embed\.linear_1\.", ".time_pos_embed.0."),
+        (r"\.time_pos_embed\.linear_2\.", ".time_pos_embed.2."),
+        (r"\.conv1\.", ".in_layers.2."),
+        (r"\.conv2\.", ".out_layers.3."),
+        (r"\.time_emb_proj\.", ".emb_layers.1."),
+        (r"\.conv_shortcut\.", ".skip_connection."),
     ),
 }
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
-from einops import rearrange, repeat
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 from torch import Tensor, nn
 
 from unleak.core.timenoise import TimeNoise
+from unleak.families.first_frame import begun_with, times_of_tokens
 from unleak.families.latents import encode_video
 
 __all__ = ["WanCondition", "WanDenoiser"]
@@ -27,11 +27,13 @@ class WanCondition:
     """What the network is told besides x_t.
 
     latents: of the video that begins with the image and is grey after it; of the image alone (f = 1) for Wan 2.2 5B.
+    level: of Wan 2.2 5B, sigma of the noise on `latents` that the network is told; None for none.
     """
 
     latents: Float[Tensor, "b c f h w"]
     text: Float[Tensor, "b l d"]
     image_embeddings: Float[Tensor, "b n e"] | None = None
+    level: Float[Tensor, "b"] | None = None
 
 
 class WanDenoiser:
@@ -82,9 +84,9 @@ class WanDenoiser:
             return 0.0, 1.0
         return {"high": (self.boundary, 1.0), "low": (0.0, self.boundary), "both": (0.0, 1.0)}[self.experts]
 
-    @property
-    def shift(self) -> float:
-        """The timestep shift that the pipeline samples with."""
+    def shift(self, frames: int, height: int, width: int) -> float:
+        """The timestep shift that the pipeline samples with, whatever the size of the latents."""
+        del frames, height, width
         config = self.pipe.scheduler.config
         return float(config.get("flow_shift") or config.get("shift") or 1.0)
 
@@ -128,6 +130,19 @@ class WanDenoiser:
         )
         return tokens
 
+    def condition(
+        self,
+        still: Float[Tensor, "b c f h w"],
+        text: Float[Tensor, "b l d"],
+        image: UInt8[Tensor, "b H W 3"],
+        *,
+        fps: Float[Tensor, "b"],
+        level: Float[Tensor, "b"] | None = None,
+    ) -> WanCondition:
+        """What the network is told of images and their encoded stills; a rate it is not told."""
+        del fps
+        return WanCondition(still, text, self.embed_image(image), level)
+
     def predict(
         self, x_t: Float[Tensor, "b c f h w"], sigma: Float[Tensor, "b"], condition: WanCondition
     ) -> Float[Tensor, "b c f h w"]:
@@ -145,19 +160,19 @@ class WanDenoiser:
     def predict_clean(
         self, x_t: Float[Tensor, "b c f h w"], sigma: Float[Tensor, "b"], condition: WanCondition
     ) -> Float[Tensor, "b c f h w"]:
-        """The network's x_0."""
-        return x_t - sigma.to(x_t)[:, None, None, None, None] * self.predict(x_t, sigma, condition)
+        """The network's x_0, which begins with the image where that is the first frame."""
+        x_0 = x_t - sigma.to(x_t)[:, None, None, None, None] * self.predict(x_t, sigma, condition)
+        return begun_with(condition.latents, x_0) if self.first_frame_is_clean else x_0
 
     def _predict(self, network: Any, x_t: Tensor, sigma: Tensor, condition: WanCondition) -> Tensor:
         b, _, f, h, w = x_t.shape
         timestep = sigma * self.pipe.scheduler.config.num_train_timesteps
         if self.first_frame_is_clean:
-            sample = torch.cat([condition.latents.to(x_t), x_t[:, :, 1:]], dim=2)
+            sample = begun_with(condition.latents, x_t)
             _, ph, pw = network.config.patch_size
-            # One time for each token: the image is known, so its time is 0.
-            times = repeat(timestep, "b -> b f n", f=f, n=(h // ph) * (w // pw)).clone()
-            times[:, 0] = 0
-            timestep = rearrange(times, "b f n -> b (f n)")
+            first = torch.zeros_like(timestep) if condition.level is None else condition.level.to(timestep)
+            first = first * self.pipe.scheduler.config.num_train_timesteps
+            timestep = times_of_tokens(timestep, first, frames=f, each=(h // ph) * (w // pw))
         else:
             factor = self.pipe.vae_scale_factor_temporal
             known = x_t.new_zeros((b, factor, f, h, w))

@@ -1,15 +1,15 @@
-"""Training of a rectified flow, as Wan is: x_t = (1 - sigma) x_0 + sigma eps, the network predicts eps - x_0."""
+"""Training of rectified flows, Wan and LTX-Video: x_t = (1 - sigma) x_0 + sigma eps, the network predicts eps - x_0."""
 
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unleak.families.wan.denoiser import WanCondition
-from unleak.train.config import FlowConfig, Recipe
-from unleak.train.objectives.objective import Objective, noised_parts, of_svd_only, timenoise
+from unleak.train.config import FlowConfig, Recipe, RecipeError
+from unleak.train.objectives.objective import Objective, noised_parts, of_first_frame_only, of_svd_only, timenoise
 
 __all__ = ["FlowObjective", "FlowSigma"]
 
@@ -54,7 +54,8 @@ class _Prepared:
     x_0: Float[Tensor, "b c f h w"]
     eps: Float[Tensor, "b c f h w"]
     sigma: Float[Tensor, "b"]
-    condition: WanCondition
+    quantile: Float[Tensor, "b"]
+    condition: Any
 
 
 class FlowObjective(Objective):
@@ -62,22 +63,31 @@ class FlowObjective(Objective):
 
     TimeNoise noises all latents of the condition, those of the grey frames too: a causal VAE carries the image into
     them. t is sigma. `condition.dropout` is the share of clips without text. Where the image is the video's own first
-    frame (Wan 2.2 5B) that frame is noised in the network's input, and has no loss: experimental, nobody has tried it.
+    frame (LTX-Video, Wan 2.2 5B) that frame has no loss. TimeNoise noises it in the network's input, which is told that
+    it is clean: experimental, nobody has tried it. `condition.first_frame_sigma` noises it and tells the network.
     """
 
+    def __init__(self, recipe: Recipe, denoiser: Any):
+        super().__init__(recipe, denoiser)
+        if found := _of_first_frame(recipe, clean=denoiser.first_frame_is_clean):
+            raise RecipeError("\n".join(found))
+
     @classmethod
-    def faults(cls, recipe: Recipe, view: type) -> list[str]:
-        """What is of SVD; an image from the middle."""
+    def faults(cls, recipe: Recipe, view: Any) -> list[str]:
+        """What is of SVD; an image from the middle; what first frames do not allow, where their family says it."""
         found = [*super().faults(recipe, view), *of_svd_only(recipe)]
         if getattr(recipe.data, "condition_frame", "first") != "first":
             found.append("data.condition_frame: random: this network's video begins with its image; give first")
+        if view.first_frame_is_clean is True:  # of Wan the model's own configuration says it
+            found += _of_first_frame(recipe, clean=True)
+        if recipe.experts and "experts" not in signature(view).parameters:
+            found.append("experts: this model has a single network; leave it away")
         return found
 
-    @property
-    def law(self) -> FlowSigma:
-        """Of sigma."""
+    def law(self, x_0: Float[Tensor, "b c f h w"]) -> FlowSigma:
+        """Of sigma, for latents of this size."""
         config, denoiser = self.recipe.flow, self.denoiser
-        return FlowSigma(config, config.shift or denoiser.shift, *denoiser.sigmas)
+        return FlowSigma(config, config.shift or denoiser.shift(*x_0.shape[2:]), *denoiser.sigmas)
 
     def encoded(self, video: Float[Tensor, "b f 3 H W"]) -> dict[str, Float[Tensor, "b ..."]]:
         """Of the video, and of its first frame alone."""
@@ -88,19 +98,22 @@ class FlowObjective(Objective):
         """Latents, text, CLIP, and the draws sigma, eps, dropout and TimeNoise of each clip."""
         assert texts is not None
         x_0, photo = self.latents(batch)
-        law = self.law
+        law = self.law(x_0)
         sigma = torch.cat([law.sample(g) for g in generators])
         eps = torch.stack([torch.randn(x_0.shape[1:], generator=g) for g in generators]).to(x_0)
         dropout = torch.tensor([self.recipe.condition.dropout])
         lost = torch.cat([torch.rand(1, generator=g) < dropout for g in generators]).to(x_0.device)
-        still = batch["still"].to(x_0)
+        still, level = batch["still"].to(x_0), None
         if noised_parts(self.recipe.condition, self.denoiser):
             noise = timenoise(self.recipe.condition)  # type: ignore[arg-type]
             still = torch.cat([noise(still[i : i + 1], sigma[i : i + 1], g)[0] for i, g in enumerate(generators)])
+        if most := getattr(self.recipe.condition, "first_frame_sigma", 0.0):
+            level = torch.cat([torch.rand(1, generator=g) for g in generators]) * sigma.clamp(max=most)
+            still = _noised(still, level, generators)
         empty, text = texts[0], texts[1:]
         told = torch.where(lost[:, None, None], empty, text).to(x_0)
-        condition = WanCondition(still, told, self.denoiser.embed_image(photo))
-        return _Prepared(x_0, eps, sigma.to(x_0.device), condition)
+        condition = self.denoiser.condition(still, told, photo, fps=batch["fps"], level=level)
+        return _Prepared(x_0, eps, sigma.to(x_0.device), law.quantile(sigma).to(x_0.device), condition)
 
     def losses(self, prepared: _Prepared) -> tuple[Float[Tensor, "b"], Float[Tensor, "b"]]:
         """By the quantile of sigma."""
@@ -110,4 +123,22 @@ class FlowObjective(Objective):
         error = (prediction.float() - (eps - x_0)).square()
         if self.denoiser.first_frame_is_clean:
             error = error[:, :, 1:]
-        return self.law.quantile(sigma), error.flatten(1).mean(1)
+        return prepared.quantile, error.flatten(1).mean(1)
+
+
+def _noised(
+    still: Float[Tensor, "b c f h w"], level: Float[Tensor, "b"], generators: list[torch.Generator]
+) -> Float[Tensor, "b c f h w"]:
+    """The stills at the levels of the flow."""
+    eps = torch.stack([torch.randn(still.shape[1:], generator=g) for g in generators]).to(still)
+    share = level.to(still)[:, None, None, None, None]
+    return (1 - share) * still + share * eps
+
+
+def _of_first_frame(recipe: Recipe, *, clean: bool) -> list[str]:
+    """What of a recipe goes against where the network has its image: `clean` as the video's own first frame."""
+    if not clean:
+        return of_first_frame_only(recipe)
+    frames = [bucket[2] for bucket in getattr(recipe.data, "buckets", ())] or [recipe.data.num_frames]
+    alone = "the image is this network's first frame, and nothing is left to learn; give more"
+    return [f"data.num_frames: {min(frames)}: {alone}"] if min(frames) < 2 else []

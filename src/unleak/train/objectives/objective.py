@@ -94,9 +94,16 @@ def of_svd_only(recipe: Recipe) -> list[str]:
     return found
 
 
+def of_first_frame_only(recipe: Recipe) -> list[str]:
+    """What of a recipe only models know whose image is the video's own first frame."""
+    if not getattr(recipe.condition, "first_frame_sigma", 0.0):
+        return []
+    return ["condition.first_frame_sigma: of models whose image is the noisy video's first frame; leave it away"]
+
+
 def no_flow(recipe: Recipe) -> list[str]:
     """What of a recipe only rectified flows know."""
-    found = []
+    found = of_first_frame_only(recipe)
     if recipe.lora and recipe.frozen_dtype != "fp32" and recipe.mixed_precision == "no":
         found.append(f"frozen_dtype: {recipe.frozen_dtype} wants mixed_precision: bf16 or fp16; give one, or fp32")
     if recipe.flow != FlowConfig():
