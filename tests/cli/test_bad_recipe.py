@@ -258,8 +258,8 @@ AROUND = {
     ),
     "a model of another kind": (
         ["recipe.yaml", "--set", "model=other"],
-        r"model: other is a LTXImageToVideoPipeline; those that can be trained are StableVideoDiffusionPipeline",
-        {"other/model_index.json": b'{"_class_name": "LTXImageToVideoPipeline"}'},
+        r"model: other is a CogVideoXImageToVideoPipeline; those that can be trained are StableVideoDiffusionPipeline",
+        {"other/model_index.json": b'{"_class_name": "CogVideoXImageToVideoPipeline"}'},
     ),
 }
 

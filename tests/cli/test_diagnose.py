@@ -59,7 +59,7 @@ def test_videos_are_enough(unleak, tiny_folder, clips, tmp_path):
         (("--photos", ".", "--start", "sigma=1e6"), "outside this VE process"),
         (("--photos", ".", "--start", " "), "--start is empty"),
         (("--photos", ".", "--size", "33x32"), "multiples of"),
-        (("--photos", ".", "--model", "ltx-video"), "cannot be diagnosed"),
+        (("--photos", ".", "--model", "cogvideox-5b-i2v"), "cannot be diagnosed"),
         (("--photos", ".", "--out", "taken"), "holds files of others"),
     ],
 )

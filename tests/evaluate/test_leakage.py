@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from tests.tiny import animate_anything, lvdm, sd15, tiny_svd, wan
+from tests.train.tiny_ltx import tiny_ltx
 from tests.train.tiny_wan import tiny_wan
 from unleak.core.process import VE, Level
 from unleak.evaluate.intervals import mean_of
@@ -203,14 +204,17 @@ FAMILIES = {
     "animate-anything": animate_anything.tiny_animate_anything,
     **{name: TINY[name].build for name in ("dynamicrafter", "videocrafter1", "pia")},
     **{f"wan {version}": partial(tiny_wan, version) for version in ("2.1", "2.2", "2.2-5b")},
+    "ltx": tiny_ltx,
+    "ltx since 0.9.5": partial(tiny_ltx, since_095=True),
 }
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_perfect_prediction_comes_back_from_every_level_of_every_family(name):
     pipe = FAMILIES[name]()
-    probe = probe_of(pipe, {"decode_chunk_size": 4})
-    frames = 5 if name.startswith("wan") else 4
+    frames = 5 if name.startswith(("wan", "ltx")) else 4
+    told = {"num_frames": frames, "height": 32, "width": 32, "frame_rate": 24}  # they decide on the schedule of LTX
+    probe = probe_of(pipe, {"decode_chunk_size": 4} | told)
     size = (16, 24) if name in ("dynamicrafter", "videocrafter1") else (32, 32)
     clip = np.random.default_rng(0).integers(0, 256, (1, frames, *size, 3), dtype=np.uint8)
     with torch.inference_mode():

@@ -23,7 +23,7 @@ def test_numbers_of_the_tiny_run(recipe, tiny_svd):
     assert few.state == 16 * few.trained
 
 
-@pytest.mark.parametrize("family", ["dynamicrafter", "wan21", "wan22"])
+@pytest.mark.parametrize("family", ["dynamicrafter", "wan21", "wan22", "wan5b", "ltx"])
 def test_every_family(recipe, tmp_path, family):
     import numpy as np
 
