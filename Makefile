@@ -7,11 +7,11 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: help demo test lint types contracts format nano benchmark clean
+.PHONY: help demo test lint types contracts format nano nano-seeds benchmark clean
 .DELETE_ON_ERROR:
 
 help:
-	@echo "make demo | test | lint | types | contracts | format | nano | benchmark | clean"
+	@echo "make demo | test | lint | types | contracts | format | nano | nano-seeds | benchmark | clean"
 
 demo: .venv/.evaluate
 	$(BIN)/unleak generate examples/photo.jpg --seed 3 --start 1.0T --out out/standard --overwrite
@@ -46,6 +46,11 @@ nano: .venv/.dev
 		$(BIN)/unleak train recipes/nano/$$stage.yaml || exit; done
 	$(BIN)/python recipes/nano/moments.py recipes/nano/naive.yaml out/nano/naive/pipeline/moments.safetensors
 	@echo "The model is out/nano/naive/pipeline: unleak generate examples/photo.jpg --model out/nano/naive/pipeline"
+
+# The last stages again from another seed, for the intervals of the tables over training seeds.
+nano-seeds: nano
+	for stage in naive timenoise; do \
+		$(BIN)/unleak train recipes/nano/$$stage.yaml --set seed=3 --set output=out/nano/$$stage-seed3 || exit; done
 
 # The tables of the README, from the shipped weights: hours on two cores; ARGS=--quick is the protocol's small size. Stopped,
 # it goes on; `make benchmark ARGS=--clips=64` adds to what is there.

@@ -46,12 +46,13 @@ def change(video: np.ndarray, scene: Scene) -> np.ndarray:
 def summarize(
     rows: list[dict[str, Any]], plain: list[dict[str, Any]], real: list[dict[str, Any]], law: Law
 ) -> dict[str, Any]:
-    """One row of the table. `plain` and `real` are the same (scene, noise) under other methods."""
+    """One row of the table. `plain` and `real` are the same (scene, noise) under other methods. Every row has its
+    `training_seed`, the place of its model among those of its variant."""
     moves = _by_place(rows, "moves")
     before = _by_place(plain, "moves")
     velocities: dict[Any, list[tuple[float, float]]] = {}
     for row in rows:
-        velocities.setdefault((row["model"], row["scene"]), []).append((row["dx"], row["dy"]))
+        velocities.setdefault((row["training_seed"], row["scene"]), []).append((row["dx"], row["dy"]))
     energy = [
         energy_distance_to_law(np.array(v), law.velocities, law.probabilities)
         for v in velocities.values()
@@ -63,6 +64,9 @@ def summarize(
     return {
         "videos": len(rows),
         "moves": float(np.mean([row["moves"] for row in rows])),
+        "by_seed": [
+            float(np.mean([v for places in photos.values() for v in places.values()])) for photos in moves.values()
+        ],
         "interval": resampled(moves, None),
         "more": float(np.mean([row["moves"] for row in rows]) - np.mean([row["moves"] for row in plain])),
         "more_interval": resampled(moves, before),
@@ -76,28 +80,28 @@ def summarize(
     }
 
 
-Places = dict[str, dict[str, dict[tuple[int, int], float]]]
+Places = dict[int, dict[str, dict[tuple[int, int], float]]]
 
 
 def _by_place(rows: list[dict[str, Any]], name: str) -> Places:
     """Training seed -> photo -> (scene, noise) -> value."""
     places: Places = {}
     for row in rows:
-        places.setdefault(row["model"], {}).setdefault(row["photo"], {})[row["scene"], row["noise"]] = float(row[name])
-    return places
+        photos = places.setdefault(row["training_seed"], {})
+        photos.setdefault(row["photo"], {})[row["scene"], row["noise"]] = float(row[name])
+    return dict(sorted(places.items()))
 
 
 def resampled(values: Places, minus: Places | None) -> list[float]:
-    """95 % interval of the mean (of the paired difference): training seeds are drawn, then photos, then the videos of
-    each photo, for two crops of one photo are not two photos."""
+    """95 % interval of the mean (of the difference, paired by training seed, scene and noise): training seeds are
+    drawn, then photos, then the videos of each photo, for two crops of one photo are not two photos."""
     rng = np.random.default_rng(0)
-    other = minus and next(iter(minus.values()))
     groups = [
         [
-            np.array([v - (other[photo][place] if other else 0) for place, v in places.items()])
+            np.array([v - (minus[seed][photo][place] if minus else 0) for place, v in places.items()])
             for photo, places in photos.items()
         ]
-        for photos in values.values()
+        for seed, photos in values.items()
     ]
     means = []
     for _ in range(RESAMPLES):

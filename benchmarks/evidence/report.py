@@ -18,12 +18,15 @@ def write_report(
     protocol: dict[str, Any], rows: list[Row], tried: dict[str, Any], out: Path, readme: Path | None
 ) -> None:
     """OUT/table.md and OUT/evidence.png, from the videos that every method has made; `readme` gets both."""
+    place_of_model = {name: k for names in protocol["models"].values() for k, name in enumerate(names)}
     methods: dict[str, list[Row]] = {}
+    made: dict[tuple[str, str], set[tuple[int, int]]] = {}
     for row in rows:
-        methods.setdefault(row["method"], []).append(row)
-    complete = set.intersection(
-        *(set(map(_place, some)) for method, some in methods.items() if not _is_restart(method))
-    )
+        if row["model"] in place_of_model:
+            method = methods.setdefault(row["method"], [])
+            method.append(row | {"training_seed": place_of_model[row["model"]]})
+            made.setdefault((row["method"], row["model"]), set()).add(_place(row))
+    complete = set.intersection(*(places for (method, _), places in made.items() if not _is_restart(method)))
     text = "\n\n".join((table(protocol, methods, complete), knobs(tried), restarts(protocol, methods)))
     (out / "table.md").write_text(text + "\n")
     plot(protocol, methods, complete, out / "evidence.png")
@@ -61,18 +64,21 @@ def summaries(
 def table(protocol: dict[str, Any], methods: dict[str, list[Row]], complete: set[tuple[int, int]]) -> str:
     found = summaries(protocol, methods, complete)
     photos = {row["photo"] for row in methods["plain"] if _place(row) in complete}
+    seeds = len(protocol["models"]["naive"])
     lines = [
         f"{len({scene for scene, _ in complete})} clips of {len(photos)} held-out photos x "
-        f"{len({noise for _, noise in complete})} noises, guidance {protocol['guidance']} unless said.",
+        f"{len({noise for _, noise in complete})} noises x {seeds} training seed{'s' * (seeds > 1)}, "
+        f"guidance {protocol['guidance']} unless said.",
         "",
-        "| method | moves | more | speed | energy | MMD | broken | nearest | frame 0 | flicker | score | s |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| method | moves | each seed | more | speed | energy | MMD | broken | nearest | frame 0 | flicker | score | s |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, r in found.items():
         sampled = not name.startswith(("real", "oracle", "plain"))
         cells = [
             name,
             f"{r['moves']:.0%} {_interval(r['interval'], '.0%')}",
+            ", ".join(f"{one:.0%}" for one in r["by_seed"]) if len(r["by_seed"]) > 1 else "",
             f"{r['more']:+.0%} {_interval(r['more_interval'], '+.0%')}" if sampled else "",
             f"{r['speed']:.2f}",
             f"{r['energy']:.2f}",
