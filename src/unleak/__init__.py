@@ -21,6 +21,7 @@ _HOME = {
     "register_seam": "unleak.attach.seams",
     "load": "unleak.zoo.hub",
     "sweep": "unleak.evaluate.sweep",
+    "tune": "unleak.evaluate.tune",
 }
 
 __all__ = ["__version__", *_HOME]  # noqa: PLE0604

@@ -40,7 +40,7 @@ def test_bare_decimal_is_refused(text: str | float) -> None:
         Start.parse(text)
 
 
-@pytest.mark.parametrize("text", ["", "auto", "T", "sigma", "sigma=", "sigma=nan", "94%", "0.94TT"])
+@pytest.mark.parametrize("text", ["", "T", "sigma", "sigma=", "sigma=nan", "94%", "0.94TT"])
 def test_nonsense_is_refused_with_examples(text: str) -> None:
     with pytest.raises(ValueError, match=r"not understood: say for example 940 \(timestep\), 0.94T"):
         Start.parse(text)
@@ -73,3 +73,8 @@ def test_describe_is_strict_json_at_pure_noise() -> None:
     units = describe(process.noisiest, process)
     assert json.loads(json.dumps(units, allow_nan=False))["log_snr"] is None
     assert "log-SNR -inf" in units["text"]
+
+
+def test_auto_says_where_a_start_is_found():
+    with pytest.raises(ValueError, match=r"found for each photo, by previews: unleak.tune\(pipe, image=photo\).start"):
+        Start.parse("Auto")

@@ -49,6 +49,11 @@ class Start:
     def parse(cls, text: str | float | int) -> "Start":
         """Read `940`, `0.94T`, `sigma=100`, `logsnr=-5.3` or `timestep=939.5`; a bare `0.94` is refused: ambiguous."""
         word = str(text).strip().lower()
+        if word == "auto":
+            raise ValueError(
+                "start auto is found for each photo, by previews: unleak.tune(pipe, image=photo).start is what to give"
+                " here; on the command line `unleak tune` tells it, and `unleak generate --start auto` uses it."
+            )
         if re.fullmatch(r"\d+", word):
             return cls.timestep(float(word))
         if match := re.fullmatch(rf"({_NUMBER})\s*t", word):

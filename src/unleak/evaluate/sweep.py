@@ -1,22 +1,15 @@
 """One input, several starts, the same noise: how much the start makes a model move, as numbers and as one page."""
 
-import hashlib
 import json
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import import_module
-from importlib.metadata import version
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from einops import rearrange
 from jaxtyping import Float, UInt8
-from PIL import Image
 
 from unleak import __version__
 from unleak.attach.apply import applied, summary
@@ -24,10 +17,11 @@ from unleak.core.initial import InitialNoise
 from unleak.core.start import Start
 from unleak.data.atomic import folder_written_whole
 from unleak.data.video import write_video
+from unleak.evaluate.fixed_call import FixedCall
 from unleak.evaluate.motion import MotionScore, camera_motion, motion_score
 from unleak.evaluate.sweep_page import page
 from unleak.evaluate.sweep_sheet import contact_sheet
-from unleak.zoo.frames import frames_of
+from unleak.evaluate.versions import versions
 
 __all__ = ["Run", "Sweep", "check_measurable", "check_replaceable", "parse_starts", "run_all", "sweep", "versions"]
 
@@ -35,7 +29,6 @@ Frames = UInt8[np.ndarray, "f h w 3"]
 
 PAGE, SHEET, RECORD = "index.html", "sheet.png", "sweep.json"
 _CAMERA_SIZE = 128  # px
-_FPS = 16.0  # Hz, where the pipeline does not say
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,50 +167,13 @@ def sweep(
     The pipeline is left as it was found. Raises ValueError before anything is run if a start cannot be had on this
     pipeline. Needs `pip install 'unleak[evaluate]'`.
     """
-    parameters = signature(type(pipe).__call__).parameters
-    ours = {"generator": "seed", "output_type": "frames", "return_dict": "frames", "sigmas": "start"}
-    for name in sorted(ours.keys() & inputs.keys()):
-        raise ValueError(f"{name}= is what the sweep sets itself (see {ours[name]}): leave it out.")
-    for name in inputs:
-        if name not in parameters:
-            raise ValueError(
-                f"{type(pipe).__name__} takes no {name}: its arguments are {', '.join([*parameters][1:])}."
-            )
-    if fps is not None and "fps" in parameters:
-        inputs["fps"] = fps
-
-    def make(one: Start) -> tuple[Frames, None]:
-        with applied(pipe, start=one, **plan):
-            output = pipe(**inputs, generator=torch.Generator("cpu").manual_seed(seed), output_type="np")
-        if len(output.frames) != 1:
-            raise ValueError(f"a sweep is of one input, not of {len(output.frames)}: give one image and one prompt.")
-        try:
-            return frames_of(output), None
-        except FloatingPointError as error:
-            raise ValueError(f"{error} in {pipe.dtype}; give a dtype of more range (bfloat16 or float32).") from error
-
-    plan = {"init": init, "mode": mode, "strategies": strategies}
+    call = FixedCall.checked(pipe, inputs, init=init, mode=mode, strategies=strategies, seed=seed, fps=fps)
     check_measurable()
     starts = parse_starts(start)
-    runs = run_all(pipe, starts, make, steps=inputs.get("num_inference_steps"), **plan)
-    known = [fps, inputs.get("frame_rate"), *(parameters[n].default for n in ("fps", "frame_rate") if n in parameters)]
-    given = {"init": init, "mode": mode, "strategies": [*strategies] or None, "seed": seed, "fps": fps, **inputs}
-    shown = [f"{name}={_shown(value)}" for name, value in given.items() if value is not None]
-    asked = ", ".join([f"start={[str(one) for one in starts]}", *shown])
-    about = {
-        "seed": seed,
-        "init": init if isinstance(init, str) else repr(init),
-        "mode": mode,
-        "strategies": [repr(one) for one in strategies],
-        "settings": {name: _plain(value) for name, value in inputs.items()},
-        "model": {"pipeline": type(pipe).__name__, "source": str(getattr(pipe.config, "_name_or_path", "") or "")},
-        "device": str(pipe.device),
-        "dtype": str(pipe.dtype).removeprefix("torch."),
-        "versions": versions(),
-        "reproduce": f"unleak.sweep(pipe, {asked})",
-    }
-    rate = next((float(value) for value in known if isinstance(value, int | float)), _FPS)
-    return Sweep(runs, rate, about)
+    runs = run_all(
+        pipe, starts, lambda one: (call.frames(one), None), steps=inputs.get("num_inference_steps"), **call.plan
+    )
+    return Sweep(runs, call.rate, call.about("unleak.sweep", start=[str(one) for one in starts]))
 
 
 def parse_starts(start: str | Sequence[Start | str | float | int]) -> tuple[Start, ...]:
@@ -283,13 +239,6 @@ def check_replaceable(folder: Path, *, overwrite: bool, record: str = RECORD) ->
         raise ValueError(f"{folder} exists; give --overwrite (overwrite=True) or another folder")
 
 
-def versions() -> dict[str, str]:
-    """Of everything that decides the pixels and the numbers."""
-    # OpenCV comes under several package names.
-    own = {"unleak": __version__, "python": platform.python_version(), "opencv": import_module("cv2").__version__}
-    return own | {name: version(name) for name in ("scipy", "torch", "diffusers", "transformers")}
-
-
 def _camera(frames: Frames) -> Float[np.ndarray, "pairs 4"]:
     """`camera_motion`, in px of `frames`, of frames shrunk to 128 to 256 px: a large frame takes it seconds a pair."""
     _, h, w, _ = frames.shape
@@ -300,26 +249,3 @@ def _camera(frames: Frames) -> Float[np.ndarray, "pairs 4"]:
         blocks = [rearrange(frame, "(h a) (w b) c -> h w c a b", a=shrink, b=shrink).mean((3, 4)) for frame in cut]
         cut = np.stack([block.round().astype(np.uint8) for block in blocks])
     return camera_motion(cut) * (shrink, shrink, 1, 1)
-
-
-def _plain(value: Any) -> Any:
-    """A pipeline's argument as JSON can hold it; pictures and tensors by shape and hash."""
-    match value:
-        case None | bool() | int() | float() | str():
-            return value
-        case list() | tuple():
-            return [_plain(item) for item in value]
-        case Image.Image():
-            sha256 = hashlib.sha256(value.tobytes()).hexdigest()
-            return {"image": f"{value.width}x{value.height} {value.mode}", "sha256": sha256}
-        case torch.Tensor():
-            sha256 = hashlib.sha256(
-                value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
-            ).hexdigest()
-            return {"tensor": f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}", "sha256": sha256}
-    return repr(value)
-
-
-def _shown(value: Any) -> str:
-    plain = _plain(value)
-    return "..." if isinstance(plain, dict) else repr(value)

@@ -27,7 +27,7 @@ def page(record: Mapping[str, Any], videos: Sequence[bytes]) -> str:
     rest = {name: value for name, value in record.items() if name not in _ELSEWHERE}
     values = {
         "title": _text(record.get("title") or "Motion against start"),
-        "lead": _lead(record),
+        "lead": _text(record["lead"]) if "lead" in record else _lead(record),
         "width": str(size["width"]),
         "height": str(size["height"]),
         "card_width": "200" if size["width"] > size["height"] else "150",
@@ -49,7 +49,7 @@ def page(record: Mapping[str, Any], videos: Sequence[bytes]) -> str:
     return re.sub(r"\{\{(\w+)\}\}", lambda match: values[match[1]], TEMPLATE.read_text(encoding="utf-8"))
 
 
-_ELSEWHERE = {"unleak", "title", "metric", "runs", "reproduce", "versions", "files", "settings", "video"}
+_ELSEWHERE = {"unleak", "title", "lead", "metric", "runs", "reproduce", "versions", "files", "settings", "video"}
 
 
 def _lead(record: Mapping[str, Any]) -> str:
@@ -74,6 +74,7 @@ def _figure(index: int, run: Mapping[str, Any], hue: str, video: bytes, highest:
     camera = "no camera motion found" if pan is None else f"camera {pan:.2f} px/frame"
     heights = [max(0.02, pair / highest if highest else 0) for pair in pairs]
     bars = "".join(f'<rect x="{k}.1" width=".8" y="{1 - y:.4f}" height="{y:.4f}"/>' for k, y in enumerate(heights))
+    told = f'\n<div class="small">{_text(run["told"])}</div>' if "told" in run else ""
     return f"""<figure class="card" id="start-{index}" style="--hue: {hue}">
 <video controls muted playsinline preload="auto" aria-label="Video from start {asked}" src="{source}"></video>
 <figcaption>
@@ -81,7 +82,7 @@ def _figure(index: int, run: Mapping[str, Any], hue: str, video: bytes, highest:
 <div class="small">{level}</div>
 <div class="score"><b>{score}</b> motion score</div>
 <svg class="pairs" viewBox="0 0 {len(pairs)} 1" preserveAspectRatio="none" aria-hidden="true">{bars}</svg>
-<div class="small">{camera}</div>
+<div class="small">{camera}</div>{told}
 </figcaption>
 </figure>"""
 

@@ -1,0 +1,75 @@
+"""What a pipeline computes of its photo and prompt, computed once for several calls."""
+
+import copy
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+__all__ = ["encoded_once"]
+
+_KEPT = 8  # answers of each encoder: a prompt, a negative one, a photo, with some to spare
+
+
+@contextmanager
+def encoded_once(pipe: Any) -> Iterator[None]:
+    """Inside, the encoders of `pipe` answer from memory what they were asked before, with the same bits.
+
+    Those are the VAE's `encode` and the parts with `encoder` in their name. Attributes of these instances alone are
+    replaced, and put back whatever happens. Random draws from what is encoded are made anew each time.
+    """
+    with ExitStack() as stack:
+        for name, part in getattr(pipe, "components", {}).items():
+            if not isinstance(part, nn.Module):
+                continue
+            method = "forward" if "encoder" in name else "encode" if hasattr(part, "encode") else None
+            if method is not None:
+                stack.enter_context(_remembering(part, method))
+        yield
+
+
+@contextmanager
+def _remembering(part: nn.Module, method: str) -> Iterator[None]:
+    own = part.__dict__.get(method)  # a hook of accelerate lives there
+    part.__dict__[method] = _remembered(getattr(part, method))
+    try:
+        yield
+    finally:
+        del part.__dict__[method]
+        if own is not None:
+            part.__dict__[method] = own
+
+
+def _remembered(function: Callable[..., Any]) -> Callable[..., Any]:
+    known: dict[Any, Any] = {}
+
+    def answer(*args: Any, **kwargs: Any) -> Any:
+        try:
+            asked = _key((args, kwargs))
+        except TypeError:  # of what cannot be compared, such as a cache of keys and values
+            return function(*args, **kwargs)
+        if asked not in known:
+            if len(known) == _KEPT:
+                del known[next(iter(known))]
+            known[asked] = function(*args, **kwargs)
+        return copy.deepcopy(known[asked])  # pipelines write into what they are given
+
+    return answer
+
+
+def _key(value: Any) -> Any:
+    """Equal for equal arguments; of tensors by their bytes, which are not kept. TypeError for other objects."""
+    match value:
+        case None | bool() | int() | float() | str() | torch.dtype():
+            return type(value), value
+        case list() | tuple():
+            return type(value), *map(_key, value)
+        case dict():
+            return tuple((name, _key(one)) for name, one in sorted(value.items()))
+        case torch.Tensor():
+            data = value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
+            return value.dtype, tuple(value.shape), hashlib.blake2b(data.data).digest()
+    raise TypeError(f"{type(value).__name__} cannot be compared")
