@@ -1,3 +1,9 @@
+import errno
+import resource
+from pathlib import Path
+from threading import Thread
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -46,3 +52,46 @@ def test_the_key_follows_data_pixels_and_weights(recipe, tiny_svd):
         changed = cache_key({"size": 32}, dataset, tiny_svd.vae)
         weight[0] -= 1
     assert key != changed
+
+
+def test_the_key_follows_the_files(tmp_path, recipe, tiny_svd):
+    video = tmp_path / "a.mp4"
+    dataset = open_dataset(recipe().data)
+    dataset.entries = [SimpleNamespace(path=Path(video))]
+    keys = set()
+    for content in (b"one", b"another"):
+        video.write_bytes(content)
+        keys.add(cache_key({}, dataset, tiny_svd.vae))
+    assert len(keys) == 2
+
+
+def test_of_two_runs_one_fills_a_cache_and_the_other_waits(tmp_path, recipe, tiny_svd):
+    dataset, denoiser = open_dataset(recipe().data), SVDDenoiser(tiny_svd)
+    seen, second = [], []
+    other = Thread(target=lambda: second.append(build_cache(tmp_path, dataset, lambda video: seen.append("other"))))
+
+    def encode(video):
+        if not seen:
+            other.start()
+        seen.append(len(video))
+        return denoiser.encode_video(video)
+
+    first = build_cache(tmp_path, dataset, encode, batch=2)
+    other.join()
+    assert seen == [2, 2, 1]
+    assert torch.equal(first[4]["latents"], second[0][4]["latents"])
+
+
+def test_a_full_disk_names_the_file_and_the_cache_goes_on(tmp_path, recipe, tiny_svd):
+    dataset, denoiser = open_dataset(recipe().data), SVDDenoiser(tiny_svd)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as refusal:
+            build_cache(tmp_path, dataset, denoiser.encode_video, batch=2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert refusal.value.errno == errno.EFBIG
+    assert Path(refusal.value.filename).parent == tmp_path
+    assert not (tmp_path / "done.json").exists()
+    assert len(build_cache(tmp_path, dataset, denoiser.encode_video, batch=2)) == 5

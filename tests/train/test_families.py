@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from tests.tiny.lvdm import build_dynamicrafter, build_videocrafter1
 from tests.tiny.model import embeds, noise, photo
 from tests.train.test_loop import assert_same, state
+from tests.train.test_processes import assert_close, launch
 from tests.train.tiny_ltx import tiny_ltx
 from tests.train.tiny_wan import tiny_wan
 from unleak.data.video import write_video
@@ -242,6 +243,15 @@ def test_ltx_videos_while_training(run, models, tmp_path, since):
     assert made == ["a.fixed.mp4", "a.plain.mp4"]
 
 
+@pytest.mark.slow
+def test_two_processes_train_ltx_as_one_does(run):
+    alone = run("ltx", trainable="lora", condition={"noise": "timenoise", "beta_m": 1.0})
+    pair = alone.model_copy(update={"output": alone.output.with_name("pair")})
+    launch(pair, processes=2)
+    assert_close(state(alone), state(pair))
+    assert losses(pair) == pytest.approx(losses(alone), rel=1e-5)
+
+
 def test_clip_embeddings_of_wan_21(run):
     recipe = run("wan21", trainable="lora", steps=1)
     assert any("add_k_proj" in name for name in state(recipe).model)
@@ -263,6 +273,7 @@ def test_clip_embeddings_of_wan_21(run):
         ("ltx", {"experts": "high"}, "experts: this model has a single network"),
         ("wan22", {"condition": {"noise": "none", "first_frame_sigma": 0.1}}, "condition.first_frame_sigma: of models"),
         ("videocrafter1", {"condition": {"noise": "none", "first_frame_sigma": 0.1}}, "first_frame_sigma: of models"),
+        ("wan22", {"latents": "sample"}, "latents: sample: this model was trained on the mode"),
         ("wan22", {"data": {"num_frames": 6}}, "data.num_frames: 6; this model needs multiples of 4, plus 1"),
         ("wan21", {"trainable": "lora", "lora": {"targets": ["nothing"]}}, "lora.targets: no layer of the transformer"),
         ("wan21", {"trainable": "lora", "experts": "low"}, "experts: low: this model has a single network"),

@@ -5,12 +5,13 @@ import types
 import numpy as np
 import pytest
 import torch
+from accelerate import DistributedType
 from diffusers import StableVideoDiffusionPipeline
 from safetensors.torch import load_file
 
 from unleak.data.synthetic import SyntheticClips
 from unleak.data.video import write_video
-from unleak.train import checkpoint
+from unleak.train import checkpoint, together
 from unleak.train.__main__ import main
 from unleak.train.config import RecipeError, dump_recipe
 from unleak.train.data import Order, StepSampler
@@ -149,14 +150,21 @@ def test_the_module_is_a_command(recipe, tmp_path, capsys):
         assert line in capsys.readouterr().err.splitlines()[-1]
 
 
-@pytest.mark.parametrize("condition", [{"noise": "none", "noise_aug_strength": 0.02}, {"noise": "pixel"}])
-def test_cached_latents_train_the_same_to_half_precision(recipe, tmp_path, condition):
-    plain = recipe(output=str(tmp_path / "plain"), steps=1, condition=condition)
-    cached = recipe(
-        output=str(tmp_path / "cached"),
-        steps=1,
-        condition=condition,
-        data={**plain.data.model_dump(mode="json"), "cache": str(tmp_path / "cache")},
+@pytest.mark.parametrize(
+    ("condition", "latents"),
+    [
+        ({"noise": "none", "noise_aug_strength": 0.02}, "mode"),
+        ({"noise": "pixel"}, "mode"),
+        ({"noise": "none"}, "sample"),
+    ],
+)
+def test_cached_latents_train_the_same_to_half_precision(recipe, tmp_path, condition, latents):
+    plain = recipe(output=str(tmp_path / "plain"), steps=1, condition=condition, latents=latents)
+    cached = plain.model_copy(
+        update={
+            "output": tmp_path / "cached",
+            "data": plain.data.model_copy(update={"cache": tmp_path / "cache"}),
+        }
     )
     train(plain)
     train(cached)
@@ -201,7 +209,7 @@ def test_tensorboard(recipe):
 
 
 def test_time_runs_out(recipe):
-    run = recipe(steps=1000, max_hours=1e-9)
+    run = recipe(steps=1000, max_hours=1e-9, log_every=50)
     train(run)
     assert state(run).step == 1
     assert (run.output / "pipeline" / "model_index.json").exists()
@@ -252,6 +260,10 @@ def test_validation_videos_leave_the_run_as_it_was(recipe, straight, photos, tmp
     lines = [json.loads(line) for line in (watched.output / "validation.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 4]
     assert all(set(line["motion"]) == {"plain", "fixed"} for line in lines)
+    with (watched.output / "validation.jsonl").open("a") as file:
+        file.write('{"step": 7, "motion": {}}\n')  # of a run that was killed after its last checkpoint
+    train(watched)
+    assert [json.loads(line)["step"] for line in (watched.output / "validation.jsonl").open()] == [2, 4]
     with pytest.raises(ValueError, match="outside"):
         train(recipe(output=str(tmp_path / "none"), validation={**config, "start": "sigma=1000"}))
 
@@ -265,6 +277,8 @@ def test_validation_videos_leave_the_run_as_it_was(recipe, straight, photos, tmp
             {"sharding": "fsdp", "optimizer": "muon"},
             "optimizer: muon needs whole weights; with sharding: fsdp give adamw",
         ),
+        ({"sharding": "fsdp", "motion_readout": 1.0}, "motion_readout: needs whole weights"),
+        ({"sharding": "fsdp", "experts": "both"}, "experts: both: the processes would wait for each other"),
     ],
 )
 def test_what_is_missing_is_told_before_anything_is_loaded(recipe, monkeypatch, change, line):
@@ -273,6 +287,32 @@ def test_what_is_missing_is_told_before_anything_is_loaded(recipe, monkeypatch, 
     run = recipe()
     with pytest.raises(RecipeError, match=line):
         check(run.model_copy(update=change))
+
+
+def test_a_second_run_in_one_output_touches_nothing(recipe, straight, tmp_path, monkeypatch):
+    def files():
+        return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in straight.output.rglob("*")}
+
+    monkeypatch.setattr(together, "_PATIENCE", 0.1)
+    with together.alone_in(straight.output):
+        before = files()
+        with pytest.raises(RecipeError, match=r"output: another run is writing to .*straight: wait until it ends"):
+            train(straight.model_copy(update={"steps": 6}))
+        assert files() == before
+    with pytest.raises(RecipeError), together.alone_in(tmp_path / "new"):  # a run that fails before it made anything
+        raise RecipeError
+    assert not (tmp_path / "new").exists()
+
+
+def test_settings_of_the_launcher_do_not_change_a_run(recipe, straight, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    other = straight.model_copy(update={"output": straight.output.with_name("other")})
+    train(other)
+    assert_same(state(other), state(straight))
+    monkeypatch.setattr("unleak.train.loop.Accelerator.distributed_type", DistributedType.FSDP)
+    with pytest.raises(RecipeError, match=r"accelerate is configured for FSDP.*sharding: fsdp"):
+        train(other)
 
 
 def test_eight_bits(recipe, monkeypatch):

@@ -19,6 +19,7 @@ from unleak.train.loop import train
 pytestmark = pytest.mark.slow
 
 ENVIRONMENT = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+LIMIT = "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))"
 TWO = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 
 
@@ -46,15 +47,16 @@ def test_two_processes_compute_what_one_does(recipe, tmp_path):
     assert_close(state(alone), state(pair))
 
 
-def test_weights_in_parts_by_two_then_one_then_two(recipe, tmp_path):
-    alone = recipe(output=str(tmp_path / "alone"), steps=3, checkpoint_every=100)
+def test_weights_in_parts_by_two_then_one_then_two(recipe, photos, tmp_path):
+    watched = {"photos": str(photos), "every": 1, "most": 1, "steps": 2, "start": "sigma=100"}
+    alone = recipe(output=str(tmp_path / "alone"), steps=4, checkpoint_every=100, validation=watched)
     train(alone)
     parts = alone.model_copy(update={"output": tmp_path / "parts", "sharding": "fsdp"})
-    launch(parts, processes=2, steps=1)
+    launch(parts, processes=2, steps=1, validation=None)
     first = checkpoint.latest(parts.output / "checkpoints")
     assert len(list(first.glob("*.distcp"))) == 2
     assert state(parts).parts == first
-    train(parts.model_copy(update={"steps": 2}))  # one process, whole weights
+    train(parts.model_copy(update={"steps": 2, "validation": None}))  # one process, whole weights
     assert state(parts).parts is None
     launch(parts, processes=2)
     last = state(parts)
@@ -69,6 +71,43 @@ def test_weights_in_parts_by_two_then_one_then_two(recipe, tmp_path):
     told = [[json.loads(line)["loss"] for line in (run.output / "log.jsonl").open()] for run in (alone, parts)]
     assert told[1] == pytest.approx(told[0], rel=1e-5)
     assert (parts.output / "pipeline" / "model_index.json").exists()
+    motion = [
+        {line["step"]: line["motion"] for line in map(json.loads, (run.output / "validation.jsonl").open())}
+        for run in (alone, parts)
+    ]
+    assert motion[1].keys() == {3, 4}  # a video is made, a step follows, another video is made
+    for step, told in motion[1].items():
+        assert told == pytest.approx(motion[0][step], rel=1e-2)
+
+
+def test_adapters_in_parts_beside_weights_of_half_precision(recipe, tmp_path):
+    half = {"mixed_precision": "bf16", "frozen_dtype": "bf16"}
+    alone = recipe(output=str(tmp_path / "alone"), steps=1, trainable="lora", **half)
+    train(alone)
+    parts = alone.model_copy(update={"output": tmp_path / "parts", "sharding": "fsdp"})
+    launch(parts, processes=2)
+    losses = [json.loads((run.output / "log.jsonl").read_text())["loss"] for run in (alone, parts)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-2)
+    assert (parts.output / "lora" / "pytorch_lora_weights.safetensors").exists()
+
+
+def test_a_full_disk_ends_two_processes_in_a_line_each(recipe, tmp_path):
+    """The second checkpoint finds no room: the first stays, and is gone on from."""
+    run = recipe(output=str(tmp_path / "run"), steps=2, checkpoint_every=1, sharding="fsdp", keep=5)
+    launch(run, processes=2, steps=1)
+    path = tmp_path / "run.yaml"
+    path.write_text(dump_recipe(run))
+    limited = f"import resource, sys; from unleak.train.__main__ import main; {LIMIT}; sys.exit(main(sys.argv[1:]))"
+    (tmp_path / "limited.py").write_text(limited)
+    command = [sys.executable, *TWO, str(tmp_path / "limited.py"), str(path)]
+    ran = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=900)
+    assert ran.returncode != 0
+    line = f"{run.output}/checkpoints/step-00000002: File too large"
+    assert 1 <= ran.stderr.count(line) <= 2  # the launcher may end one before it has spoken
+    assert "unleak/train" not in ran.stderr  # no traceback of ours
+    assert sorted(p.name for p in (run.output / "checkpoints").iterdir()) == ["step-00000001"]
+    train(run)  # one process, whole weights
+    assert state(run).step == 2
 
 
 def test_killed_at_random_steps(recipe, tmp_path):

@@ -18,6 +18,9 @@ def train(
     export: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Write the newest checkpoint as a pipeline, and stop.")
     ] = None,
+    max_hours: Annotated[
+        float | None, typer.Option(metavar="HOURS", help="Stop after so long, with a checkpoint to go on from.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the complete recipe, parameters, memory and data.")
     ] = False,
@@ -28,8 +31,9 @@ def train(
     from unleak.train.config import RecipeError, dump_recipe, load_recipe
 
     terminal = Terminal(quiet, as_json)
+    asked = [*(overrides or []), *([] if max_hours is None else [f"max_hours={max_hours}"])]
     try:
-        checked = load_recipe(recipe, overrides)
+        checked = load_recipe(recipe, asked)
         if dry_run:
             from unleak.train.estimate import estimate_run
 

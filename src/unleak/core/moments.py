@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import torch
 from jaxtyping import Float, Float64
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
+
+from unleak.core.temporary import temporary_beside
 
 __all__ = ["LatentMoments", "MomentsMeta"]
 
@@ -169,7 +170,7 @@ class LatentMoments:
         about = {"version": _VERSION, "layout": _LAYOUT, "count": self.count, **asdict(self.meta)}
         tensors = {"mean": self.mean.contiguous(), "mean_square": self.mean_square.contiguous()}
         content = save(tensors, {"unleak_moments": json.dumps(about)})
-        partial = Path(path).with_name(f".{uuid4().hex}.part")  # its length has nothing to do with that of the name
+        partial = temporary_beside(Path(path))
         try:
             partial.write_bytes(content)
             partial.replace(path)

@@ -5,8 +5,10 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
-from uuid import uuid4
+
+from unleak.core.temporary import temporary_beside
 
 
 @contextmanager
@@ -14,12 +16,12 @@ def written_whole(path: str | Path) -> Iterator[Path]:
     """Give a temporary name beside `path` to write to; it becomes `path` at the end of the block.
 
     Its folder is made if need be. If the block raises (a full disk, Ctrl-C) the temporary file is removed, what stood
-    at `path` is untouched, and an OSError is about `path`, not about the temporary name.
+    at `path` is untouched, and an OSError is about `path`, not about the temporary name. What a killed process left is
+    removed by the next that writes there.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Hidden, and of a length of its own: the name of the target may be as long as the file system allows.
-    temporary = path.parent / f".{uuid4().hex}.part"
+    temporary = temporary_beside(path)
     try:
         yield temporary
         os.replace(temporary, path)
@@ -34,8 +36,11 @@ def written_whole(path: str | Path) -> Iterator[Path]:
 def folder_written_whole(path: str | Path) -> Iterator[Path]:
     """The same with a folder to fill. What stood at `path` is replaced, so look first at what that is."""
     path = Path(path)
-    temporary, aside = (path.parent / f".{uuid4().hex}.{name}" for name in ("part", "old"))
     path.parent.mkdir(parents=True, exist_ok=True)
+    temporary, aside = temporary_beside(path), path.parent / f".{sha256(os.fsencode(path.name)).hexdigest()[:16]}.old"
+    if aside.exists() and not path.exists():  # killed between two renames
+        aside.rename(path)
+    shutil.rmtree(aside, ignore_errors=True)
     temporary.mkdir()
     try:
         yield temporary

@@ -14,12 +14,14 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("recipe", type=Path)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    parser.add_argument("--max-hours", type=float, metavar="HOURS", help="stop after so long, to go on later")
     parser.add_argument(
         "--export", type=Path, metavar="FOLDER", help="write the newest checkpoint as a pipeline and stop"
     )
     options = parser.parse_args(arguments)
     try:
-        recipe = load_recipe(options.recipe, options.overrides)
+        hours = [] if options.max_hours is None else [f"max_hours={options.max_hours}"]
+        recipe = load_recipe(options.recipe, options.overrides + hours)
         # Only now: --help and a wrong recipe need neither torch nor diffusers.
         from accelerate import PartialState
 
@@ -27,7 +29,8 @@ def main(arguments: list[str] | None = None) -> int:
 
         done = export(recipe, options.export) if options.export else train(recipe)
     except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
+        about = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else error
+        print(about, file=sys.stderr)
         return 2
     if PartialState().is_main_process:
         print(done)

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 from jaxtyping import Float
 from torch import Tensor
 
+from unleak.data.atomic import written_whole
 from unleak.data.pixels import to_unit
 
 
@@ -63,22 +65,25 @@ class GroupedCache:
         return self.caches[k][row]
 
 
-def cache_folder(data: Any, dataset: Any, vae: Any) -> Path:
-    """Where the latents of a recipe's `data` lie; `dataset` are its clips."""
+def cache_folder(data: Any, dataset: Any, vae: Any, *, latents: str = "mode") -> Path:
+    """Where the latents of a recipe's `data` lie; `dataset` are its clips, `latents` whether their spread is kept."""
     free = {"cache", "workers", "seconds", "max_failures"}
-    return data.cache / cache_key(data.model_dump(mode="json", exclude=free), dataset, vae)
+    described = data.model_dump(mode="json", exclude=free)
+    if latents != "mode":
+        described["latents"] = latents
+    return data.cache / cache_key(described, dataset, vae)
 
 
 def cache_key(described: dict[str, Any], dataset: Any, vae: Any) -> str:
-    """A name that changes with the data's description, with the first and last clip (so with the files and the
-    code that make them), and with every bit of the VAE's encoder and its scaling."""
+    """A name that changes with the data's description, the names and sizes of the files, the first and last clip (so
+    with the code that makes them), and with every bit of the VAE's encoder and its scaling."""
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
     for index in (0, len(dataset) - 1):
         item = dataset[index]
         digest.update(",".join(sorted(item)).encode())
         digest.update(item["video"].numpy().tobytes())
     for entry in getattr(dataset, "entries", ()):
-        digest.update(f"{entry.path}\n".encode())
+        digest.update(f"{entry.path} {entry.path.stat().st_size}\n".encode(errors="surrogateescape"))
     scaling = [vae.config.get(name) for name in ("scaling_factor", "latents_mean", "latents_std")]
     digest.update(" ".join(str(value) for value in scaling if value is not None).encode())
     encoder = {name: t for name, t in vae.state_dict().items() if not name.startswith("decoder.")}
@@ -103,13 +108,15 @@ def build_cache(
     called with (clips done, clips in all), `failed` with the videos that could not be read and the reasons.
     """
     groups = getattr(dataset, "groups", None)
-    if groups is None:
-        _fill(folder, dataset, range(len(dataset)), encode, batch, progress, failed)
-        return LatentCache(folder)
-    folders = [folder / f"group-{k}" for k in range(len(groups))]
-    for part, group in zip(folders, groups, strict=True):
-        _fill(part, dataset, group, encode, batch, progress, failed)
-    return GroupedCache(groups, [LatentCache(part) for part in folders])
+    parts: list[tuple[Path, Sequence[int]]] = [(folder, range(len(dataset)))]
+    if groups is not None:
+        parts = [(folder / f"group-{k}", group) for k, group in enumerate(groups)]
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):  # two runs may share a cache: the second waits for what the first makes
+        for part, clips in parts:
+            _fill(part, dataset, clips, encode, batch, progress, failed)
+    caches = [LatentCache(part) for part, _ in parts]
+    return caches[0] if groups is None else GroupedCache(groups, caches)
 
 
 _MORE = ("condition_frame", "stride", "clip")
@@ -146,17 +153,21 @@ def _fill(
             _write_rows(folder / f"{name}.npy", rows, done, total)
         done += len(items)
         # The rows are on the disk before they are counted, and the count replaces the old one in one move.
-        (folder / "done.json.partial").write_text(json.dumps(done))
-        os.replace(folder / "done.json.partial", counter)
+        with written_whole(counter) as temporary:
+            temporary.write_text(json.dumps(done))
         if progress:
             progress(done, total)
 
 
 def _write_rows(path: Path, rows: np.ndarray, start: int, total: int) -> None:
-    shape: Sequence[int] = (total, *rows.shape[1:])
-    if start == 0:
-        array = np.lib.format.open_memmap(path, mode="w+", dtype=rows.dtype, shape=tuple(shape))
-    else:
-        array = np.lib.format.open_memmap(path, mode="r+")
-    array[start : start + len(rows)] = rows
-    array.flush()
+    # Not through a memory map, where a full disk ends the process without a word (SIGBUS).
+    header = {"descr": np.lib.format.dtype_to_descr(rows.dtype), "fortran_order": False}
+    try:
+        with path.open("r+b" if start else "wb") as file:
+            np.lib.format.write_array_header_1_0(file, header | {"shape": (total, *rows.shape[1:])})
+            file.seek(start * rows[0].nbytes, os.SEEK_CUR)
+            file.write(np.ascontiguousarray(rows).data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error

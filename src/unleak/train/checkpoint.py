@@ -1,11 +1,12 @@
 """Checkpoints that are whole or absent: written under a temporary name, flushed to the disk, then renamed."""
 
+import errno
 import json
 import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from unleak.core.moments import DAMAGED
+from unleak.train.together import together
 
 _NAME = re.compile(r"step-(\d{8})")
 _PARTIAL = ".partial-"
@@ -89,7 +91,8 @@ def published(final: Path) -> Iterator[Path]:
         number = error.errno if isinstance(error, OSError) else _number(error)
         if number is None:
             raise
-        raise OSError(number, os.strerror(number), str(final)) from error
+        reason = error.strerror if isinstance(error, OSError) else os.strerror(number)
+        raise OSError(number, reason, str(final)) from error
     shutil.rmtree(aside, ignore_errors=True)
 
 
@@ -104,25 +107,49 @@ def latest(folder: Path) -> Path | None:
     return max(_all(folder), default=None)
 
 
-def save_parts(folder: Path, step: int, recipe: dict[str, Any], tensors: dict[str, Any], *, keep: int) -> Path:
+def save_parts(
+    folder: Path,
+    step: int,
+    recipe: dict[str, Any],
+    tensors: dict[str, Any],
+    *,
+    scaler: dict[str, Any] | None = None,
+    keep: int,
+) -> Path:
     """The same from weights in parts: called in every process of the default group, each writes its own.
 
-    `tensors` has model, ema and optimizer (of each weight by name what the optimizer keeps).
+    `tensors` has model, ema and optimizer (of each weight by name what the optimizer keeps). If one process cannot
+    write its part, there is no checkpoint, and the same error in all of them.
     """
     import torch.distributed as dist
     import torch.distributed.checkpoint as dcp
 
     final, main = folder / f"step-{step:08d}", dist.get_rank() == 0
-    with published(final) if main else nullcontext(final.with_name(f"{_PARTIAL}{final.name}")) as partial:
-        dist.barrier()  # the folder is there
-        dcp.state_dict_saver.save(tensors, checkpoint_id=partial)
-        if main:
-            (partial / "state.json").write_text(json.dumps({"step": step, "recipe": recipe}, indent=1))
+    partial = final.with_name(f"{_PARTIAL}{final.name}")
+    with together(), ExitStack() as made:
+        with together():
+            if main:
+                made.enter_context(published(final))
+        try:
+            dcp.state_dict_saver.save(tensors, checkpoint_id=partial)
+        except dcp.api.CheckpointException as error:  # in all processes
+            raise _of_one(error, final) from None
+        with together():
+            if main:
+                state = {"step": step, "recipe": recipe, "scaler": scaler}
+                (partial / "state.json").write_text(json.dumps(state, indent=1))
     if main:
         for old in _all(folder)[:-keep]:
             shutil.rmtree(old)
-    dist.barrier()
     return final
+
+
+def _of_one(error: Any, final: Path) -> OSError:
+    """What the first process that failed could not do."""
+    cause, _ = error.failures[min(error.failures)]
+    if isinstance(cause, OSError) and cause.errno:
+        return OSError(cause.errno, os.strerror(cause.errno), str(final))
+    return OSError(errno.EIO, " ".join(str(cause).split())[:200], str(final))
 
 
 def load_parts(path: Path, tensors: dict[str, Any], *, alone: bool = False) -> None:
@@ -141,7 +168,8 @@ def load(path: Path) -> Checkpoint:
     try:
         state = json.loads((path / "state.json").read_text())
         if (path / ".metadata").exists():
-            return Checkpoint(int(state["step"]), dict(state["recipe"]), {}, {}, {}, parts=path)
+            scaler = state.get("scaler")
+            return Checkpoint(int(state["step"]), dict(state["recipe"]), {}, {}, {}, scaler, parts=path)
         training = torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True)
         return Checkpoint(
             int(state["step"]),

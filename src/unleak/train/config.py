@@ -276,6 +276,8 @@ class Recipe(_Strict):
     sigma: SigmaConfig = SigmaConfig()
     flow: FlowConfig = FlowConfig()
     condition: ConditionConfig
+    latents: Literal["mode", "sample"] = "mode"
+    """x_0 as the VAE's posterior has it: its mode, or a sample drawn anew in every step (as the LVDM families were)."""
 
     optimizer: Literal["adamw", "adamw8bit", "muon"] = "adamw"
     lr: Positive = 3e-5

@@ -21,8 +21,9 @@ BUCKETS = 5  # of equal probability under the training distribution of sigma: a 
 class DivergedError(ValueError):
     """A run whose numbers are no longer finite. Its last checkpoint is still good."""
 
-    def __init__(self, what: str):
-        super().__init__(f"{what}; the last checkpoint is still good: lower lr or clip in a new output and start again")
+    def __str__(self) -> str:
+        what = super().__str__()
+        return f"{what}; the last checkpoint is still good: lower lr or clip in a new output and start again"
 
 
 class Log:
@@ -32,8 +33,8 @@ class Log:
         self.recipe, self.accelerator, self.console = recipe, accelerator, console
         self.path = recipe.output / "log.jsonl"
         if accelerator.is_main_process:
-            recipe.output.mkdir(parents=True, exist_ok=True)
-            _forget_after(self.path, step)
+            for path in (self.path, recipe.output / "validation.jsonl"):
+                _forget_after(path, step)
         if recipe.report_to != "none":
             # A folder for TensorBoard, a project for Weights & Biases.
             name = "unleak" if recipe.report_to == "wandb" else "log"

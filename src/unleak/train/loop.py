@@ -3,13 +3,15 @@
 import math
 import time
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, DistributedType, InitProcessGroupKwargs
 from accelerate.state import AcceleratorState
+from accelerate.utils import GradientAccumulationPlugin
 from rich.console import Console
 from torch import nn
 from torch.distributed.tensor import DTensor
@@ -33,9 +35,11 @@ from unleak.train.readout import MotionReadout
 from unleak.train.sharding import as_parts_of, own_part, shard, synchronise
 from unleak.train.step import TrainingStep
 from unleak.train.texts import Texts
+from unleak.train.together import alone_in, lost, together
 from unleak.train.validation import Validation
 from unleak.zoo.registry import ModelSpec, find_model
 
+_A_LONG_RUN = timedelta(days=30)  # one process may fill a cache, or make videos, while all others wait
 _LARGE = 1_000_000_000  # weights of a text encoder that gives its place up once all captions are encoded
 
 
@@ -48,50 +52,60 @@ def train(recipe: Recipe, *, quiet: bool = False) -> Path:
     finite.
     """
     with ExitStack() as opened:
-        return _train(recipe, quiet, opened)
+        try:
+            return _train(recipe, quiet, opened)
+        except RuntimeError as error:
+            if lost(error):
+                raise ConnectionError("another process of this run has ended; what it said tells why") from error
+            raise
 
 
 def _train(recipe: Recipe, quiet: bool, opened: ExitStack) -> Path:
     started = time.monotonic()
     accelerator = _accelerator(recipe)
-    console = Console(
-        stderr=True, highlight=False, markup=False, soft_wrap=True, quiet=quiet or not accelerator.is_main_process
-    )
-    resumed = _resume(recipe)
-    spec = check(recipe)
+    main = accelerator.is_main_process
+    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True, quiet=quiet or not main)
+    with together():
+        spec = check(recipe)
+    with together():
+        if main:
+            opened.enter_context(alone_in(recipe.output))
+    with together():
+        resumed = _resume(recipe)
     shape = shapes_of(recipe)[0]
     validation = Validation(recipe, recipe.validation, spec, shape) if recipe.validation else None
     clips = open_dataset(recipe.data)
     if hasattr(clips, "close"):
         opened.callback(clips.close)
-    failures = Failures(recipe, clips, console, main=accelerator.is_main_process)
+    failures = Failures(recipe, clips, console, main=main)
     denoiser = load_denoiser(recipe)
-    objective = objective_class(denoiser)(recipe, denoiser)
-    texts = _texts(recipe, objective, clips, accelerator, console)
-    for part in denoiser.pipe.components.values():
-        if isinstance(part, nn.Module) and part is not getattr(denoiser.pipe, "text_encoder", None):
-            part.to(accelerator.device)
-    dataset = _dataset(recipe, clips, objective, accelerator, console, failures)
-    step = resumed.step if resumed else 0
-    if accelerator.is_main_process:
-        recipe.output.mkdir(parents=True, exist_ok=True)
-        with written_whole(recipe.output / "recipe.yaml") as temporary:
-            temporary.write_text(dump_recipe(recipe))
-        checkpoint.sweep(recipe.output / "checkpoints")
-
     weights = trained_weights(recipe, denoiser)
     if resumed and not resumed.parts:
         resumed.put(weights)
+    in_parts = recipe.sharding == "fsdp" and accelerator.num_processes > 1
+    if in_parts:  # before anything is on the accelerator: the whole network may be too large for it
+        shard(denoiser.networks.values(), accelerator.device)
+        weights = named_again(denoiser, weights)
+    objective = objective_class(denoiser)(recipe, denoiser)
+    texts = _texts(recipe, objective, clips, accelerator, console)
+    for part in denoiser.pipe.components.values():
+        cut = in_parts and part in denoiser.networks.values()
+        if isinstance(part, nn.Module) and part is not getattr(denoiser.pipe, "text_encoder", None) and not cut:
+            part.to(accelerator.device)
+    dataset = _dataset(recipe, clips, objective, accelerator, console, failures)
+    step = resumed.step if resumed else 0
+    with together():
+        if main:
+            with written_whole(recipe.output / "recipe.yaml") as temporary:
+                temporary.write_text(dump_recipe(recipe))
+            checkpoint.sweep(recipe.output / "checkpoints")
+
     readout = MotionReadout(denoiser.pipe.unet, recipe.data.num_frames) if recipe.motion_readout else None
     if readout and resumed and resumed.readout:
         readout.linear.load_state_dict(resumed.readout)
     read = {f"readout.{n}": p for n, p in readout.linear.named_parameters()} if readout else {}
     for network in denoiser.networks.values():
         network.train()
-    in_parts = recipe.sharding == "fsdp" and accelerator.num_processes > 1
-    if in_parts:
-        shard(denoiser.networks.values(), accelerator.device)
-        weights = named_again(denoiser, weights)
     optimizer = make_optimizer(recipe, weights | read)
     ema = EMA(weights, recipe.ema_decay)
     module = accelerator.prepare_model(TrainingStep(objective, readout), evaluation_mode=in_parts)
@@ -143,30 +157,38 @@ def _train(recipe: Recipe, quiet: bool, opened: ExitStack) -> Path:
             ema.update(weights, step)
             log.advance(step)
 
-            out_of_time = False
+            out_of_time = _out_of_time(recipe, accelerator, started)
             if step % recipe.log_every == 0 or step == recipe.steps:
                 log.write(step, lr=lr_at(recipe, step - 1), gradient_norm=norm)
-                out_of_time = _out_of_time(recipe, accelerator, started)
             if step % recipe.checkpoint_every == 0 or step == recipe.steps or out_of_time:
                 log.check(step)
-                _check_finite(weights, step)
+                with together():
+                    _check_finite(weights, step)
                 if in_parts:
-                    tensors = _tensors(weights, ema, optimizer)
-                    folder = recipe.output / "checkpoints"
-                    checkpoint.save_parts(folder, step, recipe.model_dump(mode="json"), tensors, keep=recipe.keep)
-                elif accelerator.is_main_process:
-                    _save(recipe, step, weights, readout, ema, optimizer, accelerator)
+                    checkpoint.save_parts(
+                        recipe.output / "checkpoints",
+                        step,
+                        recipe.model_dump(mode="json"),
+                        _tensors(weights, ema, optimizer),
+                        scaler=_scaler(accelerator),
+                        keep=recipe.keep,
+                    )
+                else:
+                    with together():
+                        if main:
+                            _save(recipe, step, weights, readout, ema, optimizer, accelerator)
             if recipe.validation and validation and (step % recipe.validation.every == 0 or step == recipe.steps):
-                if accelerator.is_main_process:
-                    validation(step, denoiser, weights, ema.average, accelerator, console)
-                accelerator.wait_for_everyone()
+                made = validation.make(step, denoiser, weights, ema.average, accelerator, console, in_parts=in_parts)
+                with together():
+                    if main:
+                        validation.keep(step, made, accelerator, console)
             if out_of_time:
                 break
-    if accelerator.is_main_process and in_parts:
-        export(recipe, export_folder(recipe))
-    elif accelerator.is_main_process:
-        _write(recipe, denoiser, weights, ema)
-    accelerator.wait_for_everyone()
+    with together():
+        if main and in_parts:
+            export(recipe, export_folder(recipe))
+        elif main:
+            _write(recipe, denoiser, weights, ema)
     accelerator.end_training()
     return export_folder(recipe)
 
@@ -218,16 +240,8 @@ def check(recipe: Recipe) -> ModelSpec:
         for key, package in _packages(recipe)
         if find_spec(package) is None
     ]
-    if recipe.sharding == "fsdp" and recipe.optimizer != "adamw":
-        found.append(f"optimizer: {recipe.optimizer} needs whole weights; with sharding: fsdp give adamw")
-    if recipe.sharding == "fsdp" and recipe.validation:
-        found.append("validation: one process makes the videos; with sharding: fsdp leave it away")
-    if recipe.sharding == "fsdp" and recipe.motion_readout:
-        found.append("motion_readout: needs whole weights; with sharding: fsdp leave it away")
-    if recipe.sharding == "fsdp" and recipe.mixed_precision == "fp16":
-        found.append("mixed_precision: fp16 scales whole gradients; with sharding: fsdp give bf16 or no")
-    if recipe.sharding == "fsdp" and recipe.lora and recipe.frozen_dtype != "fp32":
-        found.append("sharding: fsdp wants one precision; with lora give frozen_dtype: fp32, or sharding: none")
+    if recipe.sharding == "fsdp":
+        found += _whole_only(recipe)
     made = export_folder(recipe)
     if made.exists() and checkpoint.latest(recipe.output / "checkpoints") is None:
         found.append(f"output: {made} is of another run: choose another output, or move it away")
@@ -243,6 +257,21 @@ def _packages(recipe: Recipe) -> list[tuple[str, str]]:
     needed += [("optimizer: adamw8bit", "bitsandbytes")] if recipe.optimizer == "adamw8bit" else []
     needed += [("validation: its motion score", "cv2")] if recipe.validation else []
     return needed + ([("trainable: lora", "peft")] if recipe.lora else [])
+
+
+def _whole_only(recipe: Recipe) -> list[str]:
+    """What of a recipe cannot be done with weights in parts."""
+    found = []
+    if recipe.optimizer != "adamw":
+        found.append(f"optimizer: {recipe.optimizer} needs whole weights; with sharding: fsdp give adamw")
+    if recipe.motion_readout:
+        found.append("motion_readout: needs whole weights; with sharding: fsdp leave it away")
+    if recipe.experts == "both":
+        found.append(
+            "experts: both: the processes would wait for each other's parts of a network that not all of them use in a "
+            "step; with sharding: fsdp train high and low in two runs"
+        )
+    return found
 
 
 def shapes_of(recipe: Recipe) -> list[tuple[int, int, int]]:
@@ -261,8 +290,15 @@ def _accelerator(recipe: Recipe) -> Accelerator:
         mixed_precision=recipe.mixed_precision,
         log_with=None if recipe.report_to == "none" else recipe.report_to,
         project_dir=recipe.output,
-        kwargs_handlers=[unused],
+        # Said here, so that the environment that `accelerate launch` makes of its own settings does not say otherwise.
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+        kwargs_handlers=[unused, InitProcessGroupKwargs(timeout=_A_LONG_RUN)],
     )
+    if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
+        raise RecipeError(
+            f"accelerate is configured for {accelerator.distributed_type.value}: run `accelerate config` without it; "
+            "for weights in parts give sharding: fsdp in the recipe"
+        )
     if recipe.mixed_precision == "fp16" and accelerator.device.type == "cpu":
         raise RecipeError("mixed_precision: fp16 needs an accelerator and this machine has none: use bf16 or no")
     pieces = recipe.accumulation * accelerator.num_processes
@@ -293,7 +329,7 @@ def _dataset(
 ) -> Any:
     if recipe.data.cache is None:
         return clips
-    folder = cache_folder(recipe.data, clips, objective.denoiser.pipe.vae)
+    folder = cache_folder(recipe.data, clips, objective.denoiser.pipe.vae, latents=recipe.latents)
     with accelerator.main_process_first(), Counter("latent cache", console) as counter:
         return build_cache(
             folder,
@@ -368,6 +404,8 @@ def _restore(
     resumed: checkpoint.Checkpoint, weights: dict[str, nn.Parameter], ema: EMA, optimizer: Any, accelerator: Accelerator
 ) -> None:
     """Go on from a checkpoint, whole or in parts, with weights that are whole or in parts."""
+    if accelerator.scaler is not None and resumed.scaler is not None:
+        accelerator.scaler.load_state_dict(resumed.scaler)
     if resumed.parts:
         checkpoint.load_parts(resumed.parts, _tensors(weights, ema, optimizer))
         return
@@ -379,8 +417,6 @@ def _restore(
                 tensor.copy_(as_parts_of(tensor, stored[name]))
         return
     optimizer.load_state_dict(resumed.optimizer)
-    if accelerator.scaler is not None and resumed.scaler is not None:
-        accelerator.scaler.load_state_dict(resumed.scaler)
 
 
 def _save(
@@ -392,17 +428,21 @@ def _save(
     optimizer: Any,
     accelerator: Accelerator,
 ) -> None:
-    scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else None
     state = checkpoint.Checkpoint(
         step,
         recipe.model_dump(mode="json"),
         {name: weight.detach() for name, weight in weights.items()},
         ema.average,
         optimizer.state_dict(),
-        scaler,
+        _scaler(accelerator),
         readout.linear.state_dict() if readout else None,
     )
     checkpoint.save(recipe.output / "checkpoints", state, keep=recipe.keep)
+
+
+def _scaler(accelerator: Accelerator) -> dict[str, Any] | None:
+    """What float16's loss scaling keeps."""
+    return accelerator.scaler.state_dict() if accelerator.scaler is not None else None
 
 
 def _write(recipe: Recipe, denoiser: Any, weights: dict[str, nn.Parameter], ema: EMA) -> None:

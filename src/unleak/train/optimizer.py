@@ -35,11 +35,11 @@ def make_optimizer(recipe: Recipe, weights: dict[str, nn.Parameter]) -> torch.op
 
 def kept_by(optimizer: Any, weights: dict[str, nn.Parameter]) -> dict[str, dict[str, Any]]:
     """What AdamW keeps of each weight, by the weights' names; zeros before its first step."""
-    state = optimizer.state
+    state, fused = optimizer.state, optimizer.param_groups[0]["fused"]
     for weight in weights.values():
         if not state[weight]:
             zeros = {name: torch.zeros_like(weight.detach()) for name in ("exp_avg", "exp_avg_sq")}
-            state[weight] = {"step": torch.zeros(()), **zeros}
+            state[weight] = {"step": torch.zeros((), device=weight.device if fused else None), **zeros}
     return {name: state[weight] for name, weight in weights.items()}
 
 

@@ -10,7 +10,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-__all__ = ["as_parts_of", "own_part", "shard", "synchronise"]
+__all__ = ["as_parts_of", "gather_anew", "own_part", "shard", "synchronise"]
 
 
 def shard(networks: Iterable[nn.Module], device: torch.device) -> None:
@@ -33,6 +33,16 @@ def synchronise(networks: Iterable[nn.Module], wanted: bool) -> None:
     for network in networks:
         assert isinstance(network, FSDPModule)
         network.set_requires_gradient_sync(wanted)
+
+
+def gather_anew(networks: Iterable[nn.Module]) -> None:
+    """After weights were changed by other means than a step: what was gathered of them is of no use any more.
+
+    A network keeps the weights of its outermost layer whole after a forward pass that no backward pass follows.
+    """
+    for network in networks:
+        if isinstance(network, FSDPModule):
+            network.reshard()
 
 
 def own_part(tensor: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from unleak.data.image import load_image
 from unleak.data.video import write_video
 from unleak.evaluate.motion import DIS, motion_score
 from unleak.train.config import Recipe, ValidationConfig
+from unleak.train.sharding import gather_anew, own_part
 from unleak.zoo.call import Call
 from unleak.zoo.classes import pipeline_class
 from unleak.zoo.registry import ModelSpec
@@ -46,7 +47,7 @@ class Validation:
         }
         self.flow = DIS()
 
-    def __call__(
+    def make(
         self,
         step: int,
         denoiser: Any,
@@ -54,22 +55,38 @@ class Validation:
         average: Mapping[str, Tensor],
         accelerator: Accelerator,
         console: Console,
-    ) -> dict[str, float]:
-        """Mean motion per pair of frames, in pixels at 800x450, of the plain and of the fixed videos."""
-        folder = self.folder / "validation" / f"step-{step:08d}"
-        scores: dict[str, list[float]] = {name: [] for name in self.settings}
+        *,
+        in_parts: bool = False,
+    ) -> list[tuple[str, str, Any]]:
+        """Of every photo its name and, for `plain` and `fixed`, the frames; nothing but in the main process.
+
+        Weights in parts have to be asked for in every process, so all of them make these videos.
+        """
+        made = []
+        if not (accelerator.is_main_process or in_parts):
+            return []
         with _sampling(denoiser, weights, average, accelerator):
             for photo in self.photos:
                 image = load_image(photo)
                 for name, settings in self.settings.items():
                     try:
-                        made = sample(denoiser.pipe, image, settings, self.noise[name])
+                        frames = sample(denoiser.pipe, image, settings, self.noise[name]).frames
                     except ValueError as error:  # an early average can be far off; the run goes on
                         console.print(f"step {step}: no {name} video of {photo.name}: {error}")
                         continue
-                    write_video(made.frames, folder / f"{photo.stem}.{name}.mp4", fps=settings.fps)
-                    score = motion_score(made.frames, flow=self.flow)
-                    scores[name].append(score.value / len(score.per_pair))
+                    made.append((photo.stem, name, frames))
+        return made
+
+    def keep(
+        self, step: int, made: list[tuple[str, str, Any]], accelerator: Accelerator, console: Console
+    ) -> dict[str, float]:
+        """Write them; mean motion per pair of frames, in pixels at 800x450, of the plain and of the fixed videos."""
+        folder = self.folder / "validation" / f"step-{step:08d}"
+        scores: dict[str, list[float]] = {name: [] for name in self.settings}
+        for photo, name, frames in made:
+            write_video(frames, folder / f"{photo}.{name}.mp4", fps=self.settings[name].fps)
+            score = motion_score(frames, flow=self.flow)
+            scores[name].append(score.value / len(score.per_pair))
         told = {name: sum(values) / len(values) for name, values in scores.items() if values}
         with (self.folder / "validation.jsonl").open("a") as file:
             file.write(json.dumps({"step": step, "motion": told}) + "\n")
@@ -97,6 +114,7 @@ def _sampling(
         with torch.no_grad(), accelerator.autocast():
             yield
     finally:
+        gather_anew(denoiser.networks.values())
         _swap(weights, average)
         if encoder is not None:
             encoder.to(place)
@@ -108,6 +126,7 @@ def _sampling(
 def _swap(weights: Mapping[str, nn.Parameter], average: Mapping[str, Tensor]) -> None:
     """Exchange the two, a tensor at a time: a copy of all would double the memory."""
     for name, weight in weights.items():
-        kept = weight.detach().clone()
-        weight.copy_(average[name])
-        average[name].copy_(kept)
+        ours, others = own_part(weight.detach()), own_part(average[name])
+        kept = ours.clone()
+        ours.copy_(others)
+        others.copy_(kept)

@@ -125,6 +125,17 @@ class LVDMDenoiser:
         latents = self.pipe.encode_latents(frames, videos=len(frames), sample=sample, generator=generator)
         return rearrange(latents.to(video.dtype), "(b f) c h w -> b c f h w", b=len(video))
 
+    def encode_posterior(
+        self, video: Float[Tensor, "b f 3 H W"]
+    ) -> tuple[Float[Tensor, "b c f h w"], Float[Tensor, "b c f h w"]]:
+        """Mean and standard deviation of the model latents of videos in [-1, 1]."""
+        frames = rearrange(video, "b f c h w -> (b f) c h w")
+        mean, std = (
+            rearrange((each * self.scaling_factor).to(video.dtype), "(b f) c h w -> b c f h w", b=len(video))
+            for each in self.pipe.raw_moments(frames)
+        )
+        return mean, std
+
     def encode_text(self, prompts: Sequence[str]) -> Float[Tensor, "b l d"]:
         """Text tokens."""
         tokens: Tensor = self.pipe.encode_prompt(list(prompts))

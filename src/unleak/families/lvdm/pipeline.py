@@ -229,19 +229,25 @@ class LVDMPipeline(DiffusionPipeline):
     ) -> Float[Tensor, "b2 c h w"]:
         """Model latents of images in [-1, 1]: samples of the posterior, as many of each image as make `videos`, or
         its mode."""
+        moments, scale = self.raw_moments(image, chunk=chunk), self.vae.config.scaling_factor
+        mean, std = (each.repeat_interleave(videos // len(image), dim=0) for each in moments)
+        if not sample:
+            return mean * scale
+        eps = randn_tensor(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
+        return (mean + std * eps) * scale
+
+    @torch.no_grad()
+    def raw_moments(
+        self, image: Float[Tensor, "b 3 H W"], *, chunk: int | None = None
+    ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b c h w"]]:
+        """Mean and standard deviation of the VAE's posterior of images in [-1, 1], float32, not scaled."""
         with _upcast(self.vae) as vae:
             pieces = image.to(self._execution_device, vae.dtype).split(chunk or self._frames_at_once(*image.shape[-2:]))
             posteriors = [vae.encode(piece).latent_dist for piece in pieces]
-            mean, std = (
-                torch.cat([getattr(posterior, name) for posterior in posteriors])
-                .float()
-                .repeat_interleave(videos // len(image), dim=0)
-                for name in ("mean", "std")
-            )
-        if not sample:
-            return mean * vae.config.scaling_factor
-        eps = randn_tensor(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
-        return (mean + std * eps) * vae.config.scaling_factor
+        mean, std = (
+            torch.cat([getattr(posterior, name) for posterior in posteriors]).float() for name in ("mean", "std")
+        )
+        return mean, std
 
     @torch.no_grad()
     def decode_latents(

@@ -102,8 +102,23 @@ class SVDDenoiser:
         return rearrange(latents * self.scaling_factor, "(b f) c h w -> b c f h w", b=video.shape[0])
 
     @torch.no_grad()
+    def encode_posterior(
+        self, video: Float[Tensor, "b f 3 H W"]
+    ) -> tuple[Float[Tensor, "b c f h w"], Float[Tensor, "b c f h w"]]:
+        """Mean and standard deviation of the model latents of videos in [-1, 1]."""
+        moments = self._raw(rearrange(video, "b f c h w -> (b f) c h w"), ("mean", "std"))
+        mean, std = (
+            rearrange(each * self.scaling_factor, "(b f) c h w -> b c f h w", b=len(video)) for each in moments
+        )
+        return mean, std
+
     def encode_raw(self, images: Float[Tensor, "n 3 H W"]) -> Float[Tensor, "n c h w"]:
         """Raw VAE latents (mode of the posterior) of images in [-1, 1], in float32 if float16 would overflow."""
+        (mode,) = self._raw(images, ("mean",))
+        return mode
+
+    @torch.no_grad()
+    def _raw(self, images: Float[Tensor, "n 3 H W"], moments: tuple[str, ...]) -> list[Float[Tensor, "n c h w"]]:
         vae = self.pipe.vae
         # Not `vae.device` and `vae.dtype`, which look through all modules each time: a small model feels that.
         weight = next(vae.parameters())
@@ -112,11 +127,12 @@ class SVDDenoiser:
             vae.to(torch.float32)
         try:
             pieces = images.to(weight.device, weight.dtype).split(self.frames_at_once)
-            latents = torch.cat([vae.encode(piece).latent_dist.mode() for piece in pieces])
+            posteriors = [vae.encode(piece).latent_dist for piece in pieces]
+            latents = [torch.cat([getattr(posterior, name) for posterior in posteriors]) for name in moments]
         finally:
             if upcast:
                 vae.to(torch.float16)
-        return latents.to(images.dtype)
+        return [each.to(images.dtype) for each in latents]
 
     @torch.no_grad()
     def embed_image(self, image: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b 1 d"]:

@@ -97,7 +97,7 @@ class FlowObjective(Objective):
     def prepare(self, batch: dict[str, Any], texts: Tensor | None, generators: list[torch.Generator]) -> _Prepared:
         """Latents, text, CLIP, and the draws sigma, eps, dropout and TimeNoise of each clip."""
         assert texts is not None
-        x_0, photo = self.latents(batch)
+        x_0, photo = self.latents(batch, generators)
         law = self.law(x_0)
         sigma = torch.cat([law.sample(g) for g in generators])
         eps = torch.stack([torch.randn(x_0.shape[1:], generator=g) for g in generators]).to(x_0)

@@ -10,6 +10,7 @@ from torch import Tensor
 from unleak.core.timenoise import TimeNoise
 from unleak.data.pixels import to_unit
 from unleak.train.config import FlowConfig, Recipe, SigmaConfig, TimeNoiseConfig
+from unleak.train.draws import generator
 
 __all__ = ["Objective", "timenoise"]
 
@@ -37,19 +38,31 @@ class Objective(ABC):
             found.append(
                 f"trainable: {recipe.trainable}: no layer of this network works along time alone; use lora, or patterns"
             )
+        if recipe.latents == "sample" and not hasattr(view, "encode_posterior"):
+            found.append("latents: sample: this model was trained on the mode of its VAE's posterior; leave it away")
         return found
 
     def encoded(self, video: Float[Tensor, "b f 3 H W"]) -> dict[str, Float[Tensor, "b ..."]]:
-        """What frozen networks make of clips whatever is drawn, so that it can be kept; `latents` among it."""
-        return {"latents": self.denoiser.encode_video(video)}
+        """What frozen networks make of clips whatever is drawn, so that it can be kept; `latents` among it, and their
+        standard deviation `spread` if a recipe wants samples."""
+        if self.recipe.latents == "mode":
+            return {"latents": self.denoiser.encode_video(video)}
+        mean, spread = self.denoiser.encode_posterior(video)
+        return {"latents": mean, "spread": spread}
 
-    def latents(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    def latents(self, batch: dict[str, Any], generators: list[torch.Generator]) -> tuple[Tensor, Tensor]:
         """x_0, and the frame that is the image (uint8, b H W 3)."""
-        if "latents" in batch:
-            return batch["latents"], batch["image"]
-        video, frame = batch["video"], batch["condition_frame"]
-        batch |= self.encoded(to_unit(video))
-        return batch["latents"], video[torch.arange(len(video)), frame]
+        photo = batch.get("image")
+        if "latents" not in batch:
+            video, frame = batch["video"], batch["condition_frame"]
+            batch |= self.encoded(to_unit(video))
+            photo = video[torch.arange(len(video)), frame]
+        x_0 = batch["latents"]
+        if "spread" in batch:
+            # Generators of their own: every other draw is the same with and without.
+            apart = [generator(g.initial_seed(), "posterior") for g in generators]
+            x_0 = x_0 + batch["spread"] * torch.stack([torch.randn(x_0.shape[1:], generator=g) for g in apart]).to(x_0)
+        return x_0, photo
 
     @abstractmethod
     def prepare(self, batch: dict[str, Any], texts: Tensor | None, generators: list[torch.Generator]) -> Any:

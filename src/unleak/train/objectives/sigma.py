@@ -38,7 +38,7 @@ class SigmaObjective(Objective):
         """Latents, CLIP embedding, and all draws."""
         del texts
         recipe, denoiser = self.recipe, self.denoiser
-        x_0, photo = self.latents(batch)
+        x_0, photo = self.latents(batch, generators)
         image = to_unit(photo)
         draws = draw(
             recipe.condition,

@@ -48,7 +48,7 @@ class TimestepObjective(Objective):
         """Latents, text tokens and CLIP features, and the draws t, eps and dropout of each clip."""
         assert texts is not None
         denoiser, pipe = self.denoiser, self.denoiser.pipe
-        x_0, photo = self.latents(batch)
+        x_0, photo = self.latents(batch, generators)
         T = pipe.scheduler.config.num_train_timesteps
         t = torch.cat([torch.randint(T, (1,), generator=g) for g in generators])
         eps = torch.stack([torch.randn(x_0.shape[1:], generator=g) for g in generators]).to(x_0)

@@ -1,0 +1,60 @@
+"""Processes that end together: what one of them cannot do none goes on without, and each says so in the same line."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch.distributed as dist
+from filelock import FileLock, Timeout
+
+from unleak.train.config import RecipeError
+
+__all__ = ["alone_in", "lost", "together"]
+
+_PATIENCE = 10.0  # seconds; the loader's workers outlive a killed run, whose lock they hold, by half of that
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Run the block in every process of the default group; if it raises in one (ValueError, OSError), it does in all.
+
+    The block must not wait for other processes, unless what it waits with fails in all of them too.
+    """
+    mine: Exception | None = None
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        mine = error
+    errors = [mine]
+    if dist.is_initialized():
+        errors *= dist.get_world_size()
+        dist.all_gather_object(errors, mine)
+    if error := next((error for error in errors if error is not None), None):
+        raise error
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Be the only run that writes to `folder`; RecipeError if another is. The lock of one that was killed is free."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / ".lock"
+    lock = FileLock(file)
+    try:
+        lock.acquire(timeout=_PATIENCE)
+    except Timeout:
+        raise RecipeError(
+            f"output: another run is writing to {folder}: wait until it ends, or choose another output"
+        ) from None
+    try:
+        yield
+    finally:
+        if list(folder.iterdir()) == [file]:  # nothing was made
+            file.unlink()
+            folder.rmdir()
+        lock.release()
+
+
+def lost(error: RuntimeError) -> bool:
+    """Whether it only says that another process has ended."""
+    return isinstance(error, dist.DistError) or bool(re.search(r"Connection (closed|reset) by peer", str(error)))
