@@ -74,3 +74,6 @@ def test_the_error_is_that_of_samples_drawn_anew():
     found = with_error(mean, RNG.normal(size=(400, 1)), resamples=200)
     assert found.error == pytest.approx(1 / 20, rel=0.25)
     assert found.interval == pytest.approx((found.value - 1.96 * found.error, found.value + 1.96 * found.error))
+    two = with_error(frechet_distance, RNG.normal(size=(30, 2)), RNG.normal(size=(20, 2)) + 5)  # of any sizes
+    assert two.interval[0] < 50 < two.interval[1]
+    assert two.samples == 30

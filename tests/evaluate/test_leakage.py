@@ -253,7 +253,9 @@ def test_a_perfect_prediction_comes_back_from_every_level_of_every_family(name):
     [
         ({"motion": [0.0, 0.1, 2.0]}, "reference clips"),
         ({"fps": 30}, "fps"),
+        ({"fps": 3}, "fps"),
         ({"motion_bucket_id": 20}, "motion_bucket_id"),
+        ({"width": 1024, "height": 320}, "size"),
         ({"width": 256, "height": 256}, "size"),
         ({"max_guidance_scale": 9.0}, "guidance"),
         ({"num_inference_steps": 4}, "few steps"),
@@ -275,8 +277,59 @@ def test_what_else_makes_a_video_stand_still(changed, name):
     assert suspects(settings) == []
 
 
+def moved(guided, unguided):
+    return {"pipeline_amount": guided, "unguided_amount": unguided}
+
+
+@pytest.mark.parametrize(
+    ("settings", "usual", "told", "name", "state"),
+    [
+        ({"frame_rate": 60}, {"frame_rate": 25}, {}, "fps", "suspect"),
+        ({"fps": 7}, {"fps": 7}, {"fps": 25.0}, "fps", "suspect"),  # the clips move less from frame to frame
+        ({"fps": 7}, {"fps": 7}, {"fps": 8.0}, "fps", "fine"),
+        ({"motion_strength": 2.0}, {"motion_strength": 5.0}, {}, "motion_strength", "suspect"),
+        ({"motion_strength": 10.0}, {"motion_strength": 5.0}, {}, "motion_strength", "fine"),
+        ({"width": 512, "height": 288}, {}, {}, "size", "unknown"),
+        ({"width": 1024, "height": 576}, {"width": 1024, "height": 576}, {}, "size", "fine"),
+        # Measured, it is what it is, whatever is usual.
+        ({"guidance_scale": 9.0}, {"guidance_scale": 3.0}, moved(1.0, 1.1), "guidance", "fine"),
+        ({"guidance_scale": 3.0}, {"guidance_scale": 3.0}, moved(0.3, 1.1), "guidance", "suspect"),
+        ({"guidance_scale": 1.0}, {"guidance_scale": 1.0}, moved(0.3, 1.1), "guidance", "fine"),
+        ({"num_inference_steps": 25}, {}, {"steps": 6}, "few steps", "suspect"),  # what the schedule really has
+        ({"num_inference_steps": 9}, {}, {}, "few steps", "fine"),
+        ({"prompt": None}, {}, {}, "prompt", "suspect"),
+    ],
+)  # fmt: skip
+def test_where_a_cause_begins(settings, usual, told, name, state):
+    found = causes(tiny_svd(), settings, usual, motion=[1.0], still_below=0.3, **told)
+    assert [one.state for one in found if one.name == name] == [state]
+
+
+def test_schedulers_of_distilled_models_and_quantised_parts_are_seen(monkeypatch):
+    from diffusers import LCMScheduler
+
+    pipe = tiny_svd()
+
+    def suspects():
+        found = causes(pipe, {"num_inference_steps": 25}, {}, motion=[1.0], still_below=0.3)
+        return [one.name for one in found if one.state == "suspect"]
+
+    assert suspects() == []
+    monkeypatch.setattr(pipe, "scheduler", LCMScheduler())
+    assert suspects() == ["few steps"]
+    monkeypatch.setattr(pipe.unet, "hf_quantizer", object(), raising=False)
+    assert suspects() == ["few steps", "quantisation"]
+
+
 def test_a_step_cache_that_is_on_is_seen():
-    from diffusers import FirstBlockCacheConfig
+    from diffusers import (
+        FasterCacheConfig,
+        FirstBlockCacheConfig,
+        MagCacheConfig,
+        PyramidAttentionBroadcastConfig,
+        TaylorSeerCacheConfig,
+        TextKVCacheConfig,
+    )
 
     pipe = TINY[next(key for key in TINY if key.startswith("wan"))].build()
 
@@ -285,7 +338,47 @@ def test_a_step_cache_that_is_on_is_seen():
         return next(one.state for one in found if one.name == "step cache")
 
     assert state() == "fine"
-    pipe.transformer.enable_cache(FirstBlockCacheConfig(threshold=0.1))
-    assert state() == "suspect"
-    pipe.transformer.disable_cache()
-    assert state() == "fine"
+    for config in (
+        FirstBlockCacheConfig(threshold=0.1),
+        PyramidAttentionBroadcastConfig(spatial_attention_block_skip_range=2, current_timestep_callback=lambda: 500),
+        FasterCacheConfig(spatial_attention_block_skip_range=2, current_timestep_callback=lambda: 500),
+        MagCacheConfig(num_inference_steps=4, mag_ratios=[1.0] * 4),
+        TaylorSeerCacheConfig(),
+    ):
+        pipe.transformer.enable_cache(config)
+        assert state() == "suspect", config
+        pipe.transformer.disable_cache()
+        assert state() == "fine", config
+    pipe.transformer.enable_cache(TextKVCacheConfig())
+    assert state() == "fine"  # it keeps what no step changes
+
+
+def test_what_a_view_is_told_reaches_the_network():
+    """The noise on SVD's photo and Animate-Anything's mask, as the pipeline's own call has them."""
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8))
+    pipe = tiny_svd()
+    plain, noisy = (probe_of(pipe, {"noise_aug_strength": s}).condition(images, ["", ""], 3) for s in (0.0, 0.1))
+    again = probe_of(pipe, {"noise_aug_strength": 0.1}).condition(images, ["", ""], 3)
+    assert not torch.equal(plain.latents, noisy.latents)
+    assert torch.equal(again.latents, noisy.latents)
+    assert not torch.equal(plain.added_time_ids, noisy.added_time_ids)
+    pipe = animate_anything.tiny_animate_anything()
+    half = Image.new("L", (32, 32), 0)
+    half.paste(255, (16, 0, 32, 32))
+    everywhere, told = (probe_of(pipe, given).condition(images, ["", ""], 3) for given in ({}, {"mask": half}))
+    assert everywhere.mask.mean() == 1
+    assert told.mask.mean() == pytest.approx(0.5)
+    assert told.mask[..., 0].max() == 0
+
+
+def test_a_vae_that_waits_off_the_accelerator_is_brought_to_it_first(monkeypatch):
+    pipe, called = tiny_svd(), []
+
+    class Hook:
+        def pre_forward(self, module, *args, **kwargs):
+            called.append(module)
+            return args, kwargs
+
+    monkeypatch.setattr(pipe.vae, "_hf_hook", Hook(), raising=False)
+    probe_of(pipe, {}).encode(np.zeros((1, 3, 32, 32, 3), np.uint8))
+    assert called[0] is pipe.vae

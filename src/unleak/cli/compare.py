@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from unleak.cli.options import parse_guidance, parse_size, refuse_empty
+from unleak.cli.options import choose_prompts, parse_guidance, parse_size, refuse_empty
+from unleak.cli.placement import DeviceOption, DtypeOption, LoraOption, OffloadOption, Placement, TilingOption
 from unleak.cli.sweep import command_line
 from unleak.cli.terminal import Terminal
 
 if TYPE_CHECKING:  # this module is imported for `unleak --help`, which needs none of these
+    from unleak.data.lists import Entry
     from unleak.evaluate.compare import Case
     from unleak.zoo.registry import ModelSpec
     from unleak.zoo.sample import Settings
@@ -23,13 +25,13 @@ _Context: Any = typer.Context.__base__
 
 def compare(
     context: _Context,
-    inputs: Annotated[list[str], typer.Argument(metavar="PHOTO...", help="Photos: files, folders, patterns.")],
+    inputs: Annotated[list[str], typer.Argument(metavar="PHOTO...", help="Photos: files, folders, patterns, lists.")],
     case: Annotated[
         list[str] | None,
         typer.Option(
             metavar="'LABEL: NAME=VALUE ...'",
             help="A way to make the videos, of model, start, init, mode, motion, guidance, steps, low-pass, "
-            "condition-noise, guidance-interval; repeatable.",
+            "condition-noise, guidance-interval, lora; repeatable.",
         ),
     ] = None,
     start: Annotated[
@@ -54,9 +56,27 @@ def compare(
         str | None, typer.Option(metavar="SCALE[:MAX]", help="Guidance; for SVD at the first and at the last frame.")
     ] = None,
     prompt: Annotated[str | None, typer.Option(help="What happens in the video, for models that read.")] = None,
+    prompts: Annotated[Path | None, typer.Option(metavar="FILE", help="A line for each photo, in their order.")] = None,
+    negative_prompt: Annotated[str | None, typer.Option(help="What should not happen.")] = None,
+    mask: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where things move, white on black, for models that ask.")
+    ] = None,
+    allow_outside: Annotated[
+        bool, typer.Option("--allow-outside", help="Let lists name photos outside their own folder.")
+    ] = False,
+    noise_aug: Annotated[
+        float | None, typer.Option(min=0, max=100, help="Noise added to the photo; the model is told.")
+    ] = None,
+    others: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Another argument of the pipeline; repeatable."),
+    ] = None,
+    lora: LoraOption = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older comparison.")] = False,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; by default the accelerator.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16.")] = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    offload: OffloadOption = "none",
+    vae_tiling: TilingOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say results and failures only.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything; load no model, write nothing.")] = False,
@@ -65,17 +85,23 @@ def compare(
 
     Without --case, --start and --models: the plain model, the start recommended for it, that with Analytic-Init, and
     the rivals the model allows. A grid of starts is --start 1.00T,0.94T,0.90T,0.86T,0.82T; one of training knobs is
-    --models with the folder of each checkpoint.
+    --models with the folder of each checkpoint. --lora is added for every case, the lora of a case for that one alone.
     """
-    from unleak.data.folder import find_images
     from unleak.data.image import load_image
+    from unleak.data.lists import find_entries
+    from unleak.data.mask import load_mask
 
     terminal = Terminal(quiet, as_json)
     refuse_empty(model=model, start=start, models=models)
-    photos = find_images(inputs)
+    asked = prompt is not None or prompts is not None
+    entries = find_entries(inputs, allow_outside=allow_outside, prompt_folders=not asked)
+    texts = choose_prompts(entries, prompts, prompt)
+    photos = [entry.photo for entry in entries]
     images = [load_image(photo) for photo in photos]
+    drawn = [entry.mask or mask for entry in entries]
+    masks = [None if path is None else load_mask(path) for path in drawn]
     out = out or Path("out") / f"{photos[0].stem}-compare"
-    if seed + seeds > 2**63:
+    if seed + seeds + max(entry.seed or 0 for entry in entries) > 2**63:
         raise ValueError(f"--seed {seed} and {seeds} noises go beyond 2^63; give a lower --seed")
     width, height = parse_size(size)
     low, high = parse_guidance(guidance)
@@ -89,20 +115,24 @@ def compare(
     except ModuleNotFoundError as error:
         raise ValueError(str(error)) from error
     from unleak.data.atomic import check_writable
-    from unleak.zoo.hub import load, pick_device, pick_dtype
+    from unleak.zoo.call import Call
+    from unleak.zoo.classes import pipeline_class
+    from unleak.zoo.hub import pick_device
     from unleak.zoo.memory import advising
     from unleak.zoo.registry import find_model
-    from unleak.zoo.sample import Settings, check_init, initial_noise, sample, size_of
+    from unleak.zoo.sample import Settings, check_init, check_mask, initial_noise, sample, size_of
 
     cases = [Case.parse(text) for text in case or []]
     cases += [Case(f"start {text}", start=text) for text in _list("start", start)]
-    cases += [Case(Path(text).name, model=text) for text in _list("models", models)]
+    cases += [Case(label, model=text) for label, text in _labelled(_list("models", models))]
     cases = cases or _usual(find_model(model))
     if twice := next((one.label for k, one in enumerate(cases) if one.label in [x.label for x in cases[:k]]), None):
         raise ValueError(f"two cases are called {twice}; give each a label of its own, --case 'LABEL: ...'")
 
     def planned(one: Case) -> Planned:
         spec = find_model(one.model or model)
+        call = Call.of(pipeline_class(spec.pipeline))
+        reads = call.name("prompt") is not None
         own_low, own_high = parse_guidance(one.guidance) if one.guidance else (low, high)
         settings = Settings.for_model(
             spec,
@@ -113,7 +143,10 @@ def compare(
             steps=one.steps or steps,
             min_guidance=own_low,
             max_guidance=own_high,
-            prompt=prompt,
+            noise_aug_strength=noise_aug,
+            prompt=next((text for text in texts if text is not None), prompt) if reads else None,
+            negative_prompt=negative_prompt,
+            others=others or (),
             start=one.start or (None if one.motion else "1.0T"),
             init=one.init,
             mode=one.mode,
@@ -121,8 +154,14 @@ def compare(
             seed=seed,
         )
         check_init(settings.init, spec, **size_of(settings))
-        return Planned(one, spec, settings, one.strategies)
+        for image, drawing in zip(images, masks, strict=True):
+            if drawing is not None:
+                check_mask(call, drawing, image)
+        placed = Placement.of(dtype, offload, vae_tiling, [*(lora or []), *one.loras])
+        placed.check(spec, picked)
+        return Planned(one, spec, settings, one.strategies, placed, reads)
 
+    picked = pick_device(device)
     plans = [planned(one) for one in cases]
     for name in ("num_frames", "fps"):
         found = {plan.case.label: getattr(plan.settings, name) for plan in plans}
@@ -132,8 +171,12 @@ def compare(
                 f"the videos of the cases differ in {name} ({said}) and would not play side by side; give"
                 f" --{name.replace('_', '-')}"
             )
-    picked = pick_device(device)
-    pick_dtype(dtype, picked)
+    if asked or any(text is not None for text in texts):
+        deaf = [plan.case.label for plan in plans if not plan.reads]
+        if asked and len(deaf) == len(plans):
+            raise ValueError(f"--{'prompt' if prompts is None else 'prompts'}: {plans[0].spec.name} reads no prompts")
+        if deaf:
+            terminal.note(f"no prompts are read by the models of: {', '.join(deaf)}")
     check_replaceable(out, overwrite=overwrite, record=RECORD)
     for plan in plans:
         terminal.note(f"{plan.case.label}: {plan.spec.name}, start {plan.settings.level(plan.spec)['text']}")
@@ -146,19 +189,26 @@ def compare(
     made: dict[tuple[int, int, int], Made] = {}
     with terminal.progress() as progress:
         task = progress.add_task("videos", total=len(plans) * len(photos) * seeds)
-        for name in dict.fromkeys(plan.spec.name for plan in plans):
-            of_model = [(k, plan) for k, plan in enumerate(plans) if plan.spec.name == name]
+        for loaded in dict.fromkeys(plan.loaded for plan in plans):
+            of_model = [(k, plan) for k, plan in enumerate(plans) if plan.loaded == loaded]
             first = of_model[0][1]
-            with advising(first.spec, first.settings, picked, offload="none", vae_tiling=False):
-                pipe = load(first.spec, device=picked, dtype=dtype, say=terminal.note)
-                pipe.set_progress_bar_config(disable=True)
+            with advising(first.spec, first.settings, picked, offload=offload, vae_tiling=vae_tiling):
+                pipe = first.placement.load(first.spec, picked, terminal)
                 for k, plan in of_model:
                     noise = initial_noise(plan.settings.init, plan.spec, **size_of(plan.settings))
                     for photo, image in enumerate(images):
-                        for number in range(seed, seed + seeds):
+                        first_seed = seed + (entries[photo].seed or 0)
+                        for number in range(first_seed, first_seed + seeds):
                             began = time.monotonic()
-                            settings = replace(plan.settings, seed=number)
-                            video = sample(pipe, image, settings, noise, strategies=plan.strategies)
+                            settings = plan.settings.prompted(texts[photo] if plan.reads else None)
+                            video = sample(
+                                pipe,
+                                image,
+                                replace(settings, seed=number),
+                                noise,
+                                mask=masks[photo],
+                                strategies=plan.strategies,
+                            )
                             made[photo, number, k] = Made.measured(
                                 k,
                                 photo,
@@ -182,8 +232,8 @@ def compare(
     done = Comparison(
         [plan.record for plan in plans],
         [
-            {"file": str(photo), "sha256": hashlib.sha256(photo.read_bytes()).hexdigest(), "notes": image.info["notes"]}
-            for photo, image in zip(photos, images, strict=True)
+            _about(entry, image, text, path)
+            for entry, image, text, path in zip(entries, images, texts, drawn, strict=True)
         ],
         [made[place] for place in sorted(made)],
         plans[0].settings.fps,
@@ -207,6 +257,14 @@ class Planned:
     spec: "ModelSpec"
     settings: "Settings"
     strategies: tuple[Any, ...]
+    placement: Placement
+    reads: bool
+    """Whether it takes prompts."""
+
+    @property
+    def loaded(self) -> tuple[Any, ...]:
+        """What is loaded for it: cases with the same share a pipeline. Names are not enough, folders have any."""
+        return self.spec.source, self.spec.revision, self.spec.name, self.placement
 
     @property
     def record(self) -> dict[str, Any]:
@@ -219,6 +277,7 @@ class Planned:
             "init": self.settings.init,
             "mode": self.settings.mode,
             "strategies": [repr(one) for one in self.strategies],
+            **self.placement.record,
             "arguments": dict(self.settings.arguments),
         }
 
@@ -230,6 +289,23 @@ def _list(option: str, text: str | None) -> list[str]:
     if not found:
         raise ValueError(f"--{option} {text!r}: give one or more, with commas between them")
     return found
+
+
+def _labelled(models: list[str]) -> list[tuple[str, str]]:
+    """A label for each: as much of the end of its path as tells it from the others."""
+    for parts in range(1, max((len(Path(text).parts) for text in models), default=0) + 1):
+        labels = ["/".join(Path(text).parts[-parts:]) for text in models]
+        if len(set(labels)) == len(set(models)):
+            return list(zip(labels, models, strict=True))
+    return [(text, text) for text in models]
+
+
+def _about(entry: "Entry", image: Any, prompt: str | None, mask: Path | None) -> dict[str, Any]:
+    """A photo, as plain values."""
+    sha256 = hashlib.sha256(entry.photo.read_bytes()).hexdigest()
+    found = {"file": str(entry.photo), "sha256": sha256, "notes": image.info["notes"]}
+    given = {"prompt": prompt, "mask": None if mask is None else str(mask)}
+    return found | {name: value for name, value in given.items() if value is not None}
 
 
 def _usual(spec: "ModelSpec") -> "list[Case]":

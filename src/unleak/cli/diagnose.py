@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unleak.cli.options import parse_guidance, parse_size, refuse_empty
+from unleak.cli.placement import DeviceOption, DtypeOption, LoraOption, OffloadOption, Placement, TilingOption
 from unleak.cli.sweep import command_line
 from unleak.cli.terminal import Terminal
 
@@ -42,15 +43,27 @@ def diagnose(
         str | None, typer.Option(metavar="SCALE[:MAX]", help="Guidance of the pipeline's own videos.")
     ] = None,
     prompt: Annotated[str | None, typer.Option(help="What happens in the clips, for models that read.")] = None,
+    negative_prompt: Annotated[
+        str | None, typer.Option(help="What should not happen in the pipeline's own videos.")
+    ] = None,
+    mask: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where all clips move, white on black, for models that ask.")
+    ] = None,
+    noise_aug: Annotated[
+        float | None, typer.Option(min=0, max=100, help="Noise added to the photo; the model is told.")
+    ] = None,
     others: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="Another argument of the pipeline; repeatable."),
     ] = None,
+    lora: LoraOption = None,
     batch_size: Annotated[int, typer.Option(min=1, max=256, help="Clips at once.")] = 4,
     seconds_per_video: Annotated[float, typer.Option(help="Time to read a clip before its video is skipped.")] = 60.0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older diagnosis.")] = False,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; by default the accelerator.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16.")] = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    offload: OffloadOption = "none",
+    vae_tiling: TilingOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say results and failures only.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -78,8 +91,12 @@ def diagnose(
 
     from unleak.data.atomic import check_writable
     from unleak.data.decode_worker import Decoding, default_workers
-    from unleak.zoo.hub import load, pick_device
-    from unleak.zoo.sample import Settings
+    from unleak.data.mask import load_mask
+    from unleak.zoo.call import Call
+    from unleak.zoo.classes import pipeline_class
+    from unleak.zoo.hub import pick_device
+    from unleak.zoo.memory import advising
+    from unleak.zoo.sample import Settings, check_mask
 
     try:
         from unleak.evaluate.sweep import check_measurable, check_replaceable, versions
@@ -100,12 +117,21 @@ def diagnose(
         steps=steps,
         min_guidance=low,
         max_guidance=high,
+        noise_aug_strength=noise_aug,
         prompt=prompt,
+        negative_prompt=negative_prompt,
         others=others or (),
         start="1.0T",
         seed=seed,
     )
     check_examined(spec, settings)
+    picked, placed = pick_device(device), Placement.of(dtype, offload, vae_tiling, lora)
+    placed.check(spec, picked)
+    if offload in ("sequential", "group"):
+        raise ValueError(f"--offload {offload}: a diagnosis runs the networks one by one; give model, or none")
+    drawn = None if mask is None else load_mask(mask)
+    if drawn is not None:
+        check_mask(Call.of(pipeline_class(spec.pipeline)), drawn)
     starts = parse_levels(start, spec)
     check_writable(out.parent)
 
@@ -122,9 +148,9 @@ def diagnose(
             decoding=Decoding(default_workers(), seconds_per_video),
             on_skipped=lambda reason: terminal.failure(f"skipped {reason}"),
         )
-    pipe = load(spec, device=pick_device(device), dtype=dtype, say=terminal.note)
-    pipe.set_progress_bar_config(disable=True)
-    with terminal.progress() as progress:
+    advised = advising(spec, settings, picked, offload=offload, vae_tiling=vae_tiling)
+    with advised, terminal.progress() as progress:
+        pipe = placed.load(spec, picked, terminal)
         task = progress.add_task("videos", total=None)
         done = examine(
             pipe,
@@ -132,6 +158,7 @@ def diagnose(
             settings,
             frames,
             scenes=scenes,
+            mask=drawn,
             starts=starts,
             seeds=seeds,
             seed=seed,
@@ -140,6 +167,8 @@ def diagnose(
             on_video=lambda made, of: progress.update(task, completed=made, total=of),
             about={
                 "source": str(photos) if photos else ", ".join(videos or []),
+                **({} if mask is None else {"mask": str(mask)}),
+                **placed.record,
                 "reproduce": command_line(context, out=out),
                 "versions": versions(),
             },

@@ -3,7 +3,7 @@
 import csv
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from unleak import __version__
+from unleak.cli.errors import WRONG_INPUT, describe_error
 from unleak.cli.options import parse_size, refuse_empty
+from unleak.cli.placement import DeviceOption
 from unleak.cli.processes import Processes, launched
 from unleak.cli.sweep import command_line
 from unleak.cli.terminal import Terminal
 
 if TYPE_CHECKING:  # this module is imported for `unleak --help`, which needs none of these
+    from unleak.evaluate.adapters.torch_fidelity import TorchFidelity
+    from unleak.evaluate.adapters.vbench import VBench
     from unleak.evaluate.videos import Protocol, Tools
 
 # What a command is really given; in a private module, and not the same one in every version of typer.
@@ -27,7 +31,9 @@ RECORD, TABLE, ROWS = "evaluation.json", "evaluation.csv", "rows"
 
 def evaluate(
     context: _Context,
-    videos: Annotated[list[str], typer.Option(help="Folder, file or pattern of videos to measure; repeatable.")],
+    videos: Annotated[
+        list[str] | None, typer.Option(help="Folder, file or pattern of videos to measure; repeatable.")
+    ] = None,
     reference: Annotated[
         list[str] | None, typer.Option(help="Real videos to compare with, the same way; repeatable.")
     ] = None,
@@ -35,13 +41,18 @@ def evaluate(
         Path | None, typer.Option(help="Folder with the photo of each video, by the video's name without its ending.")
     ] = None,
     prompts: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="JSON {name: prompt}, or a line for each video by name.")
+        Path | None,
+        typer.Option(metavar="FILE", help="A list as for `unleak generate`, JSON {name: prompt}, or lines."),
     ] = None,
     target_motion: Annotated[
         str | None, typer.Option(metavar="SCORE|FILE", help="Motion score asked for, or JSON {name: score}: MS-Err.")
     ] = None,
     preset: Annotated[
         Literal["ucf101"] | None, typer.Option(help="The paper's: 16 frames at 3 Hz, 2,048 and 10,000 samples.")
+    ] = None,
+    prepare: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="With the preset: write photos and a list for `unleak generate`; no more."),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for evaluation.json and .csv; a stopped run goes on.")] = Path(
         "out/evaluation"
@@ -54,21 +65,40 @@ def evaluate(
         str | None, typer.Option(help="CLIP or DINO: folder or Hub id, such as openai/clip-vit-base-patch32.")
     ] = None,
     i3d: Annotated[Path | None, typer.Option(metavar="FILE", help="i3d_torchscript.pt: FVD.")] = None,
+    i3d_sha256: Annotated[
+        str | None, typer.Option(help="Of another file in its place, a program; then the distance is not called FVD.")
+    ] = None,
     c3d: Annotated[Path | None, typer.Option(metavar="FILE", help="C3D as torchscript, with --c3d-sha256: IS.")] = None,
     c3d_sha256: Annotated[str | None, typer.Option(help="Of that file: it is a program.")] = None,
     videomae: Annotated[str | None, typer.Option(help="VideoMAE: folder or Hub id; a Frechet distance.")] = None,
+    cd_fvd: Annotated[
+        list[str] | None,
+        typer.Option(metavar="MODEL=FILE", help="i3d or videomae and its weights: a distance by cd-fvd; repeatable."),
+    ] = None,
+    torch_fidelity: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Inception's weights: FID, KID, ... of frames by torch-fidelity."),
+    ] = None,
+    vbench: Annotated[
+        str | None,
+        typer.Option(metavar="DIMENSION,...", help="dynamic_degree, i2v_subject, ... by vbench."),
+    ] = None,
+    vbench_python: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Python of the environment that has vbench; default: this one.")
+    ] = None,
     export: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Lay the videos out as VBench-I2V reads them, by --prompts.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Forget what an earlier run measured.")] = False,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; by default the accelerator.")] = None,
+    device: DeviceOption = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say results and failures only.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:
+) -> int:
     """Motion score, MS-Err, dynamic degree, consistency, alignment, flicker, warping error, FVD, IS, with intervals.
 
-    Without --features consistency and alignment are SSIM, and said to be. FVD is of I3D and nothing else. Under
-    `accelerate launch -m unleak evaluate ...` the videos are shared out over the processes.
+    Without --features consistency and alignment are SSIM, and said to be. FVD is of I3D and nothing else; numbers that
+    cd-fvd, torch-fidelity or vbench made are called theirs. Videos that cannot be read are named and left out, and the
+    exit status is 2. Under `accelerate launch -m unleak evaluate ...` the videos are shared out over the processes.
     """
     with launched() as processes:
         terminal = Terminal(quiet or not processes.is_main, as_json)
@@ -76,17 +106,26 @@ def evaluate(
         def check() -> Work:
             from unleak.data.folder import find_videos
 
-            refuse_empty(features=features, videomae=videomae, flow=flow)
+            refuse_empty(features=features, videomae=videomae, flow=flow, vbench=vbench)
+            if not videos:
+                raise ValueError("give --videos DIR, the videos to measure")
             width, height = parse_size(size)
             found, theirs = find_videos(videos), find_videos(reference or [])
             stems = [path.stem for path in found]
-            if (i3d or videomae) and not theirs:
+            packaged = _cd_fvd(cd_fvd or [])
+            if (i3d or videomae or packaged) and not theirs:
                 raise ValueError("a Frechet distance compares with real videos: give --reference DIR")
             if (c3d is None) != (c3d_sha256 is None):
                 raise ValueError("give --c3d FILE and --c3d-sha256 together: the file is a program")
+            if i3d_sha256 is not None and i3d is None:
+                raise ValueError("--i3d-sha256 is of the file that --i3d names; give both")
             for file in (i3d, c3d):
                 if file is not None and not file.is_file():
                     raise ValueError(f"{file}: no such file; give a torchscript file")
+            if torch_fidelity is not None and not torch_fidelity.is_file():
+                raise ValueError(f"{torch_fidelity}: no such file; give torch-fidelity's weights of Inception")
+            if vbench_python is not None and vbench is None:
+                raise ValueError("--vbench-python is for --vbench DIMENSION,...; give both")
             photos = _images(images, found)
             texts = _prompts(prompts, stems)
             targets = _targets(target_motion, stems)
@@ -96,12 +135,17 @@ def evaluate(
                 if export.exists():
                     raise ValueError(f"--export {export} exists; choose another folder")
 
+            from unleak.evaluate.adapters.package import weights_digest
+            from unleak.evaluate.extractors import I3D_SHA256
             from unleak.evaluate.videos import UCF101, Protocol
 
             protocol = UCF101 if preset == "ucf101" else Protocol()
             given: dict[str, Any] = {"num_frames": num_frames, "fps": fps}
             given["size"] = (height, width) if height and width else None
             protocol = replace(protocol, **{name: value for name, value in given.items() if value is not None})
+            shorter = 0
+            if preset == "ucf101":
+                theirs, shorter = _real_clips(theirs, protocol)
             try:
                 from unleak.evaluate.sweep import check_measurable
 
@@ -115,27 +159,60 @@ def evaluate(
                 Job(path, False, photos[k], None if texts is None else texts[k], targets[k])
                 for k, path in enumerate(found)
             ]
+            if preset == "ucf101":
+                from unleak.evaluate.ucf101 import shuffled
+
+                places = {path: k for k, path in enumerate(shuffled(found))}
+                jobs.sort(key=lambda job: places[job.path])
             jobs += [Job(path, True, None, None, None) for path in theirs]
             settings = {
                 "protocol": asdict(protocol),
                 "flow": flow,
                 "features": features,
-                "networks": [str(one) for one in (i3d, c3d, videomae)],
+                "networks": {
+                    "i3d": None if i3d is None else i3d_sha256 or I3D_SHA256,
+                    "c3d": c3d_sha256,
+                    "videomae": videomae,
+                    "cd-fvd": {name: weights_digest(file) for name, file in packaged.items()},
+                },
             }
             text = json.dumps(settings, sort_keys=True)
-            work = Work(jobs, protocol, settings, hashlib.sha256(text.encode()).hexdigest()[:16])
-            _check_out(out, work.key, overwrite=overwrite)
+            bench = None
+            if vbench is not None:
+                from unleak.evaluate.adapters.vbench import VBench
+
+                dimensions = [one.strip() for one in vbench.split(",") if one.strip()]
+                bench = VBench(dimensions, python=vbench_python, device=str(processes.device(device)))
+                named = texts or [f"video {k}" for k in range(len(found))]
+                bench.check(named, [job.image for job in jobs if not job.reference])
+            key = hashlib.sha256(text.encode()).hexdigest()[:16]
+            work = Work(jobs, protocol, settings, key, packaged, shorter, bench)
+            _check_out(out, key, overwrite=overwrite)
             return work
 
+        if prepare is not None:
+            made = processes.from_main(lambda: _prepare(prepare, preset, reference, videos, terminal))
+            processes.outlive_main()
+            return made
         work = processes.from_main(check)
-        tools = _tools(flow, features, i3d, c3d, c3d_sha256, videomae, processes.device(device))
+        if work.shorter:
+            terminal.note(f"{work.shorter} real clips are too short for {work.protocol.num_frames} frames; left out")
+        place = processes.device(device)
+        failures: list[str] = []
+        tools = _tools(flow, features, i3d, i3d_sha256, c3d, c3d_sha256, videomae, work.packaged, place)
+        fidelity = None
+        if torch_fidelity is not None:
+            from unleak.evaluate.adapters.torch_fidelity import TorchFidelity
+
+            fidelity = TorchFidelity(torch_fidelity, device=place)
         rows, failed = _measure(work, tools, out, processes, terminal)
         gathered = processes.gather((rows, failed))
         if processes.is_main:
             everything = {name: row for part, _ in gathered for name, row in part.items()}
             failures = [reason for _, part in gathered for reason in part]
+            more = _packages(work, everything, fidelity, failures, terminal)
             reproduce = command_line(context)
-            record = _write(work, everything, failures, out, tools, reproduce, terminal)
+            record = _write(work, everything, failures, out, tools, more, reproduce, terminal)
             if export is not None:
                 from unleak.evaluate.vbench_layout import vbench_layout
 
@@ -150,6 +227,7 @@ def evaluate(
             terminal.line(str(out / RECORD))
             terminal.json(record)
         processes.outlive_main()
+        return WRONG_INPUT if failures else 0
 
 
 @dataclass(frozen=True)
@@ -180,6 +258,67 @@ class Work:
     protocol: "Protocol"
     settings: dict[str, Any]
     key: str
+    packaged: dict[str, Path]
+    """Networks of cd-fvd, and their weights."""
+    shorter: int
+    """Real clips that are left out for being too short."""
+    vbench: "VBench | None"
+
+
+def _prepare(
+    folder: Path, preset: str | None, reference: list[str] | None, videos: list[str] | None, terminal: Terminal
+) -> int:
+    """Photos and a list for `unleak generate`; the exit status."""
+    from unleak.data.atomic import check_writable
+    from unleak.data.folder import find_videos
+    from unleak.evaluate.ucf101 import category, prepare, shuffled
+    from unleak.evaluate.videos import UCF101
+
+    if preset != "ucf101" or videos or not reference:
+        raise ValueError("--prepare goes with --preset ucf101 and --reference DIR of the dataset, and no --videos")
+    chosen = shuffled(find_videos(reference))[: UCF101.inception_samples]
+    category(chosen[0])
+    check_writable(folder)
+    failed = list[str]()
+
+    def skip(reason: str) -> None:
+        failed.append(reason)
+        terminal.failure(f"skipped {reason}")
+
+    with terminal.progress() as progress:
+        task = progress.add_task("photos", total=len(chosen))
+        made = prepare(chosen, folder, on_photo=lambda: progress.advance(task), on_skipped=skip)
+    photos = len(chosen) - len(failed)
+    terminal.note(f"{photos} photos; now: unleak generate {made} --out VIDEOS, and evaluate them with --prompts {made}")
+    terminal.line(str(made))
+    terminal.json({"list": str(made), "photos": photos, "failed": failed})
+    return WRONG_INPUT if failed else 0
+
+
+def _real_clips(videos: list[Path], protocol: "Protocol") -> tuple[list[Path], int]:
+    """Those of the protocol: as many as it compares with, of all categories, each long enough."""
+    from unleak.evaluate.ucf101 import long_enough, shuffled
+
+    rate = protocol.fps or protocol.reference_fps
+    assert rate is not None
+    assert protocol.num_frames is not None
+    found, shorter = long_enough(shuffled(videos), seconds=protocol.num_frames / rate, most=protocol.frechet_samples)
+    if videos and not found:
+        raise ValueError(f"--reference: none of {len(videos)} clips has {protocol.num_frames} frames at {rate:g} Hz")
+    return found, shorter
+
+
+def _cd_fvd(texts: Sequence[str]) -> dict[str, Path]:
+    """`MODEL=FILE` each, by model."""
+    from unleak.evaluate.adapters.cd_fvd import MODELS
+
+    found = dict[str, Path]()
+    for text in texts:
+        model, equals, file = text.partition("=")
+        if not equals or not file or model not in MODELS or model in found:
+            raise ValueError(f"--cd-fvd {text}: give i3d=FILE or videomae=FILE, each once")
+        found[model] = Path(file)
+    return found
 
 
 def _images(folder: Path | None, videos: Sequence[Path]) -> list[Path | None]:
@@ -214,6 +353,13 @@ def _json_by_stem(option: str, file: Path, stems: Sequence[str]) -> list[Any] | 
 def _prompts(file: Path | None, stems: Sequence[str]) -> list[str] | None:
     if file is None:
         return None
+    from unleak.data.lists import LIST_SUFFIXES, read_list
+
+    if file.suffix.lower() in LIST_SUFFIXES and file.is_file():
+        by_name = {entry.name or entry.photo.stem: entry.prompt for entry in read_list(file)}
+        if missing := next((stem for stem in stems if by_name.get(stem) is None), None):
+            raise ValueError(f"--prompts {file}: no prompt for the video {missing}; its id is its name")
+        return [by_name[stem] or "" for stem in stems]
     found = _json_by_stem("prompts", file, stems)
     if found is None:
         found = file.read_text(encoding="utf-8-sig").splitlines()
@@ -256,9 +402,11 @@ def _tools(
     flow: str,
     features: str | None,
     i3d: Path | None,
+    i3d_sha256: str | None,
     c3d: Path | None,
     c3d_sha256: str | None,
     videomae: str | None,
+    packaged: dict[str, Path],
     device: Any,
 ) -> "Tools":
     from unleak.evaluate import extractors
@@ -277,12 +425,18 @@ def _tools(
             raise ValueError(str(error)) from error
     networks: dict[str, Any] = {}
     if i3d is not None:
-        networks["FVD"] = extractors.i3d(i3d, device=device)
+        pinned = i3d_sha256 in (None, extractors.I3D_SHA256)
+        network = extractors.i3d(i3d, device=device, **({} if pinned else {"sha256": i3d_sha256}))
+        networks["FVD" if pinned else f"Frechet distance by {network.name}"] = network
     if videomae is not None:
         networks["VideoMAE Frechet distance"] = extractors.VideoMAE(videomae, device=device)
     if c3d is not None:
         assert c3d_sha256 is not None
         networks["IS"] = extractors.TorchScript(c3d, sha256=c3d_sha256, device=device)
+    if packaged:
+        from unleak.evaluate.adapters.cd_fvd import CDFVD, MODELS
+
+        networks |= {MODELS[model]: CDFVD(model, file, device=device) for model, file in packaged.items()}
     seen = None if features is None else extractors.ImageFeatures(features, device=device)
     return Tools(estimator, seen, networks)
 
@@ -335,12 +489,54 @@ def _measure(
     return rows, failed
 
 
+def _packages(
+    work: Work,
+    rows: dict[str, dict[str, Any]],
+    fidelity: "TorchFidelity | None",
+    failures: list[str],
+    terminal: Terminal,
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """What other packages say of all videos together, and who says it; one that fails is no loss to the others."""
+    found, names = dict[str, Any](), dict[str, str]()
+
+    def ask(name: str, measure: Callable[[], dict[str, Any]]) -> None:
+        try:
+            measured = measure()
+        except (ValueError, RuntimeError) as error:
+            failures.append(f"{name}: {describe_error(error)}")
+            terminal.failure(failures[-1])
+        else:
+            found.update(measured)
+            names.update(dict.fromkeys(measured, name))
+
+    ours, theirs = (
+        [(job, rows[job.name]) for job in work.jobs if job.reference is which and job.name in rows]
+        for which in (False, True)
+    )
+    if fidelity is not None and ours:
+        from unleak.evaluate.adapters.torch_fidelity import Frames
+
+        protocol = work.protocol
+        mine, real = (
+            Frames([(job.path, row["frames"], *row["size"]) for job, row in part], fps=fps, size=protocol.size)
+            for part, fps in ((ours, protocol.fps), (theirs, protocol.fps or protocol.reference_fps))
+        )
+        network = fidelity
+        ask(network.name, lambda: network(mine, real if theirs else None))
+    if work.vbench is not None and ours:
+        prompts = [job.prompt or f"video {k}" for k, (job, _) in enumerate(ours)]
+        bench, paths, photos = work.vbench, [job.path for job, _ in ours], [job.image for job, _ in ours]
+        ask(bench.name, lambda: bench(paths, prompts, photos))
+    return found, names
+
+
 def _write(
     work: Work,
     rows: dict[str, dict[str, Any]],
     failed: list[str],
     out: Path,
     tools: "Tools",
+    packages: tuple[dict[str, Any], dict[str, str]],
     reproduce: str,
     terminal: Terminal,
 ) -> dict[str, Any]:
@@ -352,7 +548,7 @@ def _write(
     ours, theirs = ([row for row in ordered if row["reference"] is which] for which in (False, True))
     if not ours:
         raise ValueError("none of the videos can be measured; see the reasons above")
-    summary = summarize(ours, theirs, work.protocol)
+    summary = summarize(ours, theirs, work.protocol, tools.samples) | packages[0]
     likeness = "SSIM: no --features were given" if tools.features is None else f"cosine of {tools.features.name}"
     record = {
         "unleak": __version__,
@@ -365,6 +561,7 @@ def _write(
             "flow": tools.flow.name,
             "consistency and alignment": likeness,
             **{name: getattr(network, "name", "") for name, network in tools.samples.items()},
+            **packages[1],
         },
         "reproduce": reproduce,
         "versions": versions(),
@@ -384,6 +581,10 @@ def _write(
         label = METRICS.get(name, name.replace("_", " "))
         if name in ("temporal_consistency", "image_alignment"):
             label += f" [{likeness}]"
+        elif name == "dynamic_degree":
+            label += f" [{tools.flow.name}]"
+        elif name in packages[1]:
+            label += f" [{packages[1][name]}]"
         note = f"; {mean['note']}" if mean.get("note") else ""
-        terminal.line(f"{label}: {mean['value']:.4g}{bounds}, {mean['groups']} videos{note}")
+        terminal.line(f"{label}: {mean['value']:.4g}{bounds}, {mean['groups']} {mean.get('of', 'videos')}{note}")
     return record

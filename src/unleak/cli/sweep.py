@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from unleak.cli.options import parse_guidance, parse_size
+from unleak.cli.placement import DeviceOption, DtypeOption, LoraOption, OffloadOption, Placement, TilingOption
 from unleak.cli.terminal import Terminal
 
 # What a command is really given; in a private module, and not the same one in every version of typer.
@@ -45,17 +46,12 @@ def sweep(
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="Another argument of the pipeline; repeatable."),
     ] = None,
-    lora: Annotated[
-        list[str] | None, typer.Option(metavar="PATH[:SCALE]", help="LoRA weights to add; repeatable.")
-    ] = None,
+    lora: LoraOption = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older sweep of the same name.")] = False,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; by default the accelerator.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16.")] = None,
-    offload: Annotated[
-        Literal["none", "model", "sequential", "group"],
-        typer.Option(help="Keep weights off the accelerator until needed; `unleak doctor --model` says which fits."),
-    ] = "none",
-    vae_tiling: Annotated[bool, typer.Option("--vae-tiling", help="Decode in tiles, to save memory.")] = False,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    offload: OffloadOption = "none",
+    vae_tiling: TilingOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say results and failures only.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything; load no model, write nothing.")] = False,
@@ -83,13 +79,12 @@ def sweep(
         raise ValueError(str(error)) from error
     from unleak.core.start import Start
     from unleak.data.atomic import check_writable
-    from unleak.zoo.hub import Lora, check_abilities, load, pick_device, pick_dtype
+    from unleak.zoo.hub import pick_device
     from unleak.zoo.memory import advising
     from unleak.zoo.sample import Settings, check_init, initial_noise, sample, size_of
 
-    picked, loras = pick_device(device), [Lora.parse(text) for text in lora or []]
-    pick_dtype(dtype, picked)
-    check_abilities(spec, device=picked, offload=offload, vae_tiling=vae_tiling, loras=loras)
+    picked, placed = pick_device(device), Placement.of(dtype, offload, vae_tiling, lora)
+    placed.check(spec, picked)
     starts = parse_starts(start)
     each = {
         one: Settings.for_model(
@@ -129,8 +124,7 @@ def sweep(
     check_writable(out.parent)
     noise = initial_noise(init, spec, **size_of(settings))
     with advising(spec, settings, picked, offload=offload, vae_tiling=vae_tiling):
-        pipe = load(spec, device=picked, dtype=dtype, offload=offload, vae_tiling=vae_tiling, loras=loras)
-        pipe.set_progress_bar_config(disable=True)
+        pipe = placed.load(spec, picked, terminal)
         with terminal.progress() as progress:
             overall = progress.add_task("starts", total=len(starts))
 
@@ -160,7 +154,7 @@ def sweep(
             "notes": image.info["notes"],
         },
         "model": {"name": spec.name, "source": spec.source, "revision": spec.revision, "moments": spec.moments},
-        "loras": [one.record for one in loras],
+        "loras": placed.record["loras"],
         "settings": dict(settings.arguments),
         "device": str(pipe.device),
         "dtype": str(pipe.dtype).removeprefix("torch."),

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -29,6 +30,8 @@ class Entry:
     """Of the video; None: that of the photo."""
     origin: str | None = None
     """Where it was asked for, such as `shots.jsonl, line 3`."""
+    seed: int | None = None
+    """Of its noise, added to the seed of all."""
 
 
 def find_entries(
@@ -55,9 +58,10 @@ def find_entries(
 def read_list(path: str | Path, *, allow_outside: bool = False) -> list[Entry]:
     """The entries of a list: JSON lines such as {"dir": "shots/1.png", "text": "fireworks"}, or a CSV with a header.
 
-    The photo is `dir`, `image` or `path`; its prompt `text`, `prompt` or `caption`; `mask` and `id` (the name of the
-    video) may be there too, and whatever else. Photos are sought from the list's folder, then from the current one, as
-    the paper's lists are written, and have to be in the list's folder or below it, links followed.
+    The photo is `dir`, `image` or `path`; its prompt `text`, `prompt` or `caption`; `mask`, `id` (the video's name) and
+    `seed` (a whole number of 0 or more) may be there too, and whatever else. Photos are sought from the list's folder,
+    then from the current one, as the paper's lists are written, and have to be in the list's folder or below it, links
+    followed.
 
     Raises MediaError, in one line, that names the line of the list.
     """
@@ -103,6 +107,11 @@ def _entry(path: Path, origin: str, row: Mapping[str, Any], *, allow_outside: bo
         raise MediaError(f"{origin}: no photo; give it as {', '.join(_PHOTO[:-1])} or {_PHOTO[-1]}")
     if name is not None and (name in (".", "..") or Path(name).name != name or "\\" in name):
         raise MediaError(f"{origin}: id {name!r} is no name for a file")
+    seed = row.get("seed")
+    if seed in (None, ""):
+        seed = None
+    elif isinstance(seed, bool) or not re.fullmatch(r"[0-9]{1,18}", str(seed)):
+        raise MediaError(f"{origin}: seed is no whole number of 0 or more but {seed!r}")
     mask = text(["mask"])
     return Entry(
         _inside(path, origin, photo, allow_outside=allow_outside),
@@ -110,6 +119,7 @@ def _entry(path: Path, origin: str, row: Mapping[str, Any], *, allow_outside: bo
         None if mask is None else _inside(path, origin, mask, allow_outside=allow_outside),
         name,
         origin,
+        None if seed is None else int(seed),
     )
 
 

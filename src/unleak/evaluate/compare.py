@@ -31,7 +31,7 @@ METRICS = {
     "sharpness": "sharpness: last frame's against the first frame's; below 1 it blurs, above 1 it dissolves into noise",
 }
 _OPTIONS = ("model", "start", "init", "mode", "motion", "guidance", "steps", "low-pass", "condition-noise",
-            "guidance-interval")  # fmt: skip
+            "guidance-interval", "lora")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,8 @@ class Case:
     condition_noise: float | None = None
     guidance_interval: tuple[str | None, str | None] | None = None
     """Guidance between these levels alone: low, high."""
+    loras: tuple[str, ...] = ()
+    """PATH or PATH:SCALE each."""
 
     @classmethod
     def parse(cls, text: str) -> "Case":
@@ -76,6 +78,7 @@ class Case:
             if not dots or not (low or high):
                 raise ValueError(f"--case {text!r}: give guidance-interval=LOW..HIGH, such as sigma=1..sigma=100")
             given["guidance_interval"] = low or None, high or None
+        given["loras"] = tuple(one for one in values.get("lora", "").split(",") if one)
         texts = ("model", "start", "init", "mode", "motion", "guidance")
         given |= {name: values[name] for name in texts if name in values}
         if given.get("mode", "rescale") not in ("rescale", "truncate"):

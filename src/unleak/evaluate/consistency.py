@@ -35,7 +35,7 @@ def temporal_consistency(frames: Frames, features: Features | None = None) -> fl
     return float((found[1:] * found[:-1]).sum(1).mean())
 
 
-def image_alignment(frames: Frames, image: UInt8[np.ndarray, "h w 3"], features: Features | None = None) -> float:
+def image_alignment(frames: Frames, image: UInt8[np.ndarray, "H W 3"], features: Features | None = None) -> float:
     """Mean cosine of the features of each frame with those of `image`, of any size; without features the mean SSIM."""
     if features is None:
         import cv2

@@ -39,9 +39,9 @@ def parse_levels(text: str | None, spec: ModelSpec) -> list[str]:
         return list(STARTS)
     starts = [one.strip() for one in text.split(",") if one.strip()]
     if not starts:
-        raise ValueError(f"--start {text}: give one start or more, such as 0.94T,0.86T")
+        raise ValueError(f"start {text}: give one start or more, such as 0.94T,0.86T")
     if twice := next((one for one in starts if starts.count(one) > 1), None):
-        raise ValueError(f"--start {text}: {twice} is given twice")
+        raise ValueError(f"start {text}: {twice} is given twice")
     for one in starts:
         Settings.for_model(spec, start=one)
     return starts
@@ -106,6 +106,7 @@ def examine(
     clips: Clips,
     *,
     scenes: Scenes | None = None,
+    mask: Image.Image | None = None,
     starts: Sequence[str] = STARTS,
     seeds: int = 1,
     seed: int = 0,
@@ -116,11 +117,14 @@ def examine(
 ) -> Diagnosis:
     """`diagnose` with the pipeline's own videos beside it, and the other causes of stillness in `about`.
 
-    fps: the rate that the clips were read at, Hz; None where they were made. `on_video` is told how many videos of how
+    fps: the rate that the clips were read at, Hz; None where they were made. mask: where all of them move, for models
+    that take one; scaled to their size. `on_video` is told how many videos of how
     many are done. Raises ValueError if no clip moves.
     """
     told, made = dict(settings.arguments), 0
     total = videos_of(len(clips), starts=len(starts), seeds=seeds, oracle=scenes is not None, pipeline=True)
+
+    fitted = None if mask is None else mask.resize((clips.shape[3], clips.shape[2]), Image.Resampling.NEAREST)
 
     def count() -> None:
         nonlocal made
@@ -129,10 +133,10 @@ def examine(
             on_video(made, total)
 
     def generate(image: UInt8[np.ndarray, "h w 3"], seed: int) -> UInt8[np.ndarray, "f h w 3"]:
-        return sample(pipe, Image.fromarray(image), replace(settings, seed=seed)).frames
+        return sample(pipe, Image.fromarray(image), replace(settings, seed=seed), mask=fitted).frames
 
     done = diagnose(
-        probe_of(pipe, told),
+        probe_of(pipe, told if fitted is None else told | {"mask": fitted}),
         clips,
         starts=starts,
         steps=settings.steps,

@@ -19,7 +19,10 @@ __all__ = ["I3D_SHA256", "ImageFeatures", "TorchScript", "VideoMAE"]
 Frames = UInt8[np.ndarray, "f h w 3"]
 
 I3D_SHA256 = "bec6519f66ea534e953026b4ae2c65553c17bf105611c746d904657e5860a5e2"
-"""Of `i3d_torchscript.pt`, the translation of the original I3D that StyleGAN-V's FVD is computed with."""
+"""Of `i3d_torchscript.pt`, the translation of the original I3D that StyleGAN-V's FVD is computed with.
+
+As published by several projects that check it; the file itself was not at hand when this was written.
+"""
 
 
 class TorchScript:
@@ -46,15 +49,20 @@ class TorchScript:
     def __call__(self, frames: Frames) -> Float[np.ndarray, " d"]:
         """Features of one video."""
         video = torch.from_numpy(np.ascontiguousarray(frames)).to(self.device).permute(3, 0, 1, 2)[None].float()
-        out = self.network(video, **self.call)
+        try:
+            out = self.network(video, **self.call)
+        except RuntimeError as error:  # a torchscript says no more of what it cannot take
+            f, h, w, _ = frames.shape
+            last = str(error).strip().splitlines()[-1]
+            raise ValueError(f"{self.name} cannot take {f} frames of {w}x{h}: {last}") from error
         if not isinstance(out, Tensor) or out.ndim != 2 or len(out) != 1:
             raise ValueError(f"{self.name} gives no features [1, d] for a video; it is another kind of network")
         return out[0].float().cpu().numpy()
 
 
-def i3d(file: str | Path, *, device: str | torch.device = "cpu") -> TorchScript:
-    """The network of FVD; ValueError for any other file."""
-    return TorchScript(file, sha256=I3D_SHA256, device=device, rescale=True, resize=True, return_features=True)
+def i3d(file: str | Path, *, sha256: str = I3D_SHA256, device: str | torch.device = "cpu") -> TorchScript:
+    """The network of FVD; ValueError for any other file than that of `sha256`. With another one no number is FVD."""
+    return TorchScript(file, sha256=sha256, device=device, rescale=True, resize=True, return_features=True)
 
 
 class VideoMAE:

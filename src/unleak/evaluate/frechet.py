@@ -71,7 +71,7 @@ def inception_score(probabilities: Float[np.ndarray, "n k"]) -> float:
 
 
 def with_error(
-    of: Callable[..., float], *samples: Float[np.ndarray, "n d"], resamples: int = 50, seed: int = 0
+    of: Callable[..., float], *samples: Float[np.ndarray, "_ d"], resamples: int = 50, seed: int = 0
 ) -> Estimate:
     """`of(*samples)` and the standard error that resampling each of them gives."""
     rng = np.random.default_rng(seed)

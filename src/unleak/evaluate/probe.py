@@ -27,7 +27,8 @@ Clips = UInt8[np.ndarray, "b F H W 3"]
 class Probe(ABC):
     """A pipeline whose family has a denoiser view. Holds the pipeline, changes nothing in it.
 
-    `told`: arguments of the pipeline's call by their own names, of which those that the network is told are used.
+    `told`: arguments of the pipeline's call by their own names, of which those that the network is told are used. Its
+    `mask` is an image of the size of the clips.
     """
 
     absent: ClassVar[str]
@@ -60,8 +61,8 @@ class Probe(ABC):
 
     @property
     def device(self) -> torch.device:
-        """Of the latents."""
-        return torch.device(self.pipe.device)
+        """Of the latents: where the networks run, also if they wait elsewhere."""
+        return torch.device(self.pipe._execution_device)
 
     def level(self, start: str) -> Level:
         """The level that a start names, as near as the scheduler can start."""
@@ -91,6 +92,8 @@ class Probe(ABC):
 
     def encode(self, clips: Clips) -> Float[Tensor, "b c f h w"]:
         """Model latents."""
+        if (hook := getattr(self.pipe.vae, "_hf_hook", None)) is not None:
+            hook.pre_forward(self.pipe.vae)  # it waits off the accelerator, and views look where it is
         return self.view.encode_video(to_unit(torch.from_numpy(clips).to(self.device)))
 
     def decode(self, latents: Float[Tensor, "b c f h w"]) -> Clips:
@@ -118,7 +121,11 @@ class _SVD(Probe):
         del prompts, num_frames
         fps = self.told.get("fps", 7) - 1  # what the pipeline's own call tells the network
         return self.view.encode_condition(
-            to_unit(images), fps=float(fps), motion_bucket_id=float(self.told.get("motion_bucket_id", 127))
+            to_unit(images),
+            fps=float(fps),
+            motion_bucket_id=float(self.told.get("motion_bucket_id", 127)),
+            noise_aug_strength=float(self.told.get("noise_aug_strength", 0.0)),
+            generator=torch.Generator().manual_seed(0),
         )
 
     def without_image(self, images: UInt8[Tensor, "b H W 3"], prompts: Sequence[str], num_frames: int) -> Any:
@@ -202,9 +209,12 @@ class _AnimateAnything(_Grey, _Timesteps):
         return AnimateAnythingDenoiser(self.pipe, unet=_in_own_dtype(self.pipe.unet))
 
     def condition(self, images: UInt8[Tensor, "b H W 3"], prompts: Sequence[str], num_frames: int) -> Any:
+        from unleak.families.animate_anything.mask import moving
+
         del num_frames
-        strength = self.told.get("motion_strength", 5.0)
-        return self.view.encode_condition(to_unit(images), list(prompts), motion_strength=strength)
+        strength, mask = self.told.get("motion_strength", 5.0), self.told.get("mask")
+        moves = None if mask is None else torch.from_numpy(moving(mask)).float().to(images.device)
+        return self.view.encode_condition(to_unit(images), list(prompts), mask=moves, motion_strength=strength)
 
 
 class _PIA(_Grey, _Timesteps):

@@ -85,7 +85,8 @@ def _cache(pipe: Any) -> Cause:
             continue
         hooks = (getattr(module, "_diffusers_hook", None) for module in part.modules())
         kinds = {kind for hook in hooks for kind in getattr(hook, "hooks", {}) or {} if _is_cache(kind)}
-        if getattr(part, "is_cache_enabled", False) or kinds:
+        config = getattr(part, "_cache_config", None)  # of diffusers' CacheMixin
+        if kinds or (config is not None and not _is_of_text(type(config).__name__)):
             on.append(f"{name} ({', '.join(sorted(kinds)) or 'on'})")
     if on:
         text = f"a step cache is on in {', '.join(on)}: switch it off (`disable_cache()`) and look again"
@@ -95,7 +96,12 @@ def _cache(pipe: Any) -> Cause:
 
 def _is_cache(kind: str) -> bool:
     words = ("cache", "broadcast", "first_block", "fbc", "taylorseer", "teacache")
-    return any(word in kind.lower() for word in words)
+    return any(word in kind.lower() for word in words) and not _is_of_text(kind)
+
+
+def _is_of_text(name: str) -> bool:
+    """Whether a cache holds what is the same in every step, keys and values of the text: it changes nothing."""
+    return name.lower().replace("_", "").startswith("textkv")
 
 
 def _size(settings: Mapping[str, Any], usual: Mapping[str, Any]) -> Cause:

@@ -1,13 +1,13 @@
 """Every number of one video file, and of a folder's videos together."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from unleak.data.image import load_image
+from unleak.data.image import fit_image, load_image
 from unleak.data.video import read_video
 from unleak.evaluate.consistency import dynamic_degree, image_alignment, temporal_consistency, warping_error
 from unleak.evaluate.extractors import ImageFeatures
@@ -25,14 +25,16 @@ class Protocol:
 
     num_frames: int | None = None
     fps: float | None = None
+    reference_fps: float | None = None
+    """Of real videos, where it is another: a model's own frames are taken as they are."""
     size: tuple[int, int] | None = None
     """Height, width."""
     frechet_samples: int | None = None
     inception_samples: int | None = None
 
 
-UCF101 = Protocol(num_frames=16, fps=3.0, frechet_samples=2048, inception_samples=10_000)
-"""The paper's (section 5.1): 16 frames at 3 Hz, FVD on 2,048 videos and IS on 10,000 (prompts: their categories)."""
+UCF101 = Protocol(num_frames=16, reference_fps=3.0, frechet_samples=2048, inception_samples=10_000)
+"""The paper's (section 5.1): clips of 16 frames at 3 Hz, FVD on 2,048 videos and IS on 10,000; see `ucf101`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +44,7 @@ class Tools:
     flow: Flow
     features: ImageFeatures | None = None
     samples: Mapping[str, Callable[[np.ndarray], np.ndarray]] = field(default_factory=dict)
-    """Sample metric -> its network: `FVD`, `VideoMAE Frechet distance`, `IS`."""
+    """Sample metric -> its network: `FVD`, `VideoMAE Frechet distance`, `IS`; one with a `distance` has its own."""
 
 
 def measure_video(
@@ -59,9 +61,10 @@ def measure_video(
 
     Raises MediaError for a video or image that cannot be read, or is too short.
     """
-    clip = read_video(path, num_frames=protocol.num_frames, fps=protocol.fps, size=protocol.size)
+    fps = protocol.fps or (protocol.reference_fps if reference else None)
+    clip = read_video(path, num_frames=protocol.num_frames, fps=fps, size=protocol.size)
     frames = clip.frames
-    row: dict[str, Any] = {"frames": len(frames), "fps": clip.fps}
+    row: dict[str, Any] = {"frames": len(frames), "fps": clip.fps, "size": list(frames.shape[1:3])}
     row["motion_score"] = motion_score(frames, flow=tools.flow).value
     if not reference:
         row["dynamic_degree"] = float(dynamic_degree(frames, clip.fps, tools.flow))
@@ -69,9 +72,9 @@ def measure_video(
         row["warping_error"] = warping_error(frames, tools.flow)
         row["flicker"] = flicker(frames) if len(frames) > 2 else None
         if image is not None:
-            pixels = np.asarray(load_image(image).convert("RGB"))
-            row["image_alignment"] = image_alignment(frames, pixels, tools.features)
-            row["first_frame_psnr"] = min(first_frame_psnr(frames, _fitted(pixels, frames)), 60.0)
+            seen = np.asarray(fit_image(load_image(image), *frames.shape[1:3]).convert("RGB"))  # by the model, that is
+            row["image_alignment"] = image_alignment(frames, seen, tools.features)
+            row["first_frame_psnr"] = min(first_frame_psnr(frames, seen), 60.0)
         if prompt and tools.features is not None and tools.features.reads:
             row["prompt_alignment"] = float((tools.features(frames) @ tools.features.text(prompt)).mean())
         if target_motion is not None:
@@ -80,14 +83,6 @@ def measure_video(
         name: network(frames).tolist() for name, network in tools.samples.items() if not (reference and name == "IS")
     }
     return row
-
-
-def _fitted(pixels: np.ndarray, frames: np.ndarray) -> np.ndarray:
-    from PIL import Image
-
-    from unleak.data.image import fit_image
-
-    return np.asarray(fit_image(Image.fromarray(pixels), frames.shape[1], frames.shape[2]))
 
 
 METRICS = {
@@ -104,9 +99,16 @@ METRICS = {
 
 
 def summarize(
-    videos: Sequence[Mapping[str, Any]], references: Sequence[Mapping[str, Any]], protocol: Protocol
+    videos: Sequence[Mapping[str, Any]],
+    references: Sequence[Mapping[str, Any]],
+    protocol: Protocol,
+    networks: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Means with intervals over videos, and the sample metrics with their standard errors."""
+    """Means with intervals over videos, and the sample metrics with their standard errors.
+
+    Of more videos than the protocol has the first are taken. A sample metric whose network has a `distance` is what
+    that says; its standard error is still by the bootstrap of the closed form.
+    """
     found: dict[str, Any] = {}
     for name in METRICS:
         values = [row[name] for row in videos if row.get(name) is not None]
@@ -125,6 +127,8 @@ def summarize(
             if min(len(own), len(theirs)) < 2:
                 continue
             estimate = with_error(frechet_distance, own, theirs)
+            if distance := getattr((networks or {}).get(name), "distance", None):
+                estimate = replace(estimate, value=distance(own, theirs))
         found[name] = _record(estimate, wanted)
     return found
 
