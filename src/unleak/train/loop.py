@@ -189,6 +189,9 @@ def _train(recipe: Recipe, quiet: bool, opened: ExitStack) -> Path:
             export(recipe, export_folder(recipe))
         elif main:
             _write(recipe, denoiser, weights, ema)
+    # A barrier gives Python's lock away: gloo's thread needs it to let go of what it gathered last, and the end of the
+    # group, which keeps the lock, waits for that thread.
+    accelerator.wait_for_everyone()
     accelerator.end_training()
     return export_folder(recipe)
 
