@@ -21,6 +21,7 @@ from unleak.cli.models import models
 from unleak.cli.stats import stats
 from unleak.cli.sweep import sweep
 from unleak.cli.train import train
+from unleak.cli.tune import tune
 from unleak.cli.ui import ui
 
 app = typer.Typer(
@@ -30,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (generate, sweep, compare, diagnose, evaluate, stats, train, convert, doctor, ui):
+for command in (generate, sweep, tune, compare, diagnose, evaluate, stats, train, convert, doctor, ui):
     app.command()(command)
 app.add_typer(models, name="models")
 app.add_typer(data, name="data")

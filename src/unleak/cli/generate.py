@@ -15,6 +15,7 @@ import typer
 from unleak import __version__
 from unleak.cli.errors import WRONG_INPUT, describe_error
 from unleak.cli.options import choose_prompts, parse_guidance, parse_size, refuse_empty
+from unleak.cli.placement import DeviceOption, DtypeOption, LoraOption, OffloadOption, Placement, TilingOption
 from unleak.cli.processes import Processes, launched
 from unleak.cli.terminal import Terminal
 
@@ -22,8 +23,9 @@ if TYPE_CHECKING:  # this module is imported for `unleak --help`, which needs no
     from PIL import Image
 
     from unleak.core.initial import InitialNoise
+    from unleak.core.start import Start
+    from unleak.evaluate.tuned import TargetMotion
     from unleak.zoo.call import Call
-    from unleak.zoo.hub import Lora
     from unleak.zoo.registry import ModelSpec
     from unleak.zoo.sample import Settings
 
@@ -41,7 +43,10 @@ def generate(
     allow_outside: Annotated[
         bool, typer.Option("--allow-outside", help="Let lists name photos outside their own folder.")
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, max=2**64 - 1, help="The same seed gives the same video of a photo.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(min=0, max=2**64 - 1, help="The same seed gives the same video of a photo; a list's are added."),
+    ] = 0,
     num_frames: Annotated[int | None, typer.Option(min=2, max=10_000, help="Frames of the video.")] = None,
     fps: Annotated[
         float | None, typer.Option(min=1, max=240, help="Frames a second; models that ask are told.")
@@ -50,7 +55,13 @@ def generate(
     size: Annotated[str | None, typer.Option(metavar="WxH", help="Width and height, such as 1024x576.")] = None,
     start: Annotated[
         str | None,
-        typer.Option(help="Where sampling starts: 940, 0.94T, sigma=100, logsnr=-5.3; 1.0T is the plain pipeline."),
+        typer.Option(help="Where sampling starts: 940, 0.94T, sigma=100, logsnr=-5.3; 1.0T is plain; auto finds it."),
+    ] = None,
+    target_motion: Annotated[
+        str | None, typer.Option(metavar="8px/s", help="With --start auto: speed wanted, px/s or px/frame.")
+    ] = None,
+    budget: Annotated[
+        int | None, typer.Option(min=3, max=100, help="With --start auto: previews of a photo at most; 6.")
     ] = None,
     init: Annotated[str | None, typer.Option(help="Initial noise: standard, unit, analytic, or moments file.")] = None,
     mode: Annotated[
@@ -69,31 +80,27 @@ def generate(
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="Another argument of the pipeline; repeatable."),
     ] = None,
-    lora: Annotated[
-        list[str] | None, typer.Option(metavar="PATH[:SCALE]", help="LoRA weights to add; repeatable.")
-    ] = None,
+    lora: LoraOption = None,
     format: Annotated[
         Literal["mp4", "gif", "webp", "png"], typer.Option(help="png is one sheet with all frames.")
     ] = "mp4",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace videos that exist.")] = False,
     skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave out videos that exist.")] = False,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; by default the accelerator.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16.")] = None,
-    offload: Annotated[
-        Literal["none", "model", "sequential", "group"],
-        typer.Option(help="Keep weights off the accelerator until needed; `unleak doctor --model` says which fits."),
-    ] = "none",
-    vae_tiling: Annotated[bool, typer.Option("--vae-tiling", help="Decode in tiles, to save memory.")] = False,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    offload: OffloadOption = "none",
+    vae_tiling: TilingOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say results and failures only.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything; load no model, write nothing.")] = False,
 ) -> int:
     """Animate photos with the leak of the model fixed. NAME.json beside each video says exactly how it was made.
 
-    Lists ask for photos with prompts: JSON lines such as {"dir": "1.png", "text": "fireworks"}, a CSV with these
-    columns, or a folder with a .txt file of prompts, a line for each photo by name.
+    Lists ask for photos with prompts: JSON lines such as {"dir": "1.png", "text": "fireworks", "seed": 7}, a CSV with
+    these columns, or a folder with a .txt file of prompts, a line for each photo by name.
 
-    Without --start or --motion the fix recommended for the model is used; --start 1.0T gives the plain pipeline. Under
+    Without --start or --motion the fix recommended for the model is used; --start 1.0T gives the plain pipeline, and
+    --start auto what `unleak tune` finds for each photo. Under
     `accelerate launch -m unleak generate ...` the photos are shared out over the processes.
     """
     with launched() as processes:
@@ -114,22 +121,23 @@ def generate(
             entries = find_entries(inputs, allow_outside=allow_outside, prompt_folders=not asked)
             texts = choose_prompts(entries, prompts, prompt)
             jobs = [
-                Job(entry.photo, out / f"{entry.name or entry.photo.stem}.{format}", text, entry.mask or mask)
-                for entry, text in zip(entries, texts, strict=True)
+                Job(one.photo, out / f"{one.name or one.photo.stem}.{format}", text, one.mask or mask, one.seed)
+                for one, text in zip(entries, texts, strict=True)
             ]
+            if seed + max(entry.seed or 0 for entry in entries) >= 2**64:
+                raise ValueError(f"--seed {seed} and those of the list go beyond 2^64; give a lower --seed")
             jobs, skipped = _without_existing(jobs, overwrite=overwrite, skip_existing=skip_existing)
             if len(jobs) == 1:
                 jobs[0].load_photo([])
             spec = find_model(model)
+            search = _search(start, target_motion, budget, spec)
 
             from unleak.zoo.call import Call
             from unleak.zoo.classes import pipeline_class
-            from unleak.zoo.hub import Lora, check_abilities, pick_dtype
             from unleak.zoo.sample import Settings, check_init, initial_noise, size_of
 
-            picked, loras = processes.device(device), [Lora.parse(text) for text in lora or []]
-            pick_dtype(dtype, picked)
-            check_abilities(spec, device=picked, offload=offload, vae_tiling=vae_tiling, loras=loras)
+            placed = Placement.of(dtype, offload, vae_tiling, lora)
+            placed.check(spec, processes.device(device))
             call = Call.of(pipeline_class(spec.pipeline))
             for job in (job for job in jobs if job.mask):
                 job.check_mask(call)
@@ -149,7 +157,7 @@ def generate(
                 prompt=next((text for text in texts if text is not None), prompt),
                 negative_prompt=negative_prompt,
                 others=others or (),
-                start=start,
+                start=start if search is None else str(search.lowest),
                 init=init,
                 mode=mode,
                 motion=motion,
@@ -158,10 +166,10 @@ def generate(
             (check_init if dry_run else initial_noise)(settings.init, spec, **size_of(settings))
             if not dry_run:
                 check_writable(out)
-            return Work(spec, settings, Placement(dtype, offload, vae_tiling, tuple(loras)), jobs, skipped)
+            return Work(spec, settings, placed, jobs, skipped, search)
 
         work = processes.from_main(check)
-        terminal.note(_in_words(work.spec, work.settings, recommended=start is None and motion is None))
+        terminal.note(_in_words(work, recommended=start is None and motion is None))
         if work.spec.caution:
             terminal.note(work.spec.caution)
         if dry_run:
@@ -179,8 +187,8 @@ def generate(
             terminal.json(
                 {
                     "model": asdict(work.spec),
-                    "settings": asdict(work.settings),
-                    "level": work.settings.level(work.spec),
+                    "settings": asdict(work.settings) | ({} if work.search is None else {"start": "auto"}),
+                    "level": work.settings.level(work.spec) if work.search is None else None,
                     "planned" if dry_run else "videos": done,
                     "skipped": [str(job.video) for job in work.skipped],
                     "failed": failed,
@@ -188,16 +196,6 @@ def generate(
             )
         processes.outlive_main()
         return WRONG_INPUT if failed else 0
-
-
-@dataclass(frozen=True)
-class Placement:
-    """How the model is loaded, beside what it is."""
-
-    dtype: str | None
-    offload: str
-    vae_tiling: bool
-    loras: "tuple[Lora, ...]"
 
 
 @dataclass(frozen=True)
@@ -209,6 +207,7 @@ class Work:
     placement: Placement
     jobs: "list[Job]"
     skipped: "list[Job]"
+    search: "Search | None" = None
 
     def share(self, processes: Processes) -> "list[Job]":
         """The jobs of this process; those that would write the same video are of one."""
@@ -216,6 +215,15 @@ class Work:
         for job in self.jobs:
             turns.setdefault(job.video, len(turns))
         return [job for job in self.jobs if turns[job.video] % processes.count == processes.rank]
+
+
+@dataclass(frozen=True)
+class Search:
+    """What to look for where the start is found for each photo."""
+
+    target: "TargetMotion | None"
+    budget: int
+    lowest: "Start"
 
 
 @dataclass(frozen=True)
@@ -269,6 +277,8 @@ class Job:
     prompt: str | None = None
     """Its own, if photos have different ones."""
     mask: Path | None = None
+    seed: int | None = None
+    """Added to that of all."""
 
     @property
     def record(self) -> Path:
@@ -323,6 +333,25 @@ class Job:
             write_video(frames, self.video, fps=fps)
 
 
+def _search(start: str | None, target: str | None, budget: int | None, spec: "ModelSpec") -> Search | None:
+    """What --start auto looks for; None for any other start. ValueError for what it cannot."""
+    if start is None or start.strip().lower() != "auto":
+        for option, given in (("--target-motion", target), ("--budget", budget)):
+            if given is not None:
+                raise ValueError(f"{option} {given}: it says what --start auto looks for; give --start auto with it")
+        return None
+    try:
+        from unleak.evaluate.sweep import check_measurable
+
+        check_measurable()
+    except ModuleNotFoundError as error:
+        raise ValueError(str(error)) from error
+    from unleak.evaluate.tune import BUDGET, lowest_start
+    from unleak.evaluate.tuned import TargetMotion
+
+    return Search(None if target is None else TargetMotion.parse(target), budget or BUDGET, lowest_start(spec))
+
+
 def _without_existing(jobs: list[Job], *, overwrite: bool, skip_existing: bool) -> tuple[list[Job], list[Job]]:
     """The jobs to do and those to skip."""
     for path in (path for job in jobs for path in (job.video, job.record)):
@@ -343,22 +372,11 @@ def _without_existing(jobs: list[Job], *, overwrite: bool, skip_existing: bool) 
 
 
 def _load(work: Work, device: Any, terminal: Terminal) -> Any:
-    from unleak.zoo.hub import load
     from unleak.zoo.memory import advising
 
     placed = work.placement
     with advising(work.spec, work.settings, device, offload=placed.offload, vae_tiling=placed.vae_tiling):
-        pipe = load(
-            work.spec,
-            device=device,
-            dtype=placed.dtype,
-            offload=placed.offload,
-            vae_tiling=placed.vae_tiling,
-            loras=placed.loras,
-            say=terminal.note,
-        )
-    pipe.set_progress_bar_config(disable=True)  # the bar here is `progress`
-    return pipe
+        return placed.load(work.spec, device, terminal)
 
 
 def _animate(
@@ -376,12 +394,36 @@ def _animate(
     from unleak.zoo.sample import sample
 
     spec, settings, placement = work.spec, work.settings.prompted(job.prompt), work.placement
+    settings = replace(settings, seed=settings.seed + (job.seed or 0))
     mask = job.load_mask()
     began, task = time.monotonic(), progress.add_task(job.photo.name, total=settings.steps)
     advised = advising(spec, settings, device, offload=placement.offload, vae_tiling=placement.vae_tiling)
     with warnings.catch_warnings(record=True) as caught, advised:
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", UnleakWarning)
+        tuned = None
+        if work.search is not None:
+            from unleak.evaluate.tune import LEAST_FIDELITY, tune_settings
+            from unleak.evaluate.tuned import Fidelity
+
+            def preview(what: str, done: int, of: int) -> None:
+                progress.update(task, description=f"{job.photo.name}, preview from {what}", completed=done, total=of)
+
+            tuned = tune_settings(
+                pipe,
+                image,
+                settings,
+                noise,
+                target=work.search.target,
+                fidelity=Fidelity.parse(LEAST_FIDELITY),
+                lowest=work.search.lowest,
+                budget=work.search.budget,
+                mask=mask,
+                on_step=preview,
+            )
+            settings = replace(settings, start=str(tuned.start))
+            terminal.note(f"{job.photo}: start {tuned.start}: {tuned.reason}")
+            progress.update(task, description=job.photo.name, completed=0, total=settings.steps)
         made = sample(
             pipe,
             image,
@@ -391,6 +433,11 @@ def _animate(
             on_step=lambda done, of: progress.update(task, completed=done, total=of),
         )
     progress.remove_task(task)
+    auto = {}
+    if tuned is not None:
+        tuned = tuned.completed(made.frames, made.record["start"], made.record["sigmas"])
+        terminal.note(f"{job.photo}: {tuned.check}")
+        auto = {"auto": tuned.summary}
     cautions = list(dict.fromkeys(str(warning.message) for warning in caught))
     masked = {} if mask is None else _masked(job, mask, made.frames, cautions)
     for caution in cautions:
@@ -416,6 +463,7 @@ def _animate(
             "loras": [lora.record for lora in placement.loras],
         },
         **made.record,
+        **auto,
         "device": str(device),
         "dtype": {name: str(part.dtype).removeprefix("torch.") for name, part in _networks(pipe).items()},
         "offload": placement.offload,
@@ -462,11 +510,14 @@ def _networks(pipe: Any) -> dict[str, Any]:
     return {name: part for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
 
 
-def _in_words(spec: "ModelSpec", settings: "Settings", *, recommended: bool) -> str:
+def _in_words(work: Work, *, recommended: bool) -> str:
+    spec, settings = work.spec, work.settings
     size = f"{settings.num_frames} frames" if settings.num_frames else "frames as the pipeline decides"
     size += f" of {settings.width}x{settings.height}" if settings.width and settings.height else ", sized by the photo"
     why = ", the fix recommended for this model" if recommended else ""
-    if settings.start is None and settings.motion is None:
+    if work.search is not None:
+        start = f"start auto: at most {work.search.budget} previews of each photo, down to {settings.start}"
+    elif settings.start is None and settings.motion is None:
         start = f"no fix is known for a {spec.pipeline} yet, so this is the plain pipeline; give --start"
     else:
         asked = f"motion {settings.motion}" if settings.motion else f"start {settings.start}"
