@@ -1,7 +1,9 @@
 """Every family through the whole loop, with the training data of a folder."""
 
 import json
+import re
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from safetensors.torch import load_file
 
 from tests.tiny.lvdm import build_dynamicrafter, build_videocrafter1
 from tests.tiny.model import embeds, noise, photo
+from tests.tiny.svd import tiny_svd
 from tests.train.test_loop import assert_same, state
 from tests.train.test_processes import assert_close, launch
 from tests.train.tiny_ltx import tiny_ltx
@@ -18,8 +21,11 @@ from tests.train.tiny_wan import tiny_wan
 from unleak.data.video import write_video
 from unleak.train.config import RecipeError, parse_recipe
 from unleak.train.loop import train
+from unleak.zoo import hub
 
+DOCS = (Path(__file__).parents[2] / "docs/train.md").read_text()
 BUILD = {
+    "svd": tiny_svd,
     "dynamicrafter": build_dynamicrafter,
     "videocrafter1": build_videocrafter1,
     "wan21": lambda: tiny_wan("2.1"),
@@ -226,6 +232,28 @@ def test_ltx_adapters_are_read_by_diffusers_in_both_forms(run, models):
     assert not torch.allclose(made[0], without, atol=1e-4)
     torch.testing.assert_close(*made)
     torch.testing.assert_close(latents(pipe), without)
+
+
+@pytest.mark.parametrize(
+    ("family", "data"), [("svd", {"size": [32, 32], "num_frames": 3}), ("dynamicrafter", {"condition_frame": "random"})]
+)
+def test_adapters_of_unets_are_read_back(run, models, monkeypatch, family, data):
+    """As docs/train.md says: by peft, and by the UNet's own loader where it has one."""
+    lora = {"rank": 2, "alpha": 6}
+    recipe = run(family, data=data, trainable="lora", lora=lora, condition={"noise": "timenoise", "beta_m": 1.0})
+    monkeypatch.chdir(recipe.output)
+    (example,) = re.findall(r"```python\n(.*?)```", DOCS, re.DOTALL)
+    pipe, weights = hub.load(str(models(family)), device="cpu"), state(recipe).ema
+    exec(example, {"pipe": pipe})
+    own = {name: weight for name, weight in pipe.unet.named_parameters() if "lora_" in name}
+    assert own.keys() == weights.keys() & own.keys()
+    for name, weight in own.items():
+        assert torch.allclose(weight, weights[name] * (3 if "lora_B" in name else 1)), name
+    assert not (Path("lora") / "comfyui.safetensors").exists()
+    if family == "dynamicrafter":
+        pipe = hub.load(str(models(family)), device="cpu")
+        pipe.unet.load_lora_adapter("lora", prefix="unet", use_safetensors=True)
+        assert sum("lora_" in name for name, _ in pipe.unet.named_parameters()) == len(own)
 
 
 @pytest.mark.parametrize("since", [False, True])
