@@ -49,8 +49,11 @@ def test_ends_of_the_network_are_no_hidden_matrices(recipe, tiny_svd):
     assert len(hidden["params"]) + len(rest["params"]) == len(weights)
 
 
-def test_a_run_with_muon_resumes_bit_for_bit(recipe, tmp_path):
-    long = recipe(output=str(tmp_path / "long"), optimizer="muon")
+@pytest.mark.parametrize("optimizer", ["muon", "adamw8bit"])
+def test_a_run_resumes_bit_for_bit(recipe, tmp_path, optimizer):
+    if optimizer == "adamw8bit":
+        pytest.importorskip("bitsandbytes")
+    long = recipe(output=str(tmp_path / "long"), optimizer=optimizer)
     short = long.model_copy(update={"output": tmp_path / "short", "steps": 3})
     train(long)
     train(short)

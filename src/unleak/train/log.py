@@ -39,7 +39,9 @@ class Log:
             # A folder for TensorBoard, a project for Weights & Biases.
             name = "unleak" if recipe.report_to == "wandb" else "log"
             config = recipe.model_dump(mode="json") if recipe.report_to == "wandb" else None
-            accelerator.init_trackers(name, config=config)
+            # Beside the rest of the run, and one run there however often it was killed.
+            of_wandb = {"dir": str(recipe.output), "name": recipe.output.name, "resume": "auto"}
+            accelerator.init_trackers(name, config=config, init_kwargs={"wandb": of_wandb})
         self.bar = _bar(console)
         self.task = self.bar.add_task("step", total=recipe.steps, completed=step)
         self._restart(step)
