@@ -70,6 +70,17 @@ class Always(Known):
         return np.broadcast_to(np.float32([sign * self.dx, 0]), (*a.shape[:2], 2))
 
 
+def test_a_flow_does_not_depend_on_what_it_saw_before():
+    """OpenCV's object keeps the coarsest scale of the smallest frames that it was ever given."""
+    from unleak.evaluate.motion import DIS, motion_score
+
+    noise = RNG.integers(0, 256, (3, 24, 32, 3), dtype=np.uint8)
+    used = DIS()
+    fresh = motion_score(noise, flow=used).value
+    dynamic_degree(noise, 8, used)
+    assert motion_score(noise, flow=used).value == fresh
+
+
 @pytest.mark.parametrize(
     ("speed", "frames", "fps", "dynamic"),
     [

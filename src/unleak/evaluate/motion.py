@@ -30,11 +30,12 @@ class DIS:
 
     def __init__(self) -> None:
         self._cv2 = _import("cv2")
-        self._flow = self._cv2.DISOpticalFlow_create(self._cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
 
     def __call__(self, a: UInt8[np.ndarray, "h w 3"], b: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "h w 2"]:
         """The flow from `a` to `b`."""
-        return self._flow.calc(*(self._cv2.cvtColor(frame, self._cv2.COLOR_RGB2GRAY) for frame in (a, b)), None)
+        # A new one each time, which costs nothing: one that was given small frames once has lost its coarse scales.
+        flow = self._cv2.DISOpticalFlow_create(self._cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        return flow.calc(*(self._cv2.cvtColor(frame, self._cv2.COLOR_RGB2GRAY) for frame in (a, b)), None)
 
 
 _RESIZED = "at {}x{}".format(*SCORE_SIZE)
