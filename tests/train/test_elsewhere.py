@@ -10,6 +10,7 @@ from peft import LoraConfig
 from torch import nn
 
 from tests.tiny import cogvideox
+from tests.train.tiny_ltx import tiny_ltx
 from tests.train.tiny_wan import tiny_wan
 from unleak import TimeNoise
 
@@ -86,6 +87,27 @@ def test_videox_fun_and_diffusers_wan():
     changed = [given.abs().amax((0, 2, 3, 4)) > 0 for given in seen]
     assert changed[0].tolist() == [c >= 20 for c in range(36)]
     assert not changed[1].any()
+
+
+def test_ltx_itself():
+    """The packed tokens of the first frame, through the network and its gradient checkpointing."""
+    transformer = tiny_ltx().transformer.requires_grad_(True).train()
+    transformer.enable_gradient_checkpointing()
+    attached('layout="b f c"', transformer=transformer, tokens=8)
+    seen = record(transformer, "hidden_states")
+    transformer(
+        hidden_states=torch.zeros(1, 24, 8),
+        encoder_hidden_states=torch.ones(1, 4, 16),
+        timestep=torch.cat([torch.zeros(1, 8), torch.full((1, 16), 900.0)], dim=1),
+        encoder_attention_mask=torch.ones(1, 4),
+        num_frames=3,
+        height=4,
+        width=2,
+        return_dict=False,
+    )[0].square().mean().backward()
+    assert len(seen) == 1
+    assert (seen[0].abs().amax((0, 2)) > 0).tolist() == [True] * 8 + [False] * 16
+    assert all(weight.grad is not None for weight in transformer.parameters())
 
 
 @pytest.mark.parametrize(

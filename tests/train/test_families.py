@@ -278,6 +278,11 @@ def test_two_processes_train_ltx_as_one_does(run):
     launch(pair, processes=2)
     assert_close(state(alone), state(pair))
     assert losses(pair) == pytest.approx(losses(alone), rel=1e-5)
+    parts = pair.model_copy(update={"output": alone.output.with_name("parts"), "sharding": "fsdp"})
+    launch(parts, processes=2)
+    assert losses(parts) == pytest.approx(losses(alone), rel=1e-5)
+    whole, cut = (load_file(one.output / "lora/comfyui.safetensors") for one in (alone, parts))
+    assert whole.keys() == cut.keys()
 
 
 def test_clip_embeddings_of_wan_21(run):

@@ -20,7 +20,7 @@ def shard(networks: Iterable[nn.Module], device: torch.device) -> None:
     """
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     for network in networks:
-        kinds = set(getattr(network, "_no_split_modules", None) or ())
+        kinds = set(getattr(network, "_no_split_modules", None) or getattr(network, "_repeated_blocks", None) or ())
         # From the inside out: a layer in a layer has its own parts.
         for layer in reversed(list(network.modules())):
             if type(layer).__name__ in kinds and layer is not network:
