@@ -1,8 +1,14 @@
+import copy
 import inspect
 
 import pytest
 import torch
+import torch.distributed as dist
+from peft import LoraConfig, get_peft_model
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 from unleak.core import timenoise
@@ -101,6 +107,73 @@ def test_a_compiled_network(attached, monkeypatch):
     assert not out[:, :2].any()
     assert out[:, 2:].all()
     assert not torch.equal(out, compiled(SAMPLE, TIME))
+
+
+class Blocks(nn.Module):
+    """Two layers that may be computed again for their gradient; keeps what it is given."""
+
+    def __init__(self, again):
+        super().__init__()
+        self.again, self.seen = again, []
+        self.layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(2))
+
+    def forward(self, hidden_states, timestep):
+        self.seen.append(hidden_states.detach().clone())
+        x = hidden_states.movedim(1, -1)
+        for layer in self.layers:
+            if self.again != "no":
+                x = checkpoint(layer, x.requires_grad_(), use_reentrant=self.again == "reentrant")
+            else:
+                x = layer(x)
+        return x
+
+
+@pytest.fixture
+def group():
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+def in_parts(network):
+    mesh = init_device_mesh("cpu", (1,))
+    for layer in network.layers:
+        fully_shard(layer, mesh=mesh)
+    return fully_shard(network, mesh=mesh)
+
+
+def adapted(network):
+    return get_peft_model(network, LoraConfig(target_modules=["0", "1"]))
+
+
+WRAPPERS = {"plain": lambda network: network, "ddp": DistributedDataParallel, "fsdp": in_parts, "peft": adapted}
+
+
+@pytest.mark.parametrize("attached", ["before", "after"])
+@pytest.mark.parametrize("again", ["no", "reentrant", "not reentrant"])
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_once_for_each_piece_whatever_is_around_the_network(group, wrapper, again, attached):
+    torch.manual_seed(0)
+    network, noise = Blocks(again).train(), TimeNoise(10.0)
+    reference = copy.deepcopy(network)
+    if attached == "before":
+        noise.attach(network, channels=IMAGE)
+    wrapped = WRAPPERS[wrapper](network)
+    if attached == "after":
+        noise.attach(wrapped, channels=IMAGE)
+    for _ in range(2):  # pieces of one step; positions, not names
+        wrapped(SAMPLE, TIME).square().mean().backward()
+    first, second = network.seen
+    assert not first[:, :2].any()
+    assert first[:, 2:].all()
+    assert not torch.equal(first, second)
+    if wrapper == "peft":
+        return  # its weights are others
+    for seen in (first, second):
+        reference(seen, TIME).square().mean().backward()
+    for ours, theirs in zip(network.parameters(), reference.parameters(), strict=True):
+        gradient = ours.grad.full_tensor() if wrapper == "fsdp" else ours.grad
+        torch.testing.assert_close(gradient, theirs.grad)
 
 
 def test_times_of_tokens_count_by_the_noisiest(network):

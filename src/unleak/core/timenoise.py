@@ -91,7 +91,7 @@ class TimeNoise:
         tensors. Raises ValueError for a network without these arguments.
         """
         target = model
-        while isinstance(inner := getattr(target, "_orig_mod", None) or getattr(target, "module", None), nn.Module):
+        while isinstance(inner := _wrapped(target), nn.Module):
             target = inner
         axes = layout.split()
         if axes[:1] != ["b"] or "c" not in axes or "f" not in axes:
@@ -129,6 +129,12 @@ class TimeNoise:
             return (*args[:place], noisy, *args[place + 1 :]), kwargs
 
         return target.register_forward_pre_hook(noised, with_kwargs=True)
+
+
+def _wrapped(model: nn.Module) -> Any:
+    """What torch.compile, DistributedDataParallel or peft have put something around."""
+    base = getattr(model, "get_base_model", None)
+    return getattr(model, "_orig_mod", None) or getattr(model, "module", None) or (base() if base else None)
 
 
 def _undecorated(model: nn.Module) -> Callable[..., Any]:
