@@ -55,6 +55,12 @@ def folder(tmp_path, monkeypatch):
     write_video(np.zeros((60, 32, 32, 3), np.uint8), "clips/1.mp4", fps=8)
     Path("prompts.txt").write_text("a boat drifts by\n", encoding="utf-8")
     Path("recipes").symlink_to(ROOT / "recipes")
+    Path("ucf101").mkdir()
+    Path("ucf101/list.jsonl").write_text('{"dir": "1.jpg", "text": "apply eye makeup", "id": "v_1", "seed": 0}\n')
+    shutil.copy("photo.jpg", "ucf101/1.jpg")
+    for name in ("beta25", "beta100", "beta700", "a5.0", "a1.0", "a0.1"):
+        Path(f"runs/{name}").parent.mkdir(exist_ok=True)
+        Path(f"runs/{name}").symlink_to(ROOT / "src/unleak/families/nano/weights")
     return tmp_path
 
 

@@ -2,10 +2,12 @@ import csv
 import json
 import re
 import shlex
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from unleak.data.video import read_video
 from unleak.evaluate.compare import Case, Made
@@ -79,6 +81,55 @@ def test_a_grid_of_checkpoints_is_a_case_each(compare, photo, tiny_folder, tmp_p
     assert record["cases"][1]["motion_more"]["value"] == 0  # the same model: the same videos
 
 
+def test_checkpoints_in_folders_of_one_name_are_told_apart(compare, unleak, photo, tiny_folder, tmp_path):
+    """Each with its own weights, and a label that says which."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/last").symlink_to(tiny_folder)
+    shutil.copytree(tiny_folder, tmp_path / "b/last")
+    weights = next((tmp_path / "b/last/unet").glob("*.safetensors"))
+    save_file({name: 0.5 * value for name, value in load_file(weights).items()}, weights)
+    assert compare(photo, "--models", "a/last,b/last", "--out", "grid").status == 0
+    record = json.loads((tmp_path / "grid/compare.json").read_text())
+    assert [case["label"] for case in record["cases"]] == ["a/last", "b/last"]
+    for folder, video in zip("ab", record["videos"], strict=True):
+        made = unleak("generate", photo, "--model", f"{folder}/last", *SMALL, "--start", "1.0T", "--out", folder)
+        assert made.status == 0, made.err
+        assert (tmp_path / folder / "photo.mp4").read_bytes() == (tmp_path / "grid" / video["file"]).read_bytes()
+    assert len({(tmp_path / "grid" / video["file"]).read_bytes() for video in record["videos"]}) == 2
+
+
+def test_a_list_with_prompts_and_seeds_and_a_case_with_a_lora(wan, unleak, pipeline_folder, photo, tmp_path):
+    """The videos are those that `generate` makes of the same list."""
+    from diffusers import WanImageToVideoPipeline
+    from peft import LoraConfig, get_peft_model_state_dict
+
+    pipe = WanImageToVideoPipeline.from_pretrained(pipeline_folder("wan22"))
+    pipe.transformer.add_adapter(LoraConfig(r=2, target_modules=["to_q", "to_v"], init_lora_weights=False))
+    layers = get_peft_model_state_dict(pipe.transformer)
+    WanImageToVideoPipeline.save_lora_weights(tmp_path / "style", transformer_lora_layers=layers)
+    lora = "style/pytorch_lora_weights.safetensors:9"
+    lines = [{"dir": "photo.png", "text": text, "id": name, "seed": k} for k, (name, text) in
+             enumerate([("one", "a dog"), ("two", "a cat")])]  # fmt: skip
+    (tmp_path / "list.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    small = ("--size", "32x16", "--num-frames", 5, "--steps", 2, "--set", "max_sequence_length=8")
+    cases = ("--case", "plain:", "--case", f"styled: lora={lora}")
+    model = ("--model", pipeline_folder("wan22"))
+    result = unleak("compare", "list.jsonl", *model, *small, *cases, "--seed", 3, "--out", "page")
+    assert result.status == 0, result.err
+    record = json.loads((tmp_path / "page/compare.json").read_text())
+    assert [photo["prompt"] for photo in record["photos"]] == ["a dog", "a cat"]
+    assert [[len(lora["sha256"]) for lora in case["loras"]] for case in record["cases"]] == [[], [64]]
+    for label, options in (("plain", ()), ("styled", ("--lora", lora))):
+        made = wan("list.jsonl", "--start", "1.0T", "--seed", 3, *options, "--out", label)
+        assert made.status == 0, made.err
+    files = {(video["case"], video["photo"]): tmp_path / "page" / video["file"] for video in record["videos"]}
+    for case, label in enumerate(("plain", "styled")):
+        for k, name in enumerate(("one", "two")):
+            assert files[case, k].read_bytes() == (tmp_path / label / f"{name}.mp4").read_bytes()
+    assert len({file.read_bytes() for file in files.values()}) == 4
+    assert [video["seed"] for video in record["videos"]] == [3, 3, 4, 4]
+
+
 def test_without_cases_the_fixes_and_rivals_of_the_model_are_compared(unleak, photo, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = unleak("compare", photo, "--dry-run", "--json")
@@ -119,6 +170,14 @@ def test_the_grammar_of_a_case(text, case):
         (("--start", "0.9"), "start 0.9 is ambiguous"),
         (("--start", ","), "give one or more"),
         (("--models", "nothing-here"), "nothing-here"),
+        (("--lora", "no.safetensors"), "--lora no.safetensors: no such file"),
+        (("--case", "lora=someone/style:0.5"), "--lora: a StableVideoDiffusionPipeline takes none"),
+        (("--offload", "model", "--device", "cpu"), "offload model: it spares the memory of an accelerator"),
+        (("--vae-tiling",), "cannot decode in tiles"),
+        (("--mask", "photo.png"), "--mask: a StableVideoDiffusionPipeline takes no motion mask"),
+        (("--prompt", "waves"), "--prompt: tiny reads no prompts"),
+        (("--set", "speed=3"), "--set speed"),
+        (("--dtype", "float8"), "dtype 'float8'"),
         (("--out", "taken"), "holds files of others"),
     ],
 )

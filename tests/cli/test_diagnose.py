@@ -36,6 +36,27 @@ def test_photos_become_a_verdict_a_picture_and_tables(unleak, tiny_folder, photo
     assert "exists; give --overwrite" in again.err
 
 
+def test_a_mask_is_where_all_clips_move(unleak, photos, tmp_path, monkeypatch):
+    from tests.tiny.animate_anything import tiny_animate_anything
+
+    monkeypatch.chdir(tmp_path)
+    tiny_animate_anything().save_pretrained("model")
+    half = np.zeros((16, 16), np.uint8)
+    half[:, 8:] = 255
+    Image.fromarray(half).save("mask.png")
+    small = ("--steps", 2, "--start", "0.9T", "--seeds", 1, "--size", "16x16", "--num-frames", 4, "--quiet")
+    asked = ("diagnose", "--model", "model", "--photos", photos, "--clips", 1, "--prompt", "a dog", *small)
+    kept = []
+    for name, mask in (("all", ()), ("half", ("--mask", "mask.png"))):
+        result = unleak(*asked, *mask, "--out", name)
+        assert result.status == 0, result.err
+        record = json.loads((tmp_path / name / "diagnosis.json").read_text())
+        assert record.get("mask") == (mask[1] if mask else None)
+        kept.append({row["test"]: row["amount"] for row in record["rows"] if row["who"] == "image"})
+    for test in ("restart", "fresh", "pipeline"):
+        assert kept[0][test] != kept[1][test], test
+
+
 def test_videos_are_enough(unleak, tiny_folder, clips, tmp_path):
     out = tmp_path / "found"
     result = unleak(*("diagnose", "--model", tiny_folder, "--videos", clips, "--fps", 7, *FAST, "--out", out, "--json"))
@@ -59,6 +80,11 @@ def test_videos_are_enough(unleak, tiny_folder, clips, tmp_path):
         (("--photos", ".", "--start", "sigma=1e6"), "outside this VE process"),
         (("--photos", ".", "--start", " "), "--start is empty"),
         (("--photos", ".", "--size", "33x32"), "multiples of"),
+        (("--photos", ".", "--mask", "mask.png"), "takes no motion mask"),
+        (("--photos", ".", "--lora", "no.safetensors"), "--lora no.safetensors: no such file"),
+        (("--photos", ".", "--offload", "model", "--device", "cpu"), "it spares the memory of an accelerator"),
+        (("--photos", ".", "--vae-tiling"), "cannot decode in tiles"),
+        (("--photos", ".", "--negative-prompt", "fog"), "--negative-prompt"),
         (("--photos", ".", "--model", "cogvideox-5b-i2v"), "cannot be diagnosed"),
         (("--photos", ".", "--out", "taken"), "holds files of others"),
     ],
@@ -66,6 +92,7 @@ def test_videos_are_enough(unleak, tiny_folder, clips, tmp_path):
 def test_bad_input_is_told_in_one_line(refused, tmp_path, monkeypatch, arguments, reason):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
+    Image.new("L", (8, 8), 255).save("mask.png")
     refused("diagnose", *arguments, reasons=[reason], files={"taken/mine.txt": b"x"})
 
 
