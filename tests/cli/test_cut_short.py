@@ -203,6 +203,7 @@ def test_a_killed_run(run, command, before):
     allowed = {"trained/recipe.yaml", "trained/log.jsonl", "made/m.progress"}
     assert all(any(part.startswith(".") for part in Path(name).parts) for name in new - allowed), new
     assert run(*command) == (0, "")
+    assert {path.name for path in run.folder.rglob(".*")} <= {".lock"}  # the next run clears up
 
 
 def test_the_real_program(tmp_path):

@@ -299,7 +299,12 @@ def test_conditions_noised_and_dropped(name):
     close(half.image[1], clean.image[1])
     with pytest.raises(ValueError, match="3 prompts for 2 images"):
         denoiser.encode_condition(pixels, ["a"] * 3, num_frames=FRAMES)
-    assert denoiser.encode_video(pixels[:, None].expand(-1, 3, -1, -1, -1)).shape == (2, 4, 3, 8, 12)
+    video = pixels[:, None].expand(-1, 3, -1, -1, -1)
+    mean, spread = denoiser.encode_posterior(video)
+    assert mean.shape == (2, 4, 3, 8, 12)
+    assert torch.equal(mean, denoiser.encode_video(video))
+    drawn = torch.randn(6, 4, 8, 12, generator=noise(3)).unflatten(0, (2, 3)).transpose(1, 2)
+    close(mean + spread * drawn, denoiser.encode_video(video, sample=True, generator=noise(3)))
 
 
 def test_an_image_too_small_for_clip_is_no_matter():

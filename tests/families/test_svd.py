@@ -89,6 +89,11 @@ def test_videos_are_encoded_frame_by_frame_in_pieces_and_scaled(tiny_svd):
     denoiser = SVDDenoiser(tiny_svd)
     raw = denoiser.encode_raw(video[1, 2][None])[0]
     torch.testing.assert_close(whole[1, :, 2], raw * tiny_svd.vae.config.scaling_factor, rtol=1e-4, atol=1e-5)
+    mean, spread = denoiser.encode_posterior(video)
+    assert torch.equal(mean, whole)
+    posterior = tiny_svd.vae.encode(video[1, 2][None]).latent_dist
+    expected = posterior.std[0] * tiny_svd.vae.config.scaling_factor
+    torch.testing.assert_close(spread[1, :, 2], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_half_precision_vae_is_left_as_it_was(tiny_svd):

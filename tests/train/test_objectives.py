@@ -64,10 +64,10 @@ def objective(stub, frames=9, **condition):
     return FlowObjective(parse_recipe(values | {"condition": {"noise": "none", "dropout": 0.5} | condition}), stub)
 
 
-def prepared(which, positions):
+def prepared(which, positions, **more):
     n = len(positions)
     batch = {"latents": torch.ones(n, 4, 3, 2, 2), "still": torch.ones(n, 4, 3, 2, 2), "image": torch.zeros(n, 8, 8, 3)}
-    batch |= {"fps": torch.full((n,), 24.0)}
+    batch |= {"fps": torch.full((n,), 24.0)} | {name: tensor.expand(n, 4, 3, 2, 2) for name, tensor in more.items()}
     texts = torch.stack([torch.zeros(2, 3), *[torch.ones(2, 3)] * n])
     return which.prepare(batch, texts, [generator(0, "clip", position) for position in positions])
 
@@ -135,6 +135,18 @@ def test_a_clip_draws_the_same_whatever_its_batch(stub, condition):
     assert torch.equal(together.condition.latents[2:], alone.condition.latents)
     assert torch.equal(together.condition.text[2:], alone.condition.text)
     assert len(together.sigma.unique()) == 3
+
+
+def test_samples_of_the_posterior_are_keyed_by_the_clip_and_change_no_other_draw():
+    which, spread = objective(Stub(None)), torch.tensor(0.5)
+    mode = prepared(which, range(9))
+    together, alone = (prepared(which, positions, spread=spread) for positions in (range(9), [8]))
+    assert torch.equal(together.x_0[8:], alone.x_0)
+    assert together.x_0.std().item() == pytest.approx(0.5, rel=0.15)
+    assert together.x_0.mean().item() == pytest.approx(1, abs=0.1)
+    assert len(together.x_0.unique()) == together.x_0.numel()
+    assert torch.equal(together.eps, mode.eps)
+    assert torch.equal(together.sigma, mode.sigma)
 
 
 def test_timenoise_is_on_the_condition_and_grows_with_sigma():
