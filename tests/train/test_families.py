@@ -201,7 +201,7 @@ def test_a_tiny_ltx_learns_its_clips(run):
     """The same draws before and after: the loss of a step depends on its number alone."""
     recipe = run("ltx", data={"fps": 6.0}, condition={"noise": "none", "dropout": 0.0}, steps=40, checkpoint_every=40)
     told = losses(recipe)
-    assert sum(told[-10:]) < 0.9 * sum(told[:10])
+    assert sum(told[-10:]) < 0.6 * sum(told[:10])
 
 
 def test_ltx_learns_all_its_weights_and_is_read_by_diffusers(run, models):

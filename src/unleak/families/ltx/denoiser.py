@@ -160,12 +160,12 @@ class LTXDenoiser:
         """Arguments of the network that say where in time (seconds) and in the picture (pixels) each token is."""
         space, time = self.pipe.vae_spatial_compression_ratio, self.pipe.vae_temporal_compression_ratio
         if not self._since_095:
-            seconds = (time / fps.double()).float()[:, None, None, None, None]
+            seconds = (time / fps)[:, None, None, None, None]
             return {"num_frames": f, "height": h, "width": w, "rope_interpolation_scale": (seconds, space, space)}
         begins = (torch.arange(f, device=fps.device) * time + 1 - time).clamp(min=0).float()
         sides = (torch.arange(n, device=fps.device) * float(space) for n in (h, w))
         grid = torch.stack(torch.meshgrid(begins, *sides, indexing="ij")).flatten(1).repeat(len(fps), 1, 1)
-        grid[:, 0] *= (1 / fps.double()).float()[:, None]
+        grid[:, 0] *= (1 / fps)[:, None]
         return {"video_coords": grid}
 
     @property
