@@ -165,7 +165,7 @@ PROCESSES = {
 
 
 @pytest.mark.parametrize(("process", "unit"), PROCESSES.values(), ids=PROCESSES)
-@pytest.mark.parametrize("log_snr", [-12.9, -9.2, -5.3, -4.6, 1.0])
+@pytest.mark.parametrize("log_snr", [-9.2, -5.3, -4.6, 1.0])
 def test_a_start_is_named_in_the_usual_unit_near_the_level_and_can_be_given_again(process, unit, log_snr):
     if log_snr < process.noisiest.log_snr:
         pytest.skip("no such level")
@@ -193,14 +193,10 @@ def test_the_page_has_every_video_and_the_reason(tiny_svd, tmp_path):
     assert sorted(path.name for path in (tmp_path / "t").iterdir()) == record["files"]
     videos = [name for name in record["files"] if name.endswith(".mp4")]
     assert videos == ["chosen.mp4", "start-1T.mp4", "start-sigma=5.mp4", "start-sigma=59.2.mp4"]
-    assert record["chosen"]["start"] == "sigma=5"
+    assert record["chosen"]["start"] == "sigma=59.2"
     assert record["chosen"]["check"].startswith("with all its steps")
-    assert [run["start"]["asked"] for run in record["runs"]] == [
-        "1T",
-        "sigma=59.2",
-        "sigma=5",
-        "sigma=59.2 in full",
-    ]
+    asked = [run["start"]["asked"] for run in record["runs"]]
+    assert asked == ["1T", "sigma=59.2", "sigma=5", "sigma=59.2 in full"]
     assert record["runs"][1]["speed"]["px_per_second"] == pytest.approx(24, rel=0.1)
     assert ESTIMATOR in record["metric"]["motion"]
     with pytest.raises(ValueError, match="exists; give --overwrite"):

@@ -2,6 +2,7 @@
 
 import json
 import re
+from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -110,3 +111,75 @@ def test_only_listed_models_that_animate_a_photo_are_offered(name):
 
 def test_what_a_visitor_wrote_is_shown_as_text():
     assert "<b>" not in view.refused("<b>") + view.level({"text": "<b>"})
+
+
+def diagnose(studio, folder, *, clips=(), photo=None, starts="0.50T", count=1, seeds=1, model="nano"):
+    return studio.diagnose(
+        list(clips),
+        photo,
+        Wish(model, steps=1),
+        starts=starts,
+        count=count,
+        seeds=seeds,
+        folder=folder,
+        report=lambda share, text: None,
+    )
+
+
+def test_a_model_is_diagnosed_on_clips_of_known_motion_made_of_the_photo(studio, tmp_path):
+    done, saved = diagnose(studio, tmp_path, photo=PHOTO)
+    assert sorted(path.name for path in saved.iterdir()) == ["curve.csv", "diagnosis.json", "diagnosis.png"]
+    record = json.loads((saved / "diagnosis.json").read_text())
+    assert {row["who"] for row in record["rows"]} == {"", "image", "no image", "oracle"}
+    assert record["known_motion"] is True
+    assert str(PHOTO.parent) not in json.dumps(record)
+    assert record["model"]["source"] == "weights"
+    text = view.diagnosis(done, saved)
+    assert all(escape(sentence) in text for sentence in done.verdict.sentences)
+    assert 'src="data:image/png;base64,' in text
+    assert '<li class="unleak-suspect"><b>few steps</b> 1 steps' in text
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "give 1 to 16 clips"),
+        ({"photo": PHOTO, "count": 17}, "give 1 to 16 clips"),
+        ({"photo": PHOTO, "seeds": 5}, "1 to 4 noises"),
+        ({"photo": PHOTO, "starts": ",".join(f"sigma={k}" for k in range(1, 10))}, "8 starts at most"),
+        (
+            {"photo": PHOTO, "count": 16, "seeds": 4, "starts": "0.9T,0.8T,0.7T"},
+            "these are 1376 videos, and 600 at most",
+        ),
+        ({"photo": PHOTO, "starts": "0.9T,0.9T"}, "0.9T is given twice"),
+        ({"photo": PHOTO, "starts": " "}, "give one start or more"),
+        ({"photo": PHOTO, "model": "svd"}, "not offered"),
+    ],
+)
+def test_a_diagnosis_has_limits_that_are_told_before_anything_is_loaded(studio, tmp_path, monkeypatch, given, message):
+    monkeypatch.setattr(studio, "_loaded", None)
+    monkeypatch.setattr("unleak.ui.studio.load", None)
+    with pytest.raises(ValueError, match=message):
+        diagnose(studio, tmp_path, **given)
+
+
+def test_clips_that_cannot_be_read_are_told_each_and_decoded_elsewhere(studio, tmp_path, monkeypatch):
+    monkeypatch.setattr("unleak.data.decode_worker.read_video", None)  # here; its workers import their own
+    for name in ("a.mp4", "b.gif"):
+        (tmp_path / name).write_bytes(b"#EXTM3U\n/etc/passwd")
+    with pytest.raises(ValueError, match=r"a.mp4: a playlist of other files.*b.gif: a playlist"):
+        diagnose(studio, tmp_path, clips=[tmp_path / "a.mp4", tmp_path / "b.gif"])
+
+
+def test_a_start_is_found_as_the_command_does(studio, monkeypatch):
+    monkeypatch.setattr("unleak.ui.studio.BUDGET", 3)
+    told = []
+    done = studio.tune(PHOTO, Wish("nano", seed=3, steps=1), "500px/s", report=lambda share, text: told.append(share))
+    assert [str(one.start) for one in done.previews][:2] == ["1T", "sigma=5"]
+    assert not done.reached
+    assert told == sorted(told)
+    text = view.found(done)
+    assert text.count("<tr") == 1 + len(done.previews)
+    assert text.count('class="unleak-chosen"') == 1
+    with pytest.raises(ValueError, match="8px/s or 8px/frame"):
+        studio.tune(PHOTO, Wish("nano"), "8", report=print)

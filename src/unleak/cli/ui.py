@@ -25,7 +25,7 @@ def ui(
     ] = "none",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say the address and failures only.")] = False,
 ) -> None:
-    """Animate photos in the browser: plain and fixed side by side, and the motion against the start.
+    """Animate photos in the browser, plain and fixed side by side; sweep, find a start, diagnose a model.
 
     Serves this machine alone unless --host says otherwise. Whoever reaches it can use the models it offers, and read
     or write no files but their own. Ctrl-C ends it.

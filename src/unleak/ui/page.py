@@ -1,9 +1,9 @@
 """The web page: controls on the left, what came of them on the right."""
 
 import logging
-import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,23 @@ from typing import Any
 import gradio as gr
 
 from unleak.data.image import IMAGE_SUFFIXES
+from unleak.data.video import VIDEO_SUFFIXES
+from unleak.evaluate.leakage import RECORD, TABLE
 from unleak.ui import view
-from unleak.ui.studio import INITS, MAX_PROMPT, MAX_STARTS, MAX_STEPS, MOTIONS, OWN, Report, Studio, Wish
+from unleak.ui.studio import (
+    INITS,
+    MAX_CLIPS,
+    MAX_PROMPT,
+    MAX_SEEDS,
+    MAX_STARTS,
+    MAX_STEPS,
+    MOTIONS,
+    OWN,
+    Report,
+    Studio,
+    Wish,
+)
+from unleak.ui.visitors import Visitors, visitor_of
 from unleak.zoo.call import Call
 from unleak.zoo.classes import pipeline_class
 from unleak.zoo.sample import Settings
@@ -33,8 +48,8 @@ def theme() -> gr.themes.Base:
     return soft.set(**plain, block_title_padding="0", button_primary_background_fill="*primary_600")
 
 
-def build(studio: Studio, folder: Path) -> gr.Blocks:
-    """The page over `studio`; what it writes goes below `folder`, Gradio's own (`GRADIO_TEMP_DIR`)."""
+def build(studio: Studio, folder: Path, visitors: Visitors) -> gr.Blocks:
+    """The page over `studio`; what it writes goes below `folder`, Gradio's own (`GRADIO_TEMP_DIR`), to `visitors`."""
     first = next(iter(studio.models))
     with gr.Blocks(title="unleak", analytics_enabled=False, delete_cache=(_KEPT // 4, _KEPT), fill_width=True) as page:
         gr.HTML(view.HEADER)
@@ -48,11 +63,13 @@ def build(studio: Studio, folder: Path) -> gr.Blocks:
                     sources=["upload", "clipboard"],
                     height=230,
                 )
-                _guard(photo)
+                _guard(photo, IMAGE_SUFFIXES, "a photo")
                 model = gr.Dropdown(list(studio.models), value=first, label="Model", info=_about(studio, first))
                 motion = gr.Radio([*MOTIONS, OWN], value="medium", label="Motion", elem_id="motion")
                 with gr.Group(visible=False) as own:
-                    start = gr.Textbox("sigma=20", label="Start", info="940, 0.94T, sigma=100 or logsnr=-5.3")
+                    start = gr.Textbox(
+                        "sigma=20", label="Start", info="940, 0.94T, sigma=100 or logsnr=-5.3", elem_id="start"
+                    )
                     init = gr.Radio(list(INITS), value="standard", label="Initial noise")
                 level = gr.HTML(_level(studio, Wish(first)), elem_id="level")
                 prompt = gr.Textbox(
@@ -65,7 +82,13 @@ def build(studio: Studio, folder: Path) -> gr.Blocks:
                     )
             with gr.Column(scale=5, min_width=320), gr.Tabs():
                 with gr.Tab("Plain and fixed"):
-                    animate = gr.Button("Animate", variant="primary", size="lg")
+                    with gr.Row(equal_height=True):
+                        animate = gr.Button("Animate", variant="primary", size="lg", scale=3)
+                        find = gr.Button("Find a start", size="lg", min_width=130)
+                        target = gr.Textbox(
+                            label="Target motion", placeholder="such as 4px/s", max_length=40, min_width=130
+                        )
+                    tuned = gr.HTML(elem_id="found")
                     videos = gr.HTML(view.EMPTY, elem_id="videos")
                     with gr.Row():
                         downloads = [
@@ -84,6 +107,42 @@ def build(studio: Studio, folder: Path) -> gr.Blocks:
                     swept_page = gr.DownloadButton(
                         "Download the page", interactive=False, size="md", elem_id="get-page"
                     )
+                with gr.Tab("Diagnosis"):
+                    source = gr.Radio([_UPLOADED, _KNOWN], value=_UPLOADED, label="Clips that move", elem_id="source")
+                    clips = gr.File(
+                        label=f"Real clips, up to {MAX_CLIPS}",
+                        file_count="multiple",
+                        file_types=sorted(VIDEO_SUFFIXES),
+                        height=140,
+                        elem_id="clips",
+                    )
+                    _guard(clips, VIDEO_SUFFIXES, "a video")
+                    with gr.Row():
+                        levels = gr.Textbox(
+                            "0.94T,0.86T,0.70T,0.50T",
+                            label="Starts",
+                            info=f"Up to {MAX_STARTS}, with commas between",
+                            elem_id="levels",
+                        )
+                        count = gr.Number(
+                            4,
+                            label="Clips made of the photo",
+                            precision=0,
+                            minimum=1,
+                            maximum=MAX_CLIPS,
+                            visible=False,
+                            min_width=90,
+                        )
+                        seeds = gr.Number(
+                            1, label="Noises for each", precision=0, minimum=1, maximum=MAX_SEEDS, min_width=90
+                        )
+                    diagnose = gr.Button("Diagnose", variant="primary", size="lg")
+                    verdict = gr.HTML(elem_id="verdict")
+                    with gr.Row():
+                        tables = [
+                            gr.DownloadButton(text, interactive=False, size="md", min_width=140, elem_id=name)
+                            for name, text in _TABLES.items()
+                        ]
 
         def show_level(*chosen: Any) -> str:
             try:
@@ -98,18 +157,40 @@ def build(studio: Studio, folder: Path) -> gr.Blocks:
                 _steps(studio, name),
             )
 
+        def theirs(request: gr.Request, file: str | None, kind: str = "photo") -> Path:
+            """An upload of the visitor who asks, and of no other."""
+            if file is None:
+                raise ValueError(f"give a {kind} first")
+            if not visitors.owns(_visitor(request), file):
+                raise ValueError(f"this {kind} is not yours: give one of your own")
+            return Path(file)
+
         def on_animate(
+            request: gr.Request,
             photo: str | None,
             *chosen: Any,
             progress: Callable[..., Any] = gr.Progress(),  # noqa: B008
         ) -> tuple[Any, ...]:
             with _told(folder):
-                made = studio.animate(_given(photo), _wish(*chosen), report=_report(progress))
-                files = made.save(_room(folder))
+                made = studio.animate(theirs(request, photo), _wish(*chosen), report=_report(progress))
+                files = made.save(visitors.room(_visitor(request)))
                 shown = view.pair(made.plain, made.fixed, files[:2])
                 return shown, *(gr.update(value=str(file), interactive=True) for file in files)
 
+        def on_find(
+            request: gr.Request,
+            photo: str | None,
+            target: str | None,
+            *chosen: Any,
+            progress: Callable[..., Any] = gr.Progress(),  # noqa: B008
+        ) -> tuple[Any, ...]:
+            with _told(folder):
+                wish = replace(_wish(*chosen), motion=MOTIONS[1], init=INITS[0])
+                done = studio.tune(theirs(request, photo), wish, target or "", report=_report(progress))
+                return view.found(done), OWN, str(done.start), INITS[0]
+
         def on_sweep(
+            request: gr.Request,
             photo: str | None,
             text: str | None,
             init: Any,
@@ -121,20 +202,64 @@ def build(studio: Studio, folder: Path) -> gr.Blocks:
         ) -> tuple[Any, ...]:
             with _told(folder):
                 wish = _wish(model, MOTIONS[1], None, init, prompt, seed, steps)
-                made = studio.sweep(_given(photo), wish, text or "", _room(folder) / "sweep", report=_report(progress))
+                room = visitors.room(_visitor(request)) / "sweep"
+                made = studio.sweep(theirs(request, photo), wish, text or "", room, report=_report(progress))
                 return view.framed(made.read_text(encoding="utf-8")), gr.update(value=str(made), interactive=True)
+
+        def on_diagnose(
+            request: gr.Request,
+            photo: str | None,
+            source: Any,
+            files: list[str] | None,
+            starts: str | None,
+            count: Any,
+            seeds: Any,
+            model: Any,
+            prompt: Any,
+            seed: Any,
+            steps: Any,
+            progress: Callable[..., Any] = gr.Progress(),  # noqa: B008
+        ) -> tuple[Any, ...]:
+            with _told(folder):
+                known = source == _KNOWN
+                done, saved = studio.diagnose(
+                    [] if known else [theirs(request, file, "clip") for file in files or [None]],
+                    theirs(request, photo) if known else None,
+                    _wish(model, MOTIONS[1], None, INITS[0], prompt, seed, steps),
+                    starts=starts or "",
+                    count=_number(count),
+                    seeds=_number(seeds),
+                    folder=visitors.room(_visitor(request)),
+                    report=_report(progress),
+                )
+                tables = (gr.update(value=str(saved / name), interactive=True) for name in (RECORD, TABLE))
+                return view.diagnosis(done, saved), *tables
 
         # One visitor's video at a time, whichever tab it is asked from; the others queue.
         heavy: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model", "api_visibility": "private"}
         light: dict[str, Any] = {"concurrency_limit": 4, "api_visibility": "private", "show_progress": "hidden"}
         chosen = [model, motion, start, init, prompt, seed, steps]
         animate.click(on_animate, [photo, *chosen], [videos, *downloads], show_progress_on=videos, **heavy)
+        find.click(on_find, [photo, target, *chosen], [tuned, motion, start, init], show_progress_on=tuned, **heavy)
         sweep.click(
             on_sweep,
             [photo, starts, sweep_init, model, prompt, seed, steps],
             [swept, swept_page],
             show_progress_on=swept,
             **heavy,
+        )
+        diagnose.click(
+            on_diagnose,
+            [photo, source, clips, levels, count, seeds, model, prompt, seed, steps],
+            [verdict, *tables],
+            show_progress_on=verdict,
+            **heavy,
+        )
+        source.change(
+            lambda one: (gr.update(visible=one == _UPLOADED), gr.update(visible=one == _KNOWN)),
+            source,
+            [clips, count],
+            **light,
         )
         motion.change(lambda one: gr.update(visible=one == OWN), motion, own, **light)
         model.change(show_model, model, [model, prompt, steps], **light)
@@ -143,6 +268,8 @@ def build(studio: Studio, folder: Path) -> gr.Blocks:
     return page
 
 
+_UPLOADED, _KNOWN = "clips that I upload", "clips of known motion, made of the photo"
+_TABLES = {"get-json": "Download JSON", "get-csv": "Download CSV"}
 _DOWNLOADS = {"get-plain": "Download plain", "get-fixed": "Download fixed", "get-settings": "Download settings"}
 
 
@@ -171,17 +298,16 @@ def _steps(studio: Studio, name: str) -> int:
     return min(MAX_STEPS, Settings.for_model(studio.spec(name)).steps)
 
 
-def _given(photo: str | None) -> Path:
-    if photo is None:
-        raise ValueError("give a photo first: drop one on the left")
-    return Path(photo)
+def _number(value: Any) -> int:
+    if not isinstance(value, int | float):
+        raise ValueError("give numbers of clips and noises")
+    return int(value)
 
 
-def _room(folder: Path) -> Path:
-    """A new folder below `folder`, of a name that nobody guesses: whoever knows a file's address can get it."""
-    room = folder / secrets.token_urlsafe(24)
-    room.mkdir(mode=0o700)
-    return room
+def _visitor(request: gr.Request) -> str:
+    visitor = visitor_of(dict(request.cookies))
+    assert visitor is not None  # the gate gives everyone one
+    return visitor
 
 
 def _report(progress: Callable[..., Any]) -> Report:
@@ -203,28 +329,27 @@ def _told(folder: Path) -> Iterator[None]:
         raise gr.Error(escape(text), title="This did not work", duration=None, print_exception=False) from error
 
 
-def _guard(photo: gr.Image) -> None:
-    """Leave the reading of an uploaded file to `load_image`, in the worker, and fetch none from elsewhere.
+def _guard(component: gr.Image | gr.File, suffixes: Set[str], kind: str) -> None:
+    """Leave the reading of uploaded files to the limited decoders.
 
-    Gradio would open it itself, with any of the formats that Pillow knows, and download what a request gives the
+    Gradio would open a photo itself, with any of the formats that Pillow knows, and download what a request gives the
     address of.
     """
-    move = photo.async_move_resource_to_block_cache
+    move = component.async_move_resource_to_block_cache
 
     async def move_file(path: str | Path | None) -> str | None:
         if "://" in str(path):
-            raise gr.Error("Only an uploaded photo is read.", print_exception=False)
+            raise gr.Error(f"Only {kind} that was uploaded is read.", print_exception=False)
         return await move(path)
 
-    def checked(payload: Any) -> str | None:
+    def checked(payload: Any) -> Any:
         if payload is None:
             return None
-        suffix = Path(payload.path or "").suffix.lower()
-        if suffix not in IMAGE_SUFFIXES:
-            raise gr.Error(
-                f"This is not a photo: give one of {', '.join(sorted(IMAGE_SUFFIXES))}.", print_exception=False
-            )
+        if hasattr(payload, "root"):
+            return [checked(one) for one in payload.root]
+        if Path(payload.path or "").suffix.lower() not in suffixes:
+            raise gr.Error(f"This is not {kind}: give one of {', '.join(sorted(suffixes))}.", print_exception=False)
         return str(payload.path)
 
-    setattr(photo, "async_move_resource_to_block_cache", move_file)  # noqa: B010  # of this one alone
-    setattr(photo, "preprocess", checked)  # noqa: B010
+    setattr(component, "async_move_resource_to_block_cache", move_file)  # noqa: B010  # of this one alone
+    setattr(component, "preprocess", checked)  # noqa: B010

@@ -26,8 +26,9 @@ def serving(
 
     models: names that `unleak models` lists; none: those on this machine. port: None takes a free one from 7860 on.
 
-    Visitors can read and write nothing but a temporary folder, removed at the end. Uploads are limited to `MAX_UPLOAD`
-    bytes. Raises ValueError for a model that cannot be offered, a port that is taken, and if gradio is not installed.
+    Visitors can read and write nothing but a temporary folder, removed at the end, and of that only what is their own:
+    a cookie tells them apart. Uploads are limited to `MAX_UPLOAD` bytes each. Raises ValueError for a model that cannot
+    be offered, a port that is taken, and if gradio is not installed.
     """
     with TemporaryDirectory(prefix="unleak-ui-") as name:
         folder = Path(name).resolve()
@@ -37,13 +38,17 @@ def serving(
             from unleak.ui import page
         except ModuleNotFoundError as error:
             raise ValueError(f"the web page needs {error.name}: pip install 'unleak[ui]'") from error
+        from starlette.middleware import Middleware
+
         from unleak.ui.studio import Studio
+        from unleak.ui.visitors import Gate, Visitors
 
         try:
             studio = Studio(models, device=device, offload=offload)
         except ModuleNotFoundError as error:
             raise ValueError(str(error)) from error
-        blocks = page.build(studio, folder)
+        visitors = Visitors(folder)
+        blocks = page.build(studio, folder, visitors)
         blocks.queue(max_size=_MAX_WAITING, api_open=False)
         try:
             _, address, _ = blocks.launch(
@@ -59,6 +64,7 @@ def serving(
                 ssr_mode=False,
                 run_history=False,
                 footer_links=[],
+                app_kwargs={"middleware": [Middleware(Gate, visitors=visitors)]},
                 theme=page.theme(),
                 css_paths=page.STYLE,
                 head_paths=page.HEAD,

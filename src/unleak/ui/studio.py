@@ -1,4 +1,4 @@
-"""What the web page can ask for: a photo animated twice from the same noise, or from several starts."""
+"""What the web page can ask for: a photo animated twice or from several starts, a start for it, a model diagnosed."""
 
 import hashlib
 import json
@@ -12,22 +12,42 @@ from typing import Any
 from PIL import Image
 
 from unleak.core.start import Start
+from unleak.data.decode_worker import Decoding
 from unleak.data.image import load_image
 from unleak.data.video import write_video
+from unleak.evaluate.examine import check_examined, examine, known_clips, parse_levels, real_clips
+from unleak.evaluate.leakage import Diagnosis, Scenes, videos_of
 from unleak.evaluate.sweep import Run, Sweep, check_measurable, parse_starts, run_all, versions
+from unleak.evaluate.tune import BUDGET, LEAST_FIDELITY, lowest_start, tune_settings
+from unleak.evaluate.tuned import Fidelity, Preview, TargetMotion, Tuned
 from unleak.zoo.fetch import here
 from unleak.zoo.hub import check_abilities, load, pick_device
 from unleak.zoo.memory import advising
 from unleak.zoo.registry import MODELS, ModelSpec
 from unleak.zoo.sample import Settings, initial_noise, sample, size_of
 
-__all__ = ["INITS", "MAX_PROMPT", "MAX_STARTS", "MAX_STEPS", "MOTIONS", "OWN", "Pair", "Studio", "Wish"]
+__all__ = [
+    "INITS",
+    "MAX_CLIPS",
+    "MAX_PROMPT",
+    "MAX_SEEDS",
+    "MAX_STARTS",
+    "MAX_STEPS",
+    "MOTIONS",
+    "OWN",
+    "Pair",
+    "Studio",
+    "Wish",
+]
 
 MOTIONS = ("low", "medium", "high")
 OWN = "own"
 INITS = ("standard", "unit", "analytic")
 """Not a moments file or a Hub id, as on the command line: a visitor names no files."""
 MAX_STEPS, MAX_STARTS, MAX_PROMPT = 100, 8, 2000
+MAX_CLIPS, MAX_SEEDS, MAX_EXAMINED = 16, 4, 600
+"""Of a diagnosis: clips, noises for each, and videos in all."""
+_DECODING = Decoding(workers=1, seconds=30.0, memory=2.0 * 2**30)
 
 Report = Callable[[float, str], None]
 """Told the share that is done, 0 to 1, and what is being done."""
@@ -171,6 +191,103 @@ class Studio:
         about = {"title": "Motion against start", "settings": dict(settings.arguments), "init": wish.init}
         return Sweep(runs, settings.fps, self._record(photo, image, spec, wish) | about).save(folder)
 
+    def tune(self, photo: Path, wish: Wish, target: str, *, report: Report) -> Tuned:
+        """Find a start for `photo` by previews; `target` as on the command line, empty for the usual one.
+
+        Raises ValueError, in one line, for a photo that cannot be read and for what the model cannot do.
+        """
+        spec = self.spec(wish.model)
+        lowest, speed = lowest_start(spec), TargetMotion.parse(target) if target.strip() else None
+        settings = wish.settings(spec, start=str(lowest), init=wish.init)
+        image, made = load_image(photo), 0
+
+        def on_step(what: str, done: int, of: int) -> None:
+            report((made + done / of) / BUDGET, f"preview {made + 1}, start {what}, step {done} of {of}")
+
+        def on_preview(_: Preview) -> None:
+            nonlocal made
+            made += 1
+
+        with self._pipeline(spec, settings, report) as pipe:
+            return tune_settings(
+                pipe,
+                image,
+                settings,
+                initial_noise(settings.init, spec, **size_of(settings)),
+                target=speed,
+                fidelity=Fidelity.parse(LEAST_FIDELITY),
+                lowest=lowest,
+                budget=BUDGET,
+                on_step=on_step,
+                on_preview=on_preview,
+            )
+
+    def diagnose(
+        self,
+        clips: Sequence[Path],
+        photo: Path | None,
+        wish: Wish,
+        *,
+        starts: str,
+        count: int,
+        seeds: int,
+        folder: Path,
+        report: Report,
+    ) -> tuple[Diagnosis, Path]:
+        """Diagnose the model on uploaded `clips`, or on `count` clips of known motion made of `photo`.
+
+        Returns what was found, and the folder below `folder` that holds it. Raises ValueError, in one line, for clips
+        that cannot be read or do not move, for a model without a denoiser view, and for more than is offered.
+        """
+        spec = self.spec(wish.model)
+        settings = wish.settings(spec, start="1.0T", init="standard")
+        check_examined(spec, settings)
+        levels = parse_levels(starts, spec)
+        count = count if photo else len(clips)
+        if len(levels) > MAX_STARTS or not (1 <= count <= MAX_CLIPS and 1 <= seeds <= MAX_SEEDS):
+            raise ValueError(
+                f"give 1 to {MAX_CLIPS} clips, 1 to {MAX_SEEDS} noises for each, {MAX_STARTS} starts at most"
+            )
+        total = videos_of(count, starts=len(levels), seeds=seeds, oracle=photo is not None, pipeline=True)
+        if total > MAX_EXAMINED:
+            raise ValueError(
+                f"these are {total} videos, and {MAX_EXAMINED} at most are made: give fewer clips or starts"
+            )
+        scenes: Scenes | None = None
+        left_out = list[str]()
+        if photo is not None:
+            (folder / "photo").mkdir()
+            load_image(photo).save(folder / "photo" / "photo.png")
+            frames, scenes = known_clips(folder / "photo", settings, count=count, seed=wish.seed)
+        else:
+            try:
+                frames = real_clips(
+                    clips, settings, count=count, fps=settings.fps, decoding=_DECODING, on_skipped=left_out.append
+                )
+            except ValueError as error:
+                raise ValueError("; ".join(left_out) or str(error)) from error
+        with self._pipeline(spec, settings, report) as pipe:
+            found = examine(
+                pipe,
+                spec,
+                settings,
+                frames,
+                scenes=scenes,
+                starts=levels,
+                seeds=seeds,
+                seed=wish.seed,
+                fps=None if photo else settings.fps,
+                on_video=lambda done, of: report(done / of, f"video {done} of {of}"),
+                about={
+                    "model": self._model(spec),
+                    "source": "clips of known motion made of a photo" if photo else [clip.name for clip in clips],
+                    "left_out": len(left_out),
+                    "device": str(self.device),
+                    "versions": versions(),
+                },
+            )
+        return found, found.save(folder / "diagnosis").parent
+
     @contextmanager
     def _pipeline(self, spec: ModelSpec, settings: Settings, report: Report) -> Iterator[Any]:
         with self._lock, advising(spec, settings, self.device, offload=self._offload, vae_tiling=False):
@@ -183,13 +300,16 @@ class Studio:
             yield self._loaded[1]
 
     def _record(self, photo: Path, image: Image.Image, spec: ModelSpec, wish: Wish) -> dict[str, Any]:
-        source = Path(spec.source).name if Path(spec.source).is_absolute() else spec.source  # no visitor's business
         digest = hashlib.sha256(photo.read_bytes()).hexdigest()
         return {
             "photo": {"file": photo.name, "sha256": digest, "size": list(image.size), "notes": image.info["notes"]},
-            "model": {"name": spec.name, "source": source, "revision": spec.revision, "pipeline": spec.pipeline},
+            "model": self._model(spec),
             "seed": wish.seed,
             "mode": "rescale",
             "device": str(self.device),
             "versions": versions(),
         }
+
+    def _model(self, spec: ModelSpec) -> dict[str, Any]:
+        source = Path(spec.source).name if Path(spec.source).is_absolute() else spec.source  # no visitor's business
+        return {"name": spec.name, "source": source, "revision": spec.revision, "pipeline": spec.pipeline}

@@ -6,9 +6,11 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from unleak.evaluate.leakage import CHART, Diagnosis
 from unleak.evaluate.sweep import Run
+from unleak.evaluate.tuned import Tuned
 
-__all__ = ["EMPTY", "HEADER", "framed", "level", "pair", "refused"]
+__all__ = ["EMPTY", "HEADER", "diagnosis", "found", "framed", "level", "pair", "refused"]
 
 _UNITS = {
     "timestep": "timestep",
@@ -65,6 +67,32 @@ def framed(page: str) -> str:
         f'<iframe class="unleak-frame" title="Sweep" sandbox="allow-scripts" srcdoc="{escape(page, quote=True)}">'
         "</iframe>"
     )
+
+
+def diagnosis(done: Diagnosis, folder: Path) -> str:
+    """The verdict in words, the chart that `folder` holds, and every other cause of stillness."""
+    first, *others = done.verdict.sentences
+    chart = base64.b64encode((folder / CHART).read_bytes()).decode()
+    causes = "".join(
+        f'<li class="unleak-{escape(cause["state"])}"><b>{escape(cause["name"])}</b> {escape(cause["text"])}</li>'
+        for cause in sorted(done.about["other_causes"], key=lambda cause: cause["state"] != "suspect")
+    )
+    return f"""<section class="unleak-verdict"><p class="unleak-first">{escape(first)}</p>
+{"".join(f"<p>{escape(sentence)}</p>" for sentence in others)}
+<img alt="Share of a clip's own motion that comes back, against the start" src="data:image/png;base64,{chart}">
+<h3>Other causes of still videos</h3><ul>{causes}</ul></section>"""
+
+
+def found(done: Tuned) -> str:
+    """The start that was found for a photo, why, and every preview."""
+    rows = []
+    for one in done.previews:
+        name = ' class="unleak-chosen"' if one is done.chosen else ""
+        cells = f"<td>{one.speed * done.fps:.1f} px/s</td><td>{one.first_frame:.1f} dB</td>"
+        rows.append(f'<tr{name}><th scope="row">{escape(str(one.start))}</th>{cells}</tr>')
+    return f"""<section class="unleak-verdict"><p class="unleak-first">{escape(done.reason)}.</p>
+<table><thead><tr><th>start</th><th>motion</th><th>first frame</th></tr></thead><tbody>{"".join(rows)}</tbody></table>
+</section>"""
 
 
 def _card(name: str, run: Run, video: Path, highest: float) -> str:
