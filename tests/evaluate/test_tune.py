@@ -79,7 +79,7 @@ def test_the_highest_start_that_moves_is_found_and_explained(tiny_svd):
     assert 60 / 1.2 <= found.start.resolve(module.process_of(tiny_svd.scheduler)).edm_sigma < 60
     assert "the highest start tried that reaches 2px/frame; plain moves" in found.reason
     assert speeds(found.reason) == pytest.approx([3, 2, 0], rel=0.05, abs=0.05)
-    assert "the bound of" in found.reason
+    assert "dB against the photo, where the bound is" in found.reason
     assert Start.parse(str(found.start)) == found.start
     rows = repr(found).splitlines()
     assert rows[1].split() == ["start", "sigma", "log-SNR", "px/frame", "first", "frame", "dB"]

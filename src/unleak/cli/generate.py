@@ -422,7 +422,7 @@ def _animate(
                 on_step=preview,
             )
             settings = replace(settings, start=str(tuned.start))
-            terminal.note(f"{job.photo}: start {tuned.start}: {tuned.reason}")
+            terminal.note(f"{job.photo}: {tuned.reason}")
             progress.update(task, description=job.photo.name, completed=0, total=settings.steps)
         made = sample(
             pipe,

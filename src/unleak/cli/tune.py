@@ -216,7 +216,7 @@ def tune(
             terminal.note(repr(found))
             if found.check:
                 terminal.note(found.check)
-            terminal.line(f"{photo}: start {found.start}: {found.reason}")
+            terminal.line(f"{photo}: {found.reason}")
             terminal.line(str(shown))
             done.append({"page": str(shown), **found.record})
             progress.advance(overall)

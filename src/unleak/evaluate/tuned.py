@@ -170,15 +170,15 @@ class Tuned:
         """Why this start, in words."""
         goal, one, plain = self.goal, self.chosen, self.previews[0]
         moves = f"moves {self._told(one)}"
-        bound = f"the bound of {goal.fidelity:.1f} dB ({self.fidelity})"
-        frame = f"its first frame has {one.first_frame:.1f} dB, {bound}"
+        bound = f"{goal.fidelity:.1f} dB ({self.fidelity})"
+        frame = f"its first frame has {one.first_frame:.1f} dB against the photo, where the bound is {bound}"
         if self.reached and one is plain:
             return f"the plain pipeline already {moves}, {self.target} asked; {frame}"
         if self.reached:
             before = f"the highest start tried that reaches {self.target}"
-            return f"{one.start} {moves}, {before}; plain moves {self._told(plain)}; {frame}"
+            return f"start {one.start} {moves}, {before}; plain moves {self._told(plain)}; {frame}"
         if not goal.holds(one.seen):
-            return f"no start tried is within {bound}: {one.start} comes nearest, with {one.first_frame:.1f} dB"
+            return f"no start tried is within the bound of {bound}: {one.start} comes nearest, {one.first_frame:.1f} dB"
         over = [other for other in self.previews if goal.moves(other.seen)]
         if over:
             first = min(over, key=lambda other: other.seen.log_snr)
@@ -276,15 +276,17 @@ class Tuned:
         with folder_written_whole(folder) as temporary:
             for one, name in zip(shown, videos, strict=True):
                 write_video(one.run.frames, temporary / name, fps=self.fps)
-            labels = [(one.run.start["asked"], self._told(one), f"{one.first_frame:.1f} dB") for one in shown]
-            contact_sheet([one.run.frames for one in shown], labels).save(temporary / SHEET)
+            labels = [[str(one.start), self._told(one), f"first {one.first_frame:.1f} dB"] for one in shown]
+            if self.full is not None:
+                labels[-1].append("all steps")
+            contact_sheet([one.run.frames for one in shown], [tuple(lines) for lines in labels]).save(temporary / SHEET)
             text = page(record, [(temporary / name).read_bytes() for name in videos])
             (temporary / PAGE).write_text(text, encoding="utf-8")
             (temporary / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         return folder / PAGE
 
     def __repr__(self) -> str:
-        rows = [("start", "sigma", "log-SNR", self.target.unit, "first frame dB", "")]
+        rows: list[tuple[str, ...]] = [("start", "sigma", "log-SNR", self.target.unit, "first frame dB", "")]
         for one in self.previews:
             level = one.run.start
             numbers = ["-" if level[unit] is None else f"{level[unit]:.4g}" for unit in ("sigma", "log_snr")]

@@ -222,8 +222,9 @@ def build(studio: Studio, folder: Path, visitors: Visitors) -> gr.Blocks:
         ) -> tuple[Any, ...]:
             with _told(folder):
                 known = source == _KNOWN
+                uploads: list[str | None] = [*files] if files else [None]
                 done, saved = studio.diagnose(
-                    [] if known else [theirs(request, file, "clip") for file in files or [None]],
+                    [] if known else [theirs(request, file, "clip") for file in uploads],
                     theirs(request, photo) if known else None,
                     _wish(model, MOTIONS[1], None, INITS[0], prompt, seed, steps),
                     starts=starts or "",
