@@ -48,6 +48,9 @@ def test_cases_become_a_page_a_table_and_all_videos(compare, unleak, photo, tmp_
     assert plain["motion"]["value"] == pytest.approx(np.mean(of_plain))
     text = (folder / "index.html").read_text(encoding="utf-8")
     assert text.count("<video ") == 4
+    assert text.count("<polyline ") == 4  # motion along the video, a line for each case
+    pairs = np.array([video["motion"]["per_pair"] for video in record["videos"]]).reshape(2, 4, -1).mean(0)
+    assert f'text-anchor="end">{pairs.max():.3g}</text>' in text
     assert "<script>alert" not in text
     assert "&lt;script&gt;alert" in text
     assert "other &lt;b&gt;.png" in text

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from tests.evaluate import test_adapters
-from tests.evaluate.test_extractors import Means, sha
+from tests.evaluate.test_extractors import sha
 from unleak.data.video import write_video
 from unleak.evaluate import extractors
 
@@ -33,10 +33,17 @@ def videos(tmp_path):
     return folder
 
 
+class Features(torch.nn.Module):
+    """The mean of each channel, called as I3D is."""
+
+    def forward(self, x: torch.Tensor, rescale: bool, resize: bool, return_features: bool) -> torch.Tensor:
+        return x.mean(dim=[2, 3, 4])
+
+
 @pytest.fixture
 def script(tmp_path):
     file = tmp_path / "means.pt"
-    torch.jit.save(torch.jit.script(Means()), str(file))
+    torch.jit.save(torch.jit.script(Features()), str(file))
     return file
 
 
@@ -109,8 +116,7 @@ def test_fvd_and_is_by_their_networks(run, videos, script, tmp_path, monkeypatch
 
     c3d = tmp_path / "c3d.pt"
     torch.jit.save(torch.jit.script(Probabilities()), str(c3d))
-    means = lambda file, *, device: extractors.TorchScript(file, sha256=sha(script), device=device)  # noqa: E731
-    monkeypatch.setattr(extractors, "i3d", means)
+    monkeypatch.setattr(extractors, "I3D_SHA256", sha(script))
     networks = ("--i3d", script, "--c3d", c3d, "--c3d-sha256", sha(c3d))
     result = run(
         *("--videos", videos, "--reference", videos, *networks, "--out", "b", "--preset", "ucf101"),
@@ -149,10 +155,6 @@ def test_a_broken_video_is_told_and_the_others_are_measured(run, videos, tmp_pat
 
 
 def test_another_network_in_the_place_of_i3d_gives_no_fvd(run, videos, tmp_path):
-    class Features(torch.nn.Module):
-        def forward(self, x: torch.Tensor, rescale: bool, resize: bool, return_features: bool) -> torch.Tensor:
-            return x.mean(dim=[2, 3, 4])
-
     file = tmp_path / "other.pt"
     torch.jit.save(torch.jit.script(Features()), str(file))
     asked = ("--videos", videos, "--reference", videos, "--i3d", file, "--out", "found")
@@ -262,8 +264,7 @@ def test_the_protocol_of_the_paper_from_a_dataset_to_its_numbers(unleak, tiny_fo
             return torch.softmax(x.mean(dim=[2, 3, 4]) / 9, dim=1)
 
     torch.jit.save(torch.jit.script(Probabilities()), "c3d.pt")
-    means = lambda file, *, device: extractors.TorchScript(file, sha256=sha(script), device=device)  # noqa: E731
-    monkeypatch.setattr(extractors, "i3d", means)
+    monkeypatch.setattr(extractors, "I3D_SHA256", sha(script))
     result = unleak(
         *("evaluate", *protocol, "--videos", "made", "--images", "asked/photos", "--prompts", "asked/list.jsonl"),
         *("--i3d", script, "--c3d", "c3d.pt", "--c3d-sha256", sha(tmp_path / "c3d.pt"), "--num-frames", 3),
@@ -302,6 +303,11 @@ def test_the_protocol_of_the_paper_from_a_dataset_to_its_numbers(unleak, tiny_fo
         (("--prepare", "asked"), "--prepare goes with --preset ucf101 and --reference"),
         (("--prepare", "asked", "--preset", "ucf101"), "--prepare goes with --preset ucf101 and --reference"),
         (("--prepare", "asked", "--preset", "ucf101", "--reference", "videos"), "not named as clips of UCF101 are"),
+        (
+            ("--prepare", "asked", "--preset", "ucf101", "--reference", "videos", "--videos", "videos"),
+            "has no use for --videos",
+        ),
+        (("--prepare", "asked", "--preset", "ucf101", "--reference", "videos", "--fps", 3), "has no use for --fps"),
         (("--videos", "videos", "--i3d-sha256", "ab"), "--i3d-sha256 is of the file"),
         (("--videos", "videos", "--reference", "videos", "--cd-fvd", "i3d"), "give i3d=FILE or videomae=FILE"),
         (("--videos", "videos", "--reference", "videos", "--cd-fvd", "c3d=x"), "give i3d=FILE or videomae=FILE"),

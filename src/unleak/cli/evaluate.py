@@ -135,9 +135,14 @@ def evaluate(
                 if export.exists():
                     raise ValueError(f"--export {export} exists; choose another folder")
 
-            from unleak.evaluate.adapters.package import weights_digest
-            from unleak.evaluate.extractors import I3D_SHA256
+            from unleak.evaluate.adapters.package import required, weights_digest
+            from unleak.evaluate.extractors import I3D_SHA256, check_hash
             from unleak.evaluate.videos import UCF101, Protocol
+
+            # What each process will find out for itself is told here once.
+            for file, pinned in ((i3d, i3d_sha256 or I3D_SHA256), (c3d, c3d_sha256)):
+                if file is not None and pinned is not None:
+                    check_hash(file, pinned)
 
             protocol = UCF101 if preset == "ucf101" else Protocol()
             given: dict[str, Any] = {"num_frames": num_frames, "fps": fps}
@@ -177,6 +182,12 @@ def evaluate(
                 },
             }
             text = json.dumps(settings, sort_keys=True)
+            if packaged:
+                required("cdfvd.fvd", "cd-fvd")
+            if torch_fidelity is not None:
+                from unleak.evaluate.adapters.torch_fidelity import TorchFidelity
+
+                TorchFidelity(torch_fidelity)
             bench = None
             if vbench is not None:
                 from unleak.evaluate.adapters.vbench import VBench
@@ -191,7 +202,7 @@ def evaluate(
             return work
 
         if prepare is not None:
-            made = processes.from_main(lambda: _prepare(prepare, preset, reference, videos, terminal))
+            made = processes.from_main(lambda: _prepare(context, prepare, reference or [], terminal))
             processes.outlive_main()
             return made
         work = processes.from_main(check)
@@ -216,7 +227,7 @@ def evaluate(
             if export is not None:
                 from unleak.evaluate.vbench_layout import vbench_layout
 
-                ours = [job for job in work.jobs if not job.reference]
+                ours = [job for job in work.jobs if not job.reference and job.name in everything]
                 folder = vbench_layout(
                     [job.path for job in ours],
                     [job.prompt or "" for job in ours],
@@ -265,17 +276,20 @@ class Work:
     vbench: "VBench | None"
 
 
-def _prepare(
-    folder: Path, preset: str | None, reference: list[str] | None, videos: list[str] | None, terminal: Terminal
-) -> int:
+def _prepare(context: _Context, folder: Path, reference: list[str], terminal: Terminal) -> int:
     """Photos and a list for `unleak generate`; the exit status."""
     from unleak.data.atomic import check_writable
     from unleak.data.folder import find_videos
     from unleak.evaluate.ucf101 import category, prepare, shuffled
     from unleak.evaluate.videos import UCF101
 
-    if preset != "ucf101" or videos or not reference:
-        raise ValueError("--prepare goes with --preset ucf101 and --reference DIR of the dataset, and no --videos")
+    if context.params["preset"] != "ucf101" or not reference:
+        raise ValueError("--prepare goes with --preset ucf101 and --reference DIR of the dataset")
+    spoken = {"prepare", "preset", "reference", "quiet", "as_json"}
+    for option in context.command.params:
+        value = context.params[option.name]
+        if option.name not in spoken and value not in (None, False, [], (), option.get_default(context)):
+            raise ValueError(f"--prepare writes photos and a list, and has no use for {option.opts[0]}; leave it out")
     chosen = shuffled(find_videos(reference))[: UCF101.inception_samples]
     category(chosen[0])
     check_writable(folder)
@@ -426,7 +440,7 @@ def _tools(
     networks: dict[str, Any] = {}
     if i3d is not None:
         pinned = i3d_sha256 in (None, extractors.I3D_SHA256)
-        network = extractors.i3d(i3d, device=device, **({} if pinned else {"sha256": i3d_sha256}))
+        network = extractors.i3d(i3d, sha256=i3d_sha256 or extractors.I3D_SHA256, device=device)
         networks["FVD" if pinned else f"Frechet distance by {network.name}"] = network
     if videomae is not None:
         networks["VideoMAE Frechet distance"] = extractors.VideoMAE(videomae, device=device)
@@ -476,9 +490,9 @@ def _measure(
                         target_motion=job.target_motion,
                         reference=job.reference,
                     )
-                except MediaError as error:
-                    failed.append(str(error))
-                    terminal.failure(f"skipped {error}")
+                except (MediaError, OSError) as error:
+                    failed.append(describe_error(error))
+                    terminal.failure(f"skipped {failed[-1]}")
                     progress.advance(task)
                     continue
                 done[name] = {"name": name, "file": str(job.path), "reference": job.reference, **measured}

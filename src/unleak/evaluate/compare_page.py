@@ -73,7 +73,7 @@ def _main(
 <header><h1>{_text(record.get("title") or "Comparison")}</h1><p class="soft">{_text(lead)}</p></header>
 {"".join(sections)}
 <h2>Means over photos, with 95 % intervals</h2>
-<div class="charts">{charts}</div>
+<div class="charts">{charts}{_curve(cases, videos, hues)}</div>
 <h2>Table</h2>
 <div class="card scroll" tabindex="0" role="region" aria-label="Table of cases">{_table(record, metrics)}</div>
 <h2>How the numbers are made</h2>
@@ -147,6 +147,39 @@ def _chart(name: str, text: str, cases: Sequence[Mapping[str, Any]], hues: Seque
     )
     return f"""<div class="card chart"><h3>{_text(title.capitalize())}</h3><p class="soft">{_text(unit)}</p>
 <svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{_text(title)} of each case">{axis}{"".join(rows)}</svg>
+</div>
+"""
+
+
+def _curve(cases: Sequence[Mapping[str, Any]], videos: Sequence[Mapping[str, Any]], hues: Sequence[str]) -> str:
+    """The mean motion of each pair of frames, a line for each case."""
+    lines = []
+    for k in range(len(cases)):
+        own = [video["motion"]["per_pair"] for video in videos if video["case"] == k]
+        lines.append([sum(pair) / len(own) for pair in zip(*own, strict=False)])
+    high, height, left = max(max(line) for line in lines) or 1.0, 130, 44
+    step = (_WIDTH - left - _RIGHT) / max(1, len(lines[0]) - 1)
+
+    def drawn(line: Sequence[float], hue: str, label: str) -> str:
+        points = [f"{left + step * k:.1f},{height - 24 - (height - 40) * y / high:.1f}" for k, y in enumerate(line)]
+        only = f'<circle cx="{left}" cy="{points[0].partition(",")[2]}" r="4" fill="{hue}"/>' if len(line) == 1 else ""
+        return (
+            f'<polyline points="{" ".join(points)}" fill="none" stroke="{hue}" stroke-width="2"'
+            f' stroke-linejoin="round"><title>{_text(label)}</title></polyline>{only}'
+        )
+
+    each = "".join(drawn(line, hue, case["label"]) for line, hue, case in zip(lines, hues, cases, strict=True))
+    right, foot = _WIDTH - _RIGHT, height - 24
+    axis = (
+        f'<line class="grid" x1="{left}" x2="{right}" y1="{foot}" y2="{foot}"/>'
+        f'<text x="{left - 8}" y="{foot + 4}" text-anchor="end">0</text>'
+        f'<text x="{left - 8}" y="20" text-anchor="end">{high:.3g}</text>'
+        f'<text x="{left}" y="{height - 6}">first pair of frames</text>'
+        f'<text x="{right}" y="{height - 6}" text-anchor="end">last pair</text>'
+    )
+    return f"""<div class="card chart"><h3>Motion along the video</h3>
+<p class="soft">mean optical flow from frame to frame, px at 800x450, over all videos of a case</p>
+<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="Motion along the video of each case">{axis}{each}</svg>
 </div>
 """
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-__all__ = ["I3D_SHA256", "ImageFeatures", "TorchScript", "VideoMAE"]
+__all__ = ["I3D_SHA256", "ImageFeatures", "TorchScript", "VideoMAE", "check_hash"]
 
 Frames = UInt8[np.ndarray, "f h w 3"]
 
@@ -34,11 +34,7 @@ class TorchScript:
 
     def __init__(self, file: str | Path, *, sha256: str, device: str | torch.device = "cpu", **call: Any):
         file = Path(file)
-        found = hashlib.sha256(file.read_bytes()).hexdigest()
-        if found != sha256.lower():
-            raise ValueError(
-                f"{file}: its SHA-256 is {found}, not {sha256.lower()}; a torchscript is a program, so it is not run"
-            )
+        found = check_hash(file, sha256)
         self.name, self.device, self.call = f"{file.name} {found[:12]}", torch.device(device), call
         try:
             self.network = torch.jit.load(str(file), map_location=self.device).eval()
@@ -58,6 +54,16 @@ class TorchScript:
         if not isinstance(out, Tensor) or out.ndim != 2 or len(out) != 1:
             raise ValueError(f"{self.name} gives no features [1, d] for a video; it is another kind of network")
         return out[0].float().cpu().numpy()
+
+
+def check_hash(file: Path, sha256: str) -> str:
+    """The SHA-256 of a torchscript file. ValueError if it is another than this."""
+    found = hashlib.sha256(file.read_bytes()).hexdigest()
+    if found != sha256.lower():
+        raise ValueError(
+            f"{file}: its SHA-256 is {found}, not {sha256.lower()}; a torchscript is a program, so it is not run"
+        )
+    return found
 
 
 def i3d(file: str | Path, *, sha256: str = I3D_SHA256, device: str | torch.device = "cpu") -> TorchScript:
