@@ -142,6 +142,12 @@ def test_without_cases_the_fixes_and_rivals_of_the_model_are_compared(unleak, ph
     assert any("Analytic-Init" in label for label in labels)
     assert {"no guidance", "low-pass image", "TimeNoise checkpoint"} <= set(labels)
     assert not (tmp_path / "out").exists()
+    result = unleak("compare", photo, "--model", "dynamicrafter-512", "--prompt", "a dog", "--dry-run", "--json")
+    assert result.status == 0, result.err
+    found = {case["label"]: case["model"] for case in json.loads(result.out)["cases"]}
+    assert found["TimeNoise checkpoint"] == "dynamicrafter-512-cil"
+    result = unleak("compare", photo, "--model", "svd", "--dry-run", "--json")
+    assert "TimeNoise checkpoint" not in result.out  # svd-512-cil makes other videos
 
 
 @pytest.mark.parametrize(

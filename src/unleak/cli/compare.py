@@ -321,8 +321,16 @@ def _usual(spec: "ModelSpec") -> "list[Case]":
         analytic=spec.moments is not None and seam.layout is not None,
         guided=call.name("guidance") is not None or call.name("max_guidance") is not None,
         low_pass=seam.condition is not None and seam.branches is not None,
-        timenoise="nano-timenoise" if spec.name == "nano" else None,
+        timenoise=_trained_with_timenoise(spec),
     )
+
+
+def _trained_with_timenoise(spec: "ModelSpec") -> str | None:
+    """The listed checkpoint of the same model, asked for the same videos, that was trained with TimeNoise."""
+    from unleak.zoo.models import MODELS
+
+    twins = (MODELS.get(f"{spec.name}-{ending}") for ending in ("timenoise", "cil"))
+    return next((twin.name for twin in twins if twin is not None and twin.defaults == spec.defaults), None)
 
 
 def _seen(image: Any, frames: Any) -> Any:

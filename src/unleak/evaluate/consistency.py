@@ -90,8 +90,9 @@ def dynamic_degree(frames: Frames, fps: float, flow: Flow) -> bool:
     """Whether a video is dynamic as VBench defines it (Huang et al. 2024; its flow is RAFT's): the share of such
     videos is the dynamic degree.
 
-    At 8 Hz or the rate nearest to it, a pair of frames moves where the fastest 5 % of its pixels exceed 6 px for each
-    256 px of the shorter side; a quarter of 16 pairs, in proportion to the frames, have to.
+    At 8 Hz or the rate nearest to it, a pair of frames moves where the mean of its fastest 5 % of pixels exceeds 6 px
+    for each 256 px of the shorter side; a quarter as many pairs as there are frames have to. (Of two frames VBench asks
+    no motion at all and calls a still dynamic; here one pair has to move.)
     """
     taken = frames[:: max(1, round(fps / 8))]
     threshold = 6.0 * min(frames.shape[1:3]) / 256
