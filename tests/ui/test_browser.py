@@ -167,6 +167,7 @@ def test_a_model_is_diagnosed_on_clips_and_the_verdict_is_told_and_downloaded(pa
 @needs_chromium
 def test_a_start_is_found_and_taken_over(page):
     give_photo(page, steps=1)
+    page.get_by_role("tab", name="Find a start").click()
     page.get_by_label("Target motion").fill("fast")
     page.get_by_role("button", name="Find a start").click()
     page.wait_for_selector("text=target motion 'fast': give a speed above 0")

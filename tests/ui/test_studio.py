@@ -135,7 +135,8 @@ def test_a_model_is_diagnosed_on_clips_of_known_motion_made_of_the_photo(studio,
     assert str(PHOTO.parent) not in json.dumps(record)
     assert record["model"]["source"] == "weights"
     text = view.diagnosis(done, saved)
-    assert all(escape(sentence) in text for sentence in done.verdict.sentences)
+    assert all(escape(sentence).partition("`")[0] in text for sentence in done.verdict.sentences)
+    assert "`" not in text
     assert 'src="data:image/png;base64,' in text
     assert '<li class="unleak-suspect"><b>few steps</b> 1 steps' in text
 

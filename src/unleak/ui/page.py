@@ -82,19 +82,21 @@ def build(studio: Studio, folder: Path, visitors: Visitors) -> gr.Blocks:
                     )
             with gr.Column(scale=5, min_width=320), gr.Tabs():
                 with gr.Tab("Plain and fixed"):
-                    with gr.Row(equal_height=True):
-                        animate = gr.Button("Animate", variant="primary", size="lg", scale=3)
-                        find = gr.Button("Find a start", size="lg", min_width=130)
-                        target = gr.Textbox(
-                            label="Target motion", placeholder="such as 4px/s", max_length=40, min_width=130
-                        )
-                    tuned = gr.HTML(elem_id="found")
+                    animate = gr.Button("Animate", variant="primary", size="lg")
                     videos = gr.HTML(view.EMPTY, elem_id="videos")
                     with gr.Row():
                         downloads = [
                             gr.DownloadButton(text, interactive=False, size="md", min_width=140, elem_id=name)
                             for name, text in _DOWNLOADS.items()
                         ]
+                with gr.Tab("Find a start"):
+                    target = gr.Textbox(
+                        label="Target motion",
+                        info="Such as 4px/s or 0.5px/frame, pixels of the video; empty: 4 % of its width a second",
+                        max_length=40,
+                    )
+                    find = gr.Button("Find a start", variant="primary", size="lg")
+                    tuned = gr.HTML(elem_id="found")
                 with gr.Tab("Sweep"):
                     starts = gr.Textbox(
                         "1.0T, sigma=100, sigma=20, sigma=5" if first == "nano" else "1.00T,0.94T,0.90T,0.86T",

@@ -1,6 +1,7 @@
 """What the page shows, as HTML: both videos with their numbers, a level in all units."""
 
 import base64
+import re
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
@@ -74,11 +75,11 @@ def diagnosis(done: Diagnosis, folder: Path) -> str:
     first, *others = done.verdict.sentences
     chart = base64.b64encode((folder / CHART).read_bytes()).decode()
     causes = "".join(
-        f'<li class="unleak-{escape(cause["state"])}"><b>{escape(cause["name"])}</b> {escape(cause["text"])}</li>'
+        f'<li class="unleak-{escape(cause["state"])}"><b>{escape(cause["name"])}</b> {_worded(cause["text"])}</li>'
         for cause in sorted(done.about["other_causes"], key=lambda cause: cause["state"] != "suspect")
     )
-    return f"""<section class="unleak-verdict"><p class="unleak-first">{escape(first)}</p>
-{"".join(f"<p>{escape(sentence)}</p>" for sentence in others)}
+    return f"""<section class="unleak-verdict"><p class="unleak-first">{_worded(first)}</p>
+{"".join(f"<p>{_worded(sentence)}</p>" for sentence in others)}
 <img alt="Share of a clip's own motion that comes back, against the start" src="data:image/png;base64,{chart}">
 <h3>Other causes of still videos</h3><ul>{causes}</ul></section>"""
 
@@ -88,11 +89,17 @@ def found(done: Tuned) -> str:
     rows = []
     for one in done.previews:
         name = ' class="unleak-chosen"' if one is done.chosen else ""
-        cells = f"<td>{one.speed * done.fps:.1f} px/s</td><td>{one.first_frame:.1f} dB</td>"
+        cells = f"<td>{done.target.told(one.speed, done.fps)}</td><td>{one.first_frame:.1f} dB</td>"
         rows.append(f'<tr{name}><th scope="row">{escape(str(one.start))}</th>{cells}</tr>')
-    return f"""<section class="unleak-verdict"><p class="unleak-first">{escape(done.reason)}.</p>
+    return f"""<section class="unleak-verdict"><p class="unleak-first">{escape(done.reason[0].upper() + done.reason[1:])}.</p>
 <table><thead><tr><th>start</th><th>motion</th><th>first frame</th></tr></thead><tbody>{"".join(rows)}</tbody></table>
+<p>It is set on the left now, under Motion: animate it. Previews had the noise of the seed, and fewer steps.</p>
 </section>"""
+
+
+def _worded(sentence: str) -> str:
+    """A sentence as HTML, its commands as such."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(sentence))
 
 
 def _card(name: str, run: Run, video: Path, highest: float) -> str:
