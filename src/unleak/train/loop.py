@@ -88,9 +88,10 @@ def _train(recipe: Recipe, quiet: bool, opened: ExitStack) -> Path:
         weights = named_again(denoiser, weights)
     objective = objective_class(denoiser)(recipe, denoiser)
     texts = _texts(recipe, objective, clips, accelerator, console)
-    for part in denoiser.pipe.components.values():
-        cut = in_parts and part in denoiser.networks.values()
-        if isinstance(part, nn.Module) and part is not getattr(denoiser.pipe, "text_encoder", None) and not cut:
+    for name, part in denoiser.pipe.components.items():
+        cut = in_parts and name in denoiser.networks
+        idle = name in ("transformer", "transformer_2") and name not in denoiser.networks and validation is None
+        if isinstance(part, nn.Module) and name != "text_encoder" and not cut and not idle:
             part.to(accelerator.device)
     dataset = _dataset(recipe, clips, objective, accelerator, console, failures)
     step = resumed.step if resumed else 0
