@@ -30,8 +30,8 @@ def together() -> Iterator[None]:
     if dist.is_initialized():
         errors *= dist.get_world_size()
         dist.all_gather_object(errors, mine)
-    if error := next((error for error in errors if error is not None), None):
-        raise error
+    if first := next((each for each in errors if each is not None), None):
+        raise first
 
 
 @contextmanager

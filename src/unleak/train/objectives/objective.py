@@ -52,8 +52,9 @@ class Objective(ABC):
 
     def latents(self, batch: dict[str, Any], generators: list[torch.Generator]) -> tuple[Tensor, Tensor]:
         """x_0, and the frame that is the image (uint8, b H W 3)."""
-        photo = batch.get("image")
-        if "latents" not in batch:
+        if "latents" in batch:
+            photo = batch["image"]
+        else:
             video, frame = batch["video"], batch["condition_frame"]
             batch |= self.encoded(to_unit(video))
             photo = video[torch.arange(len(video)), frame]
