@@ -175,13 +175,13 @@ def evaluate(
                 "flow": flow,
                 "features": features,
                 "networks": {
-                    "i3d": None if i3d is None else i3d_sha256 or I3D_SHA256,
-                    "c3d": c3d_sha256,
+                    "i3d": None if i3d is None else (i3d_sha256 or I3D_SHA256).lower(),
+                    "c3d": c3d_sha256 and c3d_sha256.lower(),
                     "videomae": videomae,
                     "cd-fvd": {name: weights_digest(file) for name, file in packaged.items()},
                 },
             }
-            text = json.dumps(settings, sort_keys=True)
+            text = json.dumps([__version__, settings], sort_keys=True)
             if packaged:
                 required("cdfvd.fvd", "cd-fvd")
             if torch_fidelity is not None:
@@ -439,8 +439,8 @@ def _tools(
             raise ValueError(str(error)) from error
     networks: dict[str, Any] = {}
     if i3d is not None:
-        pinned = i3d_sha256 in (None, extractors.I3D_SHA256)
-        network = extractors.i3d(i3d, sha256=i3d_sha256 or extractors.I3D_SHA256, device=device)
+        wanted = (i3d_sha256 or extractors.I3D_SHA256).lower()
+        network, pinned = extractors.i3d(i3d, sha256=wanted, device=device), wanted == extractors.I3D_SHA256
         networks["FVD" if pinned else f"Frechet distance by {network.name}"] = network
     if videomae is not None:
         networks["VideoMAE Frechet distance"] = extractors.VideoMAE(videomae, device=device)
