@@ -82,7 +82,7 @@ def test_the_highest_start_that_moves_is_found_and_explained(tiny_svd):
     assert "dB against the photo, where the bound is" in found.reason
     assert Start.parse(str(found.start)) == found.start
     rows = repr(found).splitlines()
-    assert rows[1].split() == ["start", "sigma", "log-SNR", "px/frame", "first", "frame", "dB"]
+    assert rows[1].split() == ["start", "sigma", "log-SNR", "px/frame", "camera", "first", "frame", "dB"]
     assert rows[2].split()[0] == "1T"
     assert rows[2].endswith("too still")
     assert sum(row.endswith("chosen") for row in rows) == 1

@@ -56,7 +56,8 @@ class TargetMotion:
 
     def told(self, per_frame: float, fps: float) -> str:
         """Another speed in the unit of this one."""
-        return f"{per_frame * fps if self.unit == 'px/s' else per_frame:.3g}{self.unit}"
+        speed = per_frame * fps if self.unit == "px/s" else per_frame
+        return f"{speed:.3g}{self.unit}" if speed < 1000 else f"{speed:.0f}{self.unit}"
 
     def __str__(self) -> str:
         return f"{self.value:g}{self.unit}"
@@ -286,15 +287,16 @@ class Tuned:
         return folder / PAGE
 
     def __repr__(self) -> str:
-        rows: list[tuple[str, ...]] = [("start", "sigma", "log-SNR", self.target.unit, "first frame dB", "")]
+        rows: list[tuple[str, ...]] = [("start", "sigma", "log-SNR", self.target.unit, "camera", "first frame dB", "")]
         for one in self.previews:
             level = one.run.start
             numbers = ["-" if level[unit] is None else f"{level[unit]:.4g}" for unit in ("sigma", "log_snr")]
-            motion = self._told(one).removesuffix(self.target.unit)
+            told = ("-" if x is None else self.target.told(x, self.fps) for x in (one.speed, one.run.pan))
+            speeds = [text.removesuffix(self.target.unit) for text in told]
             said = [] if one is not self.chosen else ["chosen"]
             said += [] if self.goal.moves(one.seen) else ["too still"]
             said += [] if self.goal.holds(one.seen) else ["below the bound"]
-            rows.append((str(one.start), *numbers, motion, f"{one.first_frame:.1f}", ", ".join(said)))
+            rows.append((str(one.start), *numbers, *speeds, f"{one.first_frame:.1f}", ", ".join(said)))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [
             "  ".join([*(text.rjust(width) for text, width in zip(row[:-1], widths, strict=False)), row[-1]]).rstrip()

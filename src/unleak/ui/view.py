@@ -89,10 +89,13 @@ def found(done: Tuned) -> str:
     rows = []
     for one in done.previews:
         name = ' class="unleak-chosen"' if one is done.chosen else ""
-        cells = f"<td>{done.target.told(one.speed, done.fps)}</td><td>{one.first_frame:.1f} dB</td>"
+        camera = "not found" if one.run.pan is None else done.target.told(one.run.pan, done.fps)
+        cells = f"<td>{done.target.told(one.speed, done.fps)}</td><td>{camera}</td><td>{one.first_frame:.1f} dB</td>"
         rows.append(f'<tr{name}><th scope="row">{escape(str(one.start))}</th>{cells}</tr>')
-    return f"""<section class="unleak-verdict"><p class="unleak-first">{escape(done.reason[0].upper() + done.reason[1:])}.</p>
-<table><thead><tr><th>start</th><th>motion</th><th>first frame</th></tr></thead><tbody>{"".join(rows)}</tbody></table>
+    reason = escape(done.reason[0].upper() + done.reason[1:])
+    return f"""<section class="unleak-verdict"><p class="unleak-first">{reason}.</p>
+<table><thead><tr><th>start</th><th>motion</th><th>camera</th><th>first frame</th></tr></thead>
+<tbody>{"".join(rows)}</tbody></table>
 <p>It is set on the left now, under Motion: animate it. Previews had the noise of the seed, and fewer steps.</p>
 </section>"""
 
