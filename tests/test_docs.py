@@ -54,7 +54,8 @@ def folder(tmp_path, monkeypatch):
         shutil.copy("photo.jpg", f"{name}/1.jpg")
     write_video(np.zeros((60, 32, 32, 3), np.uint8), "clips/1.mp4", fps=8)
     Path("prompts.txt").write_text("a boat drifts by\n", encoding="utf-8")
-    Path("recipes").symlink_to(ROOT / "recipes")
+    for name in ("recipes", "examples"):
+        Path(name).symlink_to(ROOT / name)
     Path("ucf101").mkdir()
     Path("ucf101/list.jsonl").write_text('{"dir": "1.jpg", "text": "apply eye makeup", "id": "v_1", "seed": 0}\n')
     shutil.copy("photo.jpg", "ucf101/1.jpg")

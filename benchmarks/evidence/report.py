@@ -70,7 +70,7 @@ def table(protocol: dict[str, Any], methods: dict[str, list[Row]], complete: set
         f"{len({noise for _, noise in complete})} noises x {seeds} training seed{'s' * (seeds > 1)}, "
         f"guidance {protocol['guidance']} unless said.",
         "",
-        "| method | moves | each seed | more | speed | energy | MMD | broken | nearest | frame 0 | flicker | score | s |",
+        "| method | moves | each seed | more | speed | energy | MMD | broken | nearest | frame 0 | flicker | score | s |",  # noqa: E501
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, r in found.items():
