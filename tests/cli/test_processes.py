@@ -12,7 +12,8 @@ from unleak.cli.generate import Job, Placement, Work
 from unleak.cli.processes import Processes
 
 LAUNCHERS = {
-    "accelerate": ["accelerate.commands.launch", "--cpu", "--num_processes", "2", "--main_process_port", "0"],
+    # With --cpu it would start a single process, whatever number is asked for; --multi_gpu needs no GPU for this.
+    "accelerate": ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"],
     "torchrun": [
         *("torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"),
         *("--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"),
