@@ -18,7 +18,12 @@ from unleak.data.video import read_video
 PAGE = Path("docs/gallery.md")
 MADE, PICTURES = Path("out/gallery"), Path("docs/gallery")
 TILE, FPS = 96, 6
-SCREENSHOTS = {"compare": 1500, "sweep": 1250, "tune": 1250}  # folder below MADE -> height in pixels at most
+SHOTS = {
+    "compare": "h2 >> text=Means",
+    "sweep": "h1",
+    "tune": "h1",
+}  # below MADE -> where its picture begins
+HEIGHT = 1150  # pixels at most
 
 
 def run_commands() -> None:
@@ -50,13 +55,18 @@ def take_screenshots() -> None:
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"))
-        view = browser.new_page(viewport={"width": 1100, "height": 800}, color_scheme="light")
-        for name, height in SCREENSHOTS.items():
+        view = browser.new_page(viewport={"width": 1100, "height": 800}, color_scheme="light", bypass_csp=True)
+        view.set_default_timeout(300_000)
+        for name, begins in SHOTS.items():
             page = next((MADE / name).rglob("*.html"))
             view.goto(page.resolve().as_uri())
+            view.add_style_tag(content=".bar { display: none !important }")  # it would lie over the middle
             view.wait_for_timeout(1500)  # until the videos play
+            box = view.locator(begins).first.bounding_box()
+            assert box is not None, f"{page} has no {begins}"
+            top = max(0, box["y"] - 30)
             whole = view.evaluate("document.documentElement.scrollHeight")
-            clip = {"x": 0, "y": 0, "width": 1100, "height": min(height, whole)}
+            clip = {"x": 0, "y": top, "width": 1100, "height": min(HEIGHT, whole - top)}
             view.screenshot(path=PICTURES / f"{name}.png", full_page=True, clip=clip)
         browser.close()
 

@@ -179,6 +179,7 @@ def table(*, image, none, clips=8, spread=0.02):
         ({"image": (0, 0.8, 0.9), "none": (0, 0.8, 0.9)}, "no leak found", None, "no model keeps"),
         ({"image": (1, 1, 1), "none": (0, 0.6, 0.9)}, "no leak found", None, "at every start"),
         ({"image": (0, 0.2, 0.9), "none": (0, 0, 0.1)}, "undecided", None, "no yardstick"),
+        ({"image": (-0.2, -0.2, 0.9), "none": (0, 0, 0.1)}, "undecided", None, "no yardstick"),
         ({"image": (0, 0.2, 0.9), "none": (0, 0.8, 0.9), "clips": 3}, "undecided", None, "3 clips"),
         ({"image": (0, 0.6, 0.9), "none": (0, 0.8, 0.5), "spread": 0.6}, "undecided", None, "too wide"),
     ],

@@ -358,8 +358,9 @@ def _within(mean: Mean) -> tuple[float, float, float]:
 def judge(found: Diagnosis) -> Verdict:
     """The verdict on a diagnosis.
 
-    A difference counts where its interval leaves out 0, it is `GAP` or more, and it is of `FEWEST` clips or more. That
-    the network keeps more without its image is a leak. That only the oracle does is motion lost, and no more: the
+    A difference counts where its interval leaves out 0, it is `GAP` or more, it is of `FEWEST` clips or more, and what
+    the yardstick itself brings back is so too: a model that is worse than nothing where nothing can be seen has lost
+    nothing. That the network keeps more without its image is a leak. That only the oracle does is motion lost, and no more: the
     oracle knows the whole scene, and a weak network loses to it as well.
     """
     there_and_back = found.mean("autoencoder", "")
@@ -372,7 +373,7 @@ def judge(found: Diagnosis) -> Verdict:
             gap, yard = found.difference(who, "image", start), found.mean("restart", who, start)
             if gap is None or yard is None or gap.groups < FEWEST:
                 continue
-            if gap.low > 0 and gap.value >= GAP:
+            if min(gap.low, yard.low) > 0 and min(gap.value, yard.value) >= GAP:
                 gaps[start] = gap
             if yard.value >= SEEN * ceiling:
                 seen.append(start)
