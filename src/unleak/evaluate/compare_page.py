@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from unleak.evaluate.intervals import FEWEST
 from unleak.evaluate.sweep_page import TEMPLATE, setting_list
 
 __all__ = ["page"]
@@ -72,14 +73,14 @@ def _main(
     return f"""
 <header><h1>{_text(record.get("title") or "Comparison")}</h1><p class="soft">{_text(lead)}</p></header>
 {"".join(sections)}
-<h2>Means over photos, with 95 % intervals</h2>
+<h2>Means over photos{", with 95 % intervals" if len(record["photos"]) >= FEWEST else ""}</h2>
 <div class="charts">{charts}{_curve(cases, videos, hues)}</div>
 <h2>Table</h2>
 <div class="card scroll" tabindex="0" role="region" aria-label="Table of cases">{_table(record, metrics)}</div>
 <h2>How the numbers are made</h2>
 {explained}
 <p>Optical flow: {_text(record["metrics"]["estimator"])}. Motion and flow measure change, not good motion: flicker and
-dissolving pictures count too. Intervals are bootstrapped over photos; of a single photo there are none.</p>
+dissolving pictures count too. 95 % intervals are bootstrapped over photos; of fewer than {FEWEST} there are none.</p>
 <h2>Settings</h2>
 <div class="card"><dl>{setting_list(about | dict(size))}</dl></div>
 {each}

@@ -6,12 +6,15 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Mean", "mean_of"]
+__all__ = ["FEWEST", "Mean", "mean_of"]
+
+FEWEST = 4
+"""Groups; the bootstrap's intervals of fewer are far too narrow, so none are given."""
 
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean over `groups` independent groups and its 95 % interval; the interval of a single group is no bound."""
+    """A mean over `groups` independent groups and its 95 % interval; of fewer than `FEWEST` groups that is no bound."""
 
     value: float
     low: float
@@ -19,7 +22,7 @@ class Mean:
     groups: int
 
     def __str__(self) -> str:
-        return f"{self.value:.2f} ({self.low:.2f} to {self.high:.2f})"
+        return f"{self.value:.2f}" + (f" ({self.low:.2f} to {self.high:.2f})" if np.isfinite(self.low) else "")
 
     @property
     def record(self) -> dict[str, Any]:
@@ -30,16 +33,16 @@ class Mean:
 def mean_of(groups: Mapping[Any, Sequence[float]] | Sequence[float], *, resamples: int = 2000, seed: int = 0) -> Mean:
     """The mean, each group weighing the same: videos of one clip or photo are a group, for they are not independent.
 
-    Percentile bootstrap over the groups (Efron 1979); the same values give the same interval. With a single group the
-    bounds are infinite. Raises ValueError for no values, and for values that are not finite.
+    Percentile bootstrap over the groups (Efron 1979); the same values give the same interval. With fewer than `FEWEST`
+    groups the bounds are infinite. Raises ValueError for no values, and for values that are not finite.
     """
     values = groups.values() if isinstance(groups, Mapping) else [[value] for value in groups]
     means = np.array([np.mean(some) for some in values if len(some)], dtype=np.float64)
     if not len(means) or not np.isfinite(means).all():
         raise ValueError(f"a mean needs one finite value or more, not {means.tolist()}")
     value = float(means.mean())
-    if len(means) == 1:
-        return Mean(value, -np.inf, np.inf, 1)
+    if len(means) < FEWEST:
+        return Mean(value, -np.inf, np.inf, len(means))
     drawn = np.random.default_rng(seed).integers(len(means), size=(resamples, len(means)))
     low, high = np.quantile(means[drawn].mean(1), [0.025, 0.975])
     return Mean(value, float(low), float(high), len(means))

@@ -25,7 +25,7 @@ from unleak import __version__
 from unleak.core.process import Level
 from unleak.core.start import describe
 from unleak.data.atomic import folder_written_whole
-from unleak.evaluate.intervals import Mean, mean_of
+from unleak.evaluate.intervals import FEWEST, Mean, mean_of
 from unleak.evaluate.line_chart import Line, line_chart
 from unleak.evaluate.motion import DIS, Flow
 from unleak.evaluate.oracle import posterior
@@ -42,7 +42,6 @@ FLOW_SIZE = (400, 225)  # width, height that flow is compared at, whatever the v
 STILL = 0.3  # px of FLOW_SIZE per pair of frames; a clip that moves less has no motion to lose
 GAP = 0.1  # share of a clip's motion; smaller differences are not called a leak
 ENOUGH, SEEN = 0.8, 0.5  # of what the autoencoder alone keeps
-FEWEST = 4  # clips; a bootstrap over fewer has intervals that are far too narrow
 
 
 @dataclass(frozen=True)
@@ -360,8 +359,8 @@ def judge(found: Diagnosis) -> Verdict:
 
     A difference counts where its interval leaves out 0, it is `GAP` or more, it is of `FEWEST` clips or more, and what
     the yardstick itself brings back is so too: a model that is worse than nothing where nothing can be seen has lost
-    nothing. That the network keeps more without its image is a leak. That only the oracle does is motion lost, and no more: the
-    oracle knows the whole scene, and a weak network loses to it as well.
+    nothing. That the network keeps more without its image is a leak. That only the oracle does is motion lost, and no
+    more: the oracle knows the whole scene, and a weak network loses to it as well.
     """
     there_and_back = found.mean("autoencoder", "")
     ceiling = there_and_back.value if there_and_back is not None and there_and_back.value > 0 else 1.0
