@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch.distributed as dist
@@ -49,8 +49,9 @@ def alone_in(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        if list(folder.iterdir()) == [file]:  # nothing was made
-            file.unlink()
+        with suppress(OSError):  # Windows keeps a file that is open
+            file.unlink()  # while it is held: who waits for it looks whether it still has its name
+        if not any(folder.iterdir()):
             folder.rmdir()
         lock.release()
 
