@@ -8,7 +8,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from unleak.cli.options import choose_prompts, parse_guidance, parse_size, refuse_empty
+from unleak.cli.options import (
+    DryRunOption,
+    FpsOption,
+    GuidanceOption,
+    JsonOption,
+    NegativePromptOption,
+    NoiseAugOption,
+    OthersOption,
+    PromptOption,
+    QuietOption,
+    SizeOption,
+    choose_prompts,
+    parse_guidance,
+    parse_size,
+    refuse_empty,
+)
 from unleak.cli.placement import DeviceOption, DtypeOption, LoraOption, OffloadOption, Placement, TilingOption
 from unleak.cli.sweep import command_line
 from unleak.cli.terminal import Terminal
@@ -47,39 +62,30 @@ def compare(
     seed: Annotated[int, typer.Option(min=0, max=2**63, help="Of the first noise, the same for every case.")] = 0,
     show: Annotated[int, typer.Option(min=1, max=100, help="Pairs of photo and noise on the page.")] = 4,
     num_frames: Annotated[int | None, typer.Option(min=2, max=10_000, help="Frames of each video.")] = None,
-    fps: Annotated[
-        float | None, typer.Option(min=1, max=240, help="Frames a second; models that ask are told.")
-    ] = None,
+    fps: FpsOption = None,
     steps: Annotated[int | None, typer.Option(min=1, max=10_000, help="Denoising steps.")] = None,
-    size: Annotated[str | None, typer.Option(metavar="WxH", help="Width and height, such as 1024x576.")] = None,
-    guidance: Annotated[
-        str | None, typer.Option(metavar="SCALE[:MAX]", help="Guidance; for SVD at the first and at the last frame.")
-    ] = None,
-    prompt: Annotated[str | None, typer.Option(help="What happens in the video, for models that read.")] = None,
+    size: SizeOption = None,
+    guidance: GuidanceOption = None,
+    prompt: PromptOption = None,
     prompts: Annotated[Path | None, typer.Option(metavar="FILE", help="A line for each photo, in their order.")] = None,
-    negative_prompt: Annotated[str | None, typer.Option(help="What should not happen.")] = None,
+    negative_prompt: NegativePromptOption = None,
     mask: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Where things move, white on black, for models that ask.")
     ] = None,
     allow_outside: Annotated[
         bool, typer.Option("--allow-outside", help="Let lists name photos outside their own folder.")
     ] = False,
-    noise_aug: Annotated[
-        float | None, typer.Option(min=0, max=100, help="Noise added to the photo; the model is told.")
-    ] = None,
-    others: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Another argument of the pipeline; repeatable."),
-    ] = None,
+    noise_aug: NoiseAugOption = None,
+    others: OthersOption = None,
     lora: LoraOption = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older comparison.")] = False,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     offload: OffloadOption = "none",
     vae_tiling: TilingOption = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say results and failures only.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything; load no model, write nothing.")] = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+    dry_run: DryRunOption = False,
 ) -> None:
     """Compare fixes, starts and models: the same photos and noise, every video measured, one page to look at.
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from unleak.cli.options import JsonOption, QuietOption
 from unleak.cli.terminal import Terminal
 
 FAMILIES = ("dynamicrafter", "videocrafter1", "svd", "pia", "animate-anything")
@@ -29,8 +30,8 @@ def convert(
     ema: Annotated[bool, typer.Option("--ema/--no-ema", help="svd: the averaged weights, if there are any.")] = True,
     dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16; by default as in the file.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say results and failures only.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Turn an original checkpoint into a folder of safetensors that every command takes; a folder is turned back.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from unleak.cli.options import parse_size
+from unleak.cli.options import JsonOption, QuietOption, parse_size
 from unleak.cli.terminal import Terminal
 
 if TYPE_CHECKING:  # this module is imported for `unleak --help`, which needs none of these
@@ -54,8 +54,8 @@ def check(
     seconds_per_video: Annotated[float, typer.Option(help="Time to read a clip before its video is dropped.")] = 60.0,
     allow_outside: Annotated[bool, typer.Option("--allow-outside", help="A list may lead out of its folder.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace KEEP.csv if it exists.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say results and failures only.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Report what would be used, what not and why, and how much the videos move.
 

@@ -5,7 +5,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from unleak.cli.options import parse_guidance, parse_size, refuse_empty
+from unleak.cli.options import (
+    JsonOption,
+    ModelOption,
+    NoiseAugOption,
+    OthersOption,
+    QuietOption,
+    parse_guidance,
+    parse_size,
+    refuse_empty,
+)
 from unleak.cli.placement import DeviceOption, DtypeOption, LoraOption, OffloadOption, Placement, TilingOption
 from unleak.cli.sweep import command_line
 from unleak.cli.terminal import Terminal
@@ -25,7 +34,7 @@ def diagnose(
     photos: Annotated[
         Path | None, typer.Option(help="Folder of photos to make clips of known motion of: adds the oracle.")
     ] = None,
-    model: Annotated[str, typer.Option(help="A name that `unleak models` lists, a folder, or a Hub id.")] = "nano",
+    model: ModelOption = "nano",
     out: Annotated[
         Path | None, typer.Option(help="Folder for the picture, the table and the JSON; out/MODEL-diagnosis.")
     ] = None,
@@ -49,13 +58,8 @@ def diagnose(
     mask: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Where all clips move, white on black, for models that ask.")
     ] = None,
-    noise_aug: Annotated[
-        float | None, typer.Option(min=0, max=100, help="Noise added to the photo; the model is told.")
-    ] = None,
-    others: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Another argument of the pipeline; repeatable."),
-    ] = None,
+    noise_aug: NoiseAugOption = None,
+    others: OthersOption = None,
     lora: LoraOption = None,
     batch_size: Annotated[int, typer.Option(min=1, max=256, help="Clips at once.")] = 4,
     seconds_per_video: Annotated[float, typer.Option(help="Time to read a clip before its video is skipped.")] = 60.0,
@@ -64,8 +68,8 @@ def diagnose(
     dtype: DtypeOption = None,
     offload: OffloadOption = "none",
     vae_tiling: TilingOption = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say results and failures only.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Tell whether a model loses motion to its image (conditional image leakage), and from which noise level on.
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from unleak import __version__
-from unleak.cli.options import parse_size
+from unleak.cli.options import JsonOption, QuietOption, parse_size
 from unleak.cli.terminal import Terminal
 
 _PARTS = {
@@ -26,8 +26,8 @@ def doctor(
     size: Annotated[str | None, typer.Option(metavar="WxH", help="With --model: width and height.")] = None,
     num_frames: Annotated[int | None, typer.Option(min=2, help="With --model: frames of the video.")] = None,
     dtype: Annotated[str | None, typer.Option(help="With --model: float32, float16 or bfloat16.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say results and failures only.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show installed parts, device, memory, and which models fit; with --model how one of them would.
 

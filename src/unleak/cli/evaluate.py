@@ -12,7 +12,7 @@ import typer
 
 from unleak import __version__
 from unleak.cli.errors import WRONG_INPUT, describe_error
-from unleak.cli.options import parse_size, refuse_empty
+from unleak.cli.options import JsonOption, QuietOption, parse_size, refuse_empty
 from unleak.cli.placement import DeviceOption
 from unleak.cli.processes import Processes, launched
 from unleak.cli.sweep import command_line
@@ -91,8 +91,8 @@ def evaluate(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Forget what an earlier run measured.")] = False,
     device: DeviceOption = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say results and failures only.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
 ) -> int:
     """Motion score, MS-Err, dynamic degree, consistency, alignment, flicker, warping error, FVD, IS, with intervals.
 

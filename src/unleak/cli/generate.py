@@ -14,7 +14,24 @@ import typer
 
 from unleak import __version__
 from unleak.cli.errors import WRONG_INPUT, describe_error
-from unleak.cli.options import choose_prompts, parse_guidance, parse_size, refuse_empty
+from unleak.cli.options import (
+    DryRunOption,
+    FpsOption,
+    GuidanceOption,
+    JsonOption,
+    ModelOption,
+    ModeOption,
+    NegativePromptOption,
+    NoiseAugOption,
+    OthersOption,
+    PromptOption,
+    QuietOption,
+    SizeOption,
+    choose_prompts,
+    parse_guidance,
+    parse_size,
+    refuse_empty,
+)
 from unleak.cli.placement import DeviceOption, DtypeOption, LoraOption, OffloadOption, Placement, TilingOption
 from unleak.cli.processes import Processes, launched
 from unleak.cli.terminal import Terminal
@@ -32,11 +49,11 @@ if TYPE_CHECKING:  # this module is imported for `unleak --help`, which needs no
 
 def generate(
     inputs: Annotated[list[str], typer.Argument(metavar="PHOTO...", help="Photos: files, folders, patterns, lists.")],
-    model: Annotated[str, typer.Option(help="A name that `unleak models` lists, a folder, or a Hub id.")] = "nano",
+    model: ModelOption = "nano",
     out: Annotated[Path, typer.Option(help="Folder for NAME.mp4 and NAME.json.")] = Path("out"),
-    prompt: Annotated[str | None, typer.Option(help="What happens in the video, for models that read.")] = None,
+    prompt: PromptOption = None,
     prompts: Annotated[Path | None, typer.Option(metavar="FILE", help="A line for each photo, in their order.")] = None,
-    negative_prompt: Annotated[str | None, typer.Option(help="What should not happen.")] = None,
+    negative_prompt: NegativePromptOption = None,
     mask: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Where things move, white on black, for models that ask.")
     ] = None,
@@ -48,11 +65,9 @@ def generate(
         typer.Option(min=0, max=2**64 - 1, help="The same seed gives the same video of a photo; a list's are added."),
     ] = 0,
     num_frames: Annotated[int | None, typer.Option(min=2, max=10_000, help="Frames of the video.")] = None,
-    fps: Annotated[
-        float | None, typer.Option(min=1, max=240, help="Frames a second; models that ask are told.")
-    ] = None,
+    fps: FpsOption = None,
     steps: Annotated[int | None, typer.Option(min=1, max=10_000, help="Denoising steps.")] = None,
-    size: Annotated[str | None, typer.Option(metavar="WxH", help="Width and height, such as 1024x576.")] = None,
+    size: SizeOption = None,
     start: Annotated[
         str | None,
         typer.Option(help="Where sampling starts: 940, 0.94T, sigma=100, logsnr=-5.3; 1.0T is plain; auto finds it."),
@@ -64,22 +79,13 @@ def generate(
         int | None, typer.Option(min=3, max=100, help="With --start auto: previews of a photo at most; 6.")
     ] = None,
     init: Annotated[str | None, typer.Option(help="Initial noise: standard, unit, analytic, or moments file.")] = None,
-    mode: Annotated[
-        Literal["rescale", "truncate"], typer.Option(help="Space the steps anew below the start, or drop those above.")
-    ] = "rescale",
+    mode: ModeOption = "rescale",
     motion: Annotated[
         Literal["low", "medium", "high"] | None, typer.Option(help="A preset of the model, in place of --start.")
     ] = None,
-    guidance: Annotated[
-        str | None, typer.Option(metavar="SCALE[:MAX]", help="Guidance; for SVD at the first and at the last frame.")
-    ] = None,
-    noise_aug: Annotated[
-        float | None, typer.Option(min=0, max=100, help="Noise added to the photo; the model is told.")
-    ] = None,
-    others: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Another argument of the pipeline; repeatable."),
-    ] = None,
+    guidance: GuidanceOption = None,
+    noise_aug: NoiseAugOption = None,
+    others: OthersOption = None,
     lora: LoraOption = None,
     format: Annotated[
         Literal["mp4", "gif", "webp", "png"], typer.Option(help="png is one sheet with all frames.")
@@ -90,9 +96,9 @@ def generate(
     dtype: DtypeOption = None,
     offload: OffloadOption = "none",
     vae_tiling: TilingOption = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say results and failures only.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything; load no model, write nothing.")] = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+    dry_run: DryRunOption = False,
 ) -> int:
     """Animate photos with the leak of the model fixed. NAME.json beside each video says exactly how it was made.
 

@@ -1,12 +1,35 @@
-"""Option values that are more than a word or a number."""
+"""The options that commands share, and their values that are more than a word or a number."""
 
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
 
 if TYPE_CHECKING:
     from unleak.data.lists import Entry
+
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Say results and failures only.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+ModelOption = Annotated[str, typer.Option(help="A name that `unleak models` lists, a folder, or a Hub id.")]
+OthersOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Another argument of the pipeline; repeatable.")
+]
+FpsOption = Annotated[float | None, typer.Option(min=1, max=240, help="Frames a second; models that ask are told.")]
+SizeOption = Annotated[str | None, typer.Option(metavar="WxH", help="Width and height, such as 1024x576.")]
+GuidanceOption = Annotated[
+    str | None, typer.Option(metavar="SCALE[:MAX]", help="Guidance; for SVD at the first and at the last frame.")
+]
+PromptOption = Annotated[str | None, typer.Option(help="What happens in the video, for models that read.")]
+NegativePromptOption = Annotated[str | None, typer.Option(help="What should not happen.")]
+NoiseAugOption = Annotated[
+    float | None, typer.Option(min=0, max=100, help="Noise added to the photo; the model is told.")
+]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Check everything; load no model, write nothing.")]
+ModeOption = Annotated[
+    Literal["rescale", "truncate"], typer.Option(help="Space the steps anew below the start, or drop those above.")
+]
 
 
 def refuse_empty(**options: str | None) -> None:

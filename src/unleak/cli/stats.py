@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unleak import __version__
-from unleak.cli.options import parse_size, refuse_empty
+from unleak.cli.options import JsonOption, ModelOption, QuietOption, parse_size, refuse_empty
+from unleak.cli.placement import DeviceOption
 from unleak.cli.processes import Processes, launched, of_environment
 from unleak.cli.terminal import Terminal
 
@@ -26,7 +27,7 @@ def stats(
     out: Annotated[Path, typer.Option(help="The file to write, FILE.safetensors; FILE.json says how it was made.")],
     videos: Annotated[list[str] | None, typer.Option(help="Folder, file or pattern of videos; repeatable.")] = None,
     merge: Annotated[list[str] | None, typer.Option(help="A file, or pattern of files, to add; repeatable.")] = None,
-    model: Annotated[str, typer.Option(help="A name that `unleak models` lists, a folder, or a Hub id.")] = "nano",
+    model: ModelOption = "nano",
     num_frames: Annotated[int | None, typer.Option(min=1, max=10_000, help="Frames of a clip.")] = None,
     size: Annotated[str | None, typer.Option(metavar="WxH", help="Width and height of a clip.")] = None,
     fps: Annotated[float | None, typer.Option(min=0.1, max=240, help="Frame rate of a clip.")] = None,
@@ -46,10 +47,10 @@ def stats(
     seconds_per_video: Annotated[float, typer.Option(help="Time to read a clip before its video is skipped.")] = 60.0,
     memory_per_worker: Annotated[float, typer.Option(metavar="GIB", help="Memory to decode with, in GiB.")] = 4.0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE if it exists.")] = False,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; by default the accelerator.")] = None,
+    device: DeviceOption = None,
     dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say results and failures only.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Gather the moments that --init analytic needs, from videos of any size, rate and length.
 

@@ -3,11 +3,25 @@
 import hashlib
 import shlex
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
-from unleak.cli.options import parse_guidance, parse_size
+from unleak.cli.options import (
+    DryRunOption,
+    FpsOption,
+    GuidanceOption,
+    JsonOption,
+    ModelOption,
+    ModeOption,
+    NegativePromptOption,
+    OthersOption,
+    PromptOption,
+    QuietOption,
+    SizeOption,
+    parse_guidance,
+    parse_size,
+)
 from unleak.cli.placement import DeviceOption, DtypeOption, LoraOption, OffloadOption, Placement, TilingOption
 from unleak.cli.terminal import Terminal
 
@@ -21,40 +35,31 @@ def sweep(
     start: Annotated[
         str, typer.Option(metavar="START,START,...", help="Where sampling starts: 1.00T,0.94T, sigma=100, 940, ...")
     ] = "1.00T,0.94T,0.90T,0.86T,0.82T",
-    model: Annotated[str, typer.Option(help="A name that `unleak models` lists, a folder, or a Hub id.")] = "nano",
+    model: ModelOption = "nano",
     out: Annotated[
         Path | None, typer.Option(help="Folder for the page and all it shows; by default out/PHOTO-sweep.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**64 - 1, help="Of the noise, the same for every start.")] = 0,
     num_frames: Annotated[int | None, typer.Option(min=2, help="Frames of each video.")] = None,
-    fps: Annotated[
-        float | None, typer.Option(min=1, max=240, help="Frames a second; models that ask are told.")
-    ] = None,
+    fps: FpsOption = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps.")] = None,
-    size: Annotated[str | None, typer.Option(metavar="WxH", help="Width and height, such as 1024x576.")] = None,
+    size: SizeOption = None,
     init: Annotated[str, typer.Option(help="Initial noise: standard, unit, analytic, or moments file.")] = "standard",
-    mode: Annotated[
-        Literal["rescale", "truncate"], typer.Option(help="Space the steps anew below the start, or drop those above.")
-    ] = "rescale",
-    guidance: Annotated[
-        str | None, typer.Option(metavar="SCALE[:MAX]", help="Guidance; for SVD at the first and at the last frame.")
-    ] = None,
-    prompt: Annotated[str | None, typer.Option(help="What happens in the video, for models that read.")] = None,
-    negative_prompt: Annotated[str | None, typer.Option(help="What should not happen.")] = None,
+    mode: ModeOption = "rescale",
+    guidance: GuidanceOption = None,
+    prompt: PromptOption = None,
+    negative_prompt: NegativePromptOption = None,
     noise_aug: Annotated[float | None, typer.Option(min=0, help="Noise added to the photo; the model is told.")] = None,
-    others: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Another argument of the pipeline; repeatable."),
-    ] = None,
+    others: OthersOption = None,
     lora: LoraOption = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older sweep of the same name.")] = False,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     offload: OffloadOption = "none",
     vae_tiling: TilingOption = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say results and failures only.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything; load no model, write nothing.")] = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+    dry_run: DryRunOption = False,
 ) -> None:
     """Animate a photo from several starts with the same noise, and see what the start does to the motion.
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from unleak.cli.errors import WRONG_INPUT, print_error
+from unleak.cli.options import JsonOption, QuietOption
 from unleak.cli.terminal import Terminal
 
 
@@ -24,8 +25,8 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the complete recipe, parameters, memory and data.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say results and failures only.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
 ) -> int:
     """Train a recipe. The same command resumes where the run stopped."""
     from unleak.train.config import RecipeError, dump_recipe, load_recipe

@@ -3,12 +3,28 @@
 import hashlib
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 from unleak.cli.errors import WRONG_INPUT, describe_error
-from unleak.cli.options import parse_guidance, parse_size, refuse_empty
+from unleak.cli.options import (
+    DryRunOption,
+    FpsOption,
+    GuidanceOption,
+    JsonOption,
+    ModelOption,
+    ModeOption,
+    NegativePromptOption,
+    NoiseAugOption,
+    OthersOption,
+    PromptOption,
+    QuietOption,
+    SizeOption,
+    parse_guidance,
+    parse_size,
+    refuse_empty,
+)
 from unleak.cli.placement import DeviceOption, DtypeOption, LoraOption, OffloadOption, Placement, TilingOption
 from unleak.cli.sweep import command_line
 from unleak.cli.terminal import Terminal
@@ -34,40 +50,29 @@ def tune(
     preview_steps: Annotated[
         int | None, typer.Option(min=1, max=10_000, help="Denoising steps of a preview; by default a third, 9 or more.")
     ] = None,
-    model: Annotated[str, typer.Option(help="A name that `unleak models` lists, a folder, or a Hub id.")] = "nano",
+    model: ModelOption = "nano",
     out: Annotated[Path, typer.Option(help="Folder for a folder NAME-tune of each photo.")] = Path("out"),
     seed: Annotated[int, typer.Option(min=0, max=2**64 - 1, help="Of the noise, the same for every preview.")] = 0,
     num_frames: Annotated[int | None, typer.Option(min=2, max=10_000, help="Frames of each video.")] = None,
-    fps: Annotated[
-        float | None, typer.Option(min=1, max=240, help="Frames a second; models that ask are told.")
-    ] = None,
+    fps: FpsOption = None,
     steps: Annotated[int | None, typer.Option(min=1, max=10_000, help="Denoising steps of the video.")] = None,
-    size: Annotated[str | None, typer.Option(metavar="WxH", help="Width and height, such as 1024x576.")] = None,
+    size: SizeOption = None,
     init: Annotated[str, typer.Option(help="Initial noise: standard, unit, analytic, or moments file.")] = "standard",
-    mode: Annotated[
-        Literal["rescale", "truncate"], typer.Option(help="Space the steps anew below the start, or drop those above.")
-    ] = "rescale",
-    guidance: Annotated[
-        str | None, typer.Option(metavar="SCALE[:MAX]", help="Guidance; for SVD at the first and at the last frame.")
-    ] = None,
-    prompt: Annotated[str | None, typer.Option(help="What happens in the video, for models that read.")] = None,
-    negative_prompt: Annotated[str | None, typer.Option(help="What should not happen.")] = None,
-    noise_aug: Annotated[
-        float | None, typer.Option(min=0, max=100, help="Noise added to the photo; the model is told.")
-    ] = None,
-    others: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Another argument of the pipeline; repeatable."),
-    ] = None,
+    mode: ModeOption = "rescale",
+    guidance: GuidanceOption = None,
+    prompt: PromptOption = None,
+    negative_prompt: NegativePromptOption = None,
+    noise_aug: NoiseAugOption = None,
+    others: OthersOption = None,
     lora: LoraOption = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace older results of the same name.")] = False,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     offload: OffloadOption = "none",
     vae_tiling: TilingOption = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say results and failures only.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything; load no model, write nothing.")] = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+    dry_run: DryRunOption = False,
 ) -> int:
     """Find the start for each photo: the highest that moves as fast as asked while the first frame stays the photo.
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from unleak.cli.placement import DeviceOption
 from unleak.cli.terminal import Terminal
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -18,7 +19,7 @@ def ui(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="By default the first free one from 7860.")] = None,
     open_browser: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; by default the accelerator.")] = None,
+    device: DeviceOption = None,
     offload: Annotated[
         Literal["none", "model", "sequential", "group"],
         typer.Option(help="Keep weights off the accelerator until needed; `unleak doctor --model` says which fits."),
