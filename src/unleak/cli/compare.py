@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from unleak.cli.errors import refuse_unmeasurable
 from unleak.cli.options import (
     DryRunOption,
     FpsOption,
@@ -114,13 +115,9 @@ def compare(
 
     from unleak.evaluate.compare import RECORD, Case, Comparison, Made
 
-    try:
-        from unleak.evaluate.sweep import check_measurable, check_replaceable, versions
-
-        check_measurable()
-    except ModuleNotFoundError as error:
-        raise ValueError(str(error)) from error
+    refuse_unmeasurable()
     from unleak.data.atomic import check_writable
+    from unleak.evaluate.sweep import check_replaceable, versions
     from unleak.zoo.call import Call
     from unleak.zoo.classes import pipeline_class
     from unleak.zoo.hub import pick_device

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from unleak.cli.errors import refuse_unmeasurable
 from unleak.cli.options import (
     JsonOption,
     ModelOption,
@@ -102,14 +103,10 @@ def diagnose(
     from unleak.zoo.memory import advising
     from unleak.zoo.sample import Settings, check_mask
 
-    try:
-        from unleak.evaluate.sweep import check_measurable, check_replaceable, versions
-
-        check_measurable()
-    except ModuleNotFoundError as error:
-        raise ValueError(str(error)) from error
+    refuse_unmeasurable()
     from unleak.evaluate.examine import check_examined, examine, known_clips, parse_levels, real_clips, suspects
     from unleak.evaluate.leakage import RECORD
+    from unleak.evaluate.sweep import check_replaceable, versions
 
     check_replaceable(out, overwrite=overwrite, record=RECORD)
     settings = Settings.for_model(

@@ -61,6 +61,16 @@ def describe_error(error: BaseException) -> str:
     return text.strip() or type(error).__name__
 
 
+def refuse_unmeasurable() -> None:
+    """ValueError, before the first video, if what measures videos is not installed."""
+    try:
+        from unleak.evaluate.sweep import check_measurable
+
+        check_measurable()
+    except ModuleNotFoundError as error:
+        raise ValueError(str(error)) from error
+
+
 def print_error(text: str) -> None:
     """One line on stderr, its first word red on a terminal; what a name holds beside letters cannot break it."""
     head = "\x1b[31merror:\x1b[0m" if sys.stderr.isatty() and "NO_COLOR" not in os.environ else "error:"

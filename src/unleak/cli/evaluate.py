@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from unleak import __version__
-from unleak.cli.errors import WRONG_INPUT, describe_error
+from unleak.cli.errors import WRONG_INPUT, describe_error, refuse_unmeasurable
 from unleak.cli.options import JsonOption, QuietOption, parse_size, refuse_empty
 from unleak.cli.placement import DeviceOption
 from unleak.cli.processes import Processes, launched
@@ -151,12 +151,7 @@ def evaluate(
             shorter = 0
             if preset == "ucf101":
                 theirs, shorter = _real_clips(theirs, protocol)
-            try:
-                from unleak.evaluate.sweep import check_measurable
-
-                check_measurable()
-            except ModuleNotFoundError as error:
-                raise ValueError(str(error)) from error
+            refuse_unmeasurable()
             from unleak.data.atomic import check_writable
 
             check_writable(out)

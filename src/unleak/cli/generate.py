@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from unleak import __version__
-from unleak.cli.errors import WRONG_INPUT, describe_error
+from unleak.cli.errors import WRONG_INPUT, describe_error, refuse_unmeasurable
 from unleak.cli.options import (
     DryRunOption,
     FpsOption,
@@ -346,12 +346,7 @@ def _search(start: str | None, target: str | None, budget: int | None, spec: "Mo
             if given is not None:
                 raise ValueError(f"{option} {given}: it says what --start auto looks for; give --start auto with it")
         return None
-    try:
-        from unleak.evaluate.sweep import check_measurable
-
-        check_measurable()
-    except ModuleNotFoundError as error:
-        raise ValueError(str(error)) from error
+    refuse_unmeasurable()
     from unleak.evaluate.tune import BUDGET, lowest_start
     from unleak.evaluate.tuned import TargetMotion
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from unleak.cli.errors import refuse_unmeasurable
 from unleak.cli.options import (
     DryRunOption,
     FpsOption,
@@ -76,14 +77,10 @@ def sweep(
     low, high = parse_guidance(guidance)
     image = load_image(photo)
 
-    try:
-        from unleak.evaluate.sweep import Sweep, check_measurable, check_replaceable, parse_starts, run_all, versions
-
-        check_measurable()
-    except ModuleNotFoundError as error:
-        raise ValueError(str(error)) from error
+    refuse_unmeasurable()
     from unleak.core.start import Start
     from unleak.data.atomic import check_writable
+    from unleak.evaluate.sweep import Sweep, check_replaceable, parse_starts, run_all, versions
     from unleak.zoo.hub import pick_device
     from unleak.zoo.memory import advising
     from unleak.zoo.sample import Settings, check_init, initial_noise, sample, size_of

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from unleak.cli.errors import WRONG_INPUT, describe_error
+from unleak.cli.errors import WRONG_INPUT, describe_error, refuse_unmeasurable
 from unleak.cli.options import (
     DryRunOption,
     FpsOption,
@@ -99,14 +99,10 @@ def tune(
     if len(photos) == 1:
         load_image(photos[0])
 
-    try:
-        from unleak.evaluate.sweep import check_measurable, check_replaceable, versions
-
-        check_measurable()
-    except ModuleNotFoundError as error:
-        raise ValueError(str(error)) from error
+    refuse_unmeasurable()
     from unleak.core.start import Start
     from unleak.data.atomic import check_writable
+    from unleak.evaluate.sweep import check_replaceable, versions
     from unleak.evaluate.tune import lowest_start, steps_of_preview, tune_settings
     from unleak.evaluate.tuned import RECORD, Fidelity, Preview, TargetMotion
     from unleak.zoo.hub import pick_device
