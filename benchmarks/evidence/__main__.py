@@ -1,6 +1,6 @@
 """What each strategy does on known motion: the tables and the plot of the README.
 
-    python -m benchmarks.evidence PHOTOS [--quick] [--clips N] [--worker I/N] [--out FOLDER]
+    python -m benchmarks.evidence PHOTOS [--quick] [--clips N] [--seeds N] [--worker I/N] [--out FOLDER]
     python -m benchmarks.evidence report [--out FOLDER] [--write README.md]
 
 PHOTOS is the test split that recipes/nano/photos.py writes; protocol.yaml says what is measured. Every video is
@@ -161,6 +161,7 @@ def main() -> None:
     parser.add_argument("photos", type=Path, help="folder of the held-out photos, or `report`")
     parser.add_argument("--quick", action="store_true", help="the protocol's quick size")
     parser.add_argument("--clips", type=int, help="stop after so many; the protocol's number by default")
+    parser.add_argument("--seeds", type=int, help="only the first so many training seeds of the protocol's models")
     parser.add_argument("--worker", default="0/1", help="I/N: every N-th batch of clips from the I-th")
     parser.add_argument("--out", type=Path, default=Path("out/evidence"))
     parser.add_argument("--write", type=Path, help="put the tables into this file, between its markers")
@@ -169,7 +170,9 @@ def main() -> None:
     if arguments.quick:
         protocol |= protocol["quick"]
     protocol["clips"] = arguments.clips or protocol["clips"]
-    protocol["models"] = {variant: list(filter(there, names)) for variant, names in protocol["models"].items()}
+    protocol["models"] = {
+        variant: list(filter(there, names[: arguments.seeds])) for variant, names in protocol["models"].items()
+    }
     arguments.out.mkdir(parents=True, exist_ok=True)
     worker, workers = map(int, arguments.worker.split("/"))
     trials, tests = (Rows(arguments.out, kind, worker) for kind in ("trials", "tests"))

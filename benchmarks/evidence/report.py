@@ -12,6 +12,8 @@ from benchmarks.evidence.scenes import Law
 BEGIN, END = "<!-- evidence: written by make benchmark -->", "<!-- /evidence -->"
 DIGITS = {"nearest": 1, "first_frame": 1, "flicker": 2, "score": 0, "seconds": 2}
 Row = dict[str, Any]
+Place = tuple[int, int]  # scene, noise
+Complete = dict[int, set[Place]]  # training seed -> where every method has made a video
 
 
 def write_report(
@@ -20,13 +22,14 @@ def write_report(
     """OUT/table.md and OUT/evidence.png, from the videos that every method has made; `readme` gets both."""
     place_of_model = {name: k for names in protocol["models"].values() for k, name in enumerate(names)}
     methods: dict[str, list[Row]] = {}
-    made: dict[tuple[str, str], set[tuple[int, int]]] = {}
+    made: dict[int, dict[str, set[Place]]] = {}
     for row in rows:
         if row["model"] in place_of_model:
-            method = methods.setdefault(row["method"], [])
-            method.append(row | {"training_seed": place_of_model[row["model"]]})
-            made.setdefault((row["method"], row["model"]), set()).add(_place(row))
-    complete = set.intersection(*(places for (method, _), places in made.items() if not _is_restart(method)))
+            seed = place_of_model[row["model"]]
+            methods.setdefault(row["method"], []).append(row | {"training_seed": seed})
+            if not _is_restart(row["method"]):
+                made.setdefault(seed, {}).setdefault(row["method"], set()).add(_place(row))
+    complete = {seed: set.intersection(*places.values()) for seed, places in sorted(made.items())}
     text = "\n\n".join((table(protocol, methods, complete), knobs(tried), restarts(protocol, methods)))
     (out / "table.md").write_text(text + "\n")
     plot(protocol, methods, complete, out / "evidence.png")
@@ -40,7 +43,7 @@ def write_report(
         readme.write_text(re.sub(f"{re.escape(BEGIN)}.*{re.escape(END)}", lambda _: block, page, flags=re.DOTALL))
 
 
-def _place(row: Row) -> tuple[int, int]:
+def _place(row: Row) -> Place:
     return row["scene"], row["noise"]
 
 
@@ -48,11 +51,9 @@ def _is_restart(method: str) -> bool:
     return method.startswith(("restart", "one step"))
 
 
-def summaries(
-    protocol: dict[str, Any], methods: dict[str, list[Row]], complete: set[tuple[int, int]]
-) -> dict[str, Row]:
+def summaries(protocol: dict[str, Any], methods: dict[str, list[Row]], complete: Complete) -> dict[str, Row]:
     kept = {
-        name: [row for row in some if _place(row) in complete]
+        name: [row for row in some if _place(row) in complete[row["training_seed"]]]
         for name, some in methods.items()
         if not _is_restart(name)
     }
@@ -61,14 +62,16 @@ def summaries(
     return {name: summarize(some, kept["plain"], kept["real clips"], law) for name, some in kept.items()}
 
 
-def table(protocol: dict[str, Any], methods: dict[str, list[Row]], complete: set[tuple[int, int]]) -> str:
+def table(protocol: dict[str, Any], methods: dict[str, list[Row]], complete: Complete) -> str:
     found = summaries(protocol, methods, complete)
-    photos = {row["photo"] for row in methods["plain"] if _place(row) in complete}
-    seeds = len(protocol["models"]["naive"])
+    photos = {row["photo"] for row in methods["plain"] if _place(row) in complete[row["training_seed"]]}
+    sizes = {
+        seed: " clips x ".join(str(len(set(of))) for of in zip(*places, strict=True))
+        for seed, places in complete.items()
+    }
+    each = "; ".join(f"training seed {seed + 1}: {size} noises" for seed, size in sizes.items())
     lines = [
-        f"{len({scene for scene, _ in complete})} clips of {len(photos)} held-out photos x "
-        f"{len({noise for _, noise in complete})} noises x {seeds} training seed{'s' * (seeds > 1)}, "
-        f"guidance {protocol['guidance']} unless said.",
+        f"{len(photos)} held-out photos; {each}; guidance {protocol['guidance']} unless said.",
         "",
         "| method | moves | each seed | more | speed | energy | MMD | broken | nearest | frame 0 | flicker | score | s |",  # noqa: E501
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
@@ -143,7 +146,7 @@ def restarts(protocol: dict[str, Any], methods: dict[str, list[Row]]) -> str:
     return "\n".join(lines).strip()
 
 
-def plot(protocol: dict[str, Any], methods: dict[str, list[Row]], complete: set[tuple[int, int]], path: Path) -> None:
+def plot(protocol: dict[str, Any], methods: dict[str, list[Row]], complete: Complete, path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
