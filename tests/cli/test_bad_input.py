@@ -499,6 +499,11 @@ def test_a_model_with_damaged_files(here, refused, tiny_folder, what):
             "no effect at guidance_scale 1; raise it above 1 with --guid",
         ),
         (["--start", "sigma=1.5"], "sigma 1.5 lies outside this RF process"),
+        (["--low-pass", "1"], "--low-pass 1: give a size above 0 and below 1"),
+        (["--low-pass", "0.5:"], "--low-pass 0.5:: give a size above 0 and below 1"),
+        (["--condition-noise", "nan"], "--condition-noise nan: give a number above 0 and below 1000"),
+        (["--guidance-interval", "0.9T"], "--guidance-interval 0.9T: give LOW..HIGH"),
+        (["--guidance-interval", "..soon"], "--guidance-interval ..soon: start 'soon' is not understood"),
         (["--init", "analytic"], "make them with `unleak stats"),
         (["--prompt", "a", "--prompts", "words.txt"], "--prompt is for all photos, --prompts for each its own"),
         (["--prompts", "words.txt"], "words.txt: 2 lines for 1 photos"),
@@ -511,6 +516,11 @@ def test_what_another_pipeline_cannot_be_asked(here, refused, pipeline_folder, a
     files = {"words.txt": b"a dog\nruns\n"}
     command = ("generate", "photo.png", "--model", pipeline_folder("wan22"), *small, "--quiet", *arguments)
     refused(*command, reasons=[reason], files=files)
+
+
+def test_a_strategy_that_the_pipeline_does_not_allow_is_refused_before_it_is_loaded(here, refused, pipeline_folder):
+    command = ("generate", "photo.png", "--model", pipeline_folder("ltx"), "--quiet", "--low-pass", "0.4")
+    refused(*command, reasons=["LowPass cannot be attached to LTXImageToVideoPipeline: its image does not enter"])
 
 
 def test_a_lora_that_is_damaged(here, refused, pipeline_folder):

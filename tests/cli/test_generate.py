@@ -29,6 +29,7 @@ def test_a_photo_becomes_a_video_and_its_configuration(generate, photo, tmp_path
             "decode_chunk_size": 8,
         },
         "fps": 5.0, "start": "sigma=100", "init": "standard", "mode": "rescale", "motion": None, "seed": 4,
+        "strategies": [],
     }  # fmt: skip
     assert record["model"]["pipeline"] == "StableVideoDiffusionPipeline"
     assert record["model"]["scheduler"]["sigma_max"] == 700
@@ -60,6 +61,24 @@ def test_start_init_mode_and_motion_reach_the_sampler(generate, photo, tmp_path,
     record = json.loads((tmp_path / "out/photo.json").read_text())
     assert record["sigmas"][0] == pytest.approx(first_sigma)
     assert len(record["sigmas"]) == evaluations + 1
+
+
+def test_strategies_act_are_told_and_are_those_of_python(generate, photo, tmp_path):
+    asked = ["--low-pass", "0.5:0.4", "--condition-noise", "0.3", "--guidance-interval", "..sigma=50"]
+    by_hand = (
+        package.LowPass(0.5, interval=(0.0, 0.4)),
+        package.ConditionNoise(0.3),
+        package.GuidanceInterval(high="sigma=50"),
+    )
+    made = {}
+    for k in range(4):
+        result = generate(photo, "--steps", 4, *asked[: 2 * k], "--format", "png", "--out", f"{k}")
+        assert result.status == 0
+        made[k] = (tmp_path / f"{k}/photo.png").read_bytes()
+        record = json.loads((tmp_path / f"{k}/photo.json").read_text())
+        assert record["settings"]["strategies"] == [repr(one) for one in by_hand[:k]]
+        assert all(repr(one) in result.err for one in by_hand[:k])
+    assert len(set(made.values())) == 4
 
 
 def test_alone_or_in_a_folder_a_photo_gives_the_same_video(generate, photo, tmp_path):

@@ -38,10 +38,10 @@ def test_a_photo_becomes_a_page_and_all_it_shows(sweep, photo, tmp_path):
 def test_the_video_of_a_start_is_that_of_generate_and_the_command_told_makes_it_again(
     sweep, unleak, generate, photo, tmp_path
 ):
-    assert sweep(photo, "--start", "sigma=50", "--seed", 4, "--init", "unit", "--mode", "truncate").status == 0
+    asked = ["--start", "sigma=50", "--seed", 4, "--init", "unit", "--mode", "truncate", "--condition-noise", "0.4"]
+    assert sweep(photo, *asked).status == 0
     video = tmp_path / "out/photo-sweep/start-sigma=50.mp4"
-    made = ["--start", "sigma=50", "--seed", 4, "--init", "unit", "--mode", "truncate", "--size", "32x16", "--steps", 2]
-    assert generate(photo, *made, "--out", "one").status == 0
+    assert generate(photo, *asked, "--size", "32x16", "--steps", 2, "--out", "one").status == 0
     assert (tmp_path / "one/photo.mp4").read_bytes() == video.read_bytes()
     record = json.loads((tmp_path / "out/photo-sweep/sweep.json").read_text())
     again = shlex.split(record["reproduce"])

@@ -155,6 +155,7 @@ def compare(
             mode=one.mode,
             motion=one.motion,
             seed=seed,
+            strategies=one.strategies,
         )
         check_init(settings.init, spec, **size_of(settings))
         for image, drawing in zip(images, masks, strict=True):
@@ -162,7 +163,7 @@ def compare(
                 check_mask(call, drawing, image)
         placed = Placement.of(dtype, offload, vae_tiling, [*(lora or []), *one.loras])
         placed.check(spec, picked)
-        return Planned(one, spec, settings, one.strategies, placed, reads)
+        return Planned(one, spec, settings, placed, reads)
 
     picked = pick_device(device)
     plans = [planned(one) for one in cases]
@@ -210,7 +211,6 @@ def compare(
                                 replace(settings, seed=number),
                                 noise,
                                 mask=masks[photo],
-                                strategies=plan.strategies,
                             )
                             made[photo, number, k] = Made.measured(
                                 k,
@@ -259,7 +259,6 @@ class Planned:
     case: "Case"
     spec: "ModelSpec"
     settings: "Settings"
-    strategies: tuple[Any, ...]
     placement: Placement
     reads: bool
     """Whether it takes prompts."""
@@ -279,7 +278,7 @@ class Planned:
             "level": self.settings.level(self.spec)["text"],
             "init": self.settings.init,
             "mode": self.settings.mode,
-            "strategies": [repr(one) for one in self.strategies],
+            "strategies": [repr(one) for one in self.settings.strategies],
             **self.placement.record,
             "arguments": dict(self.settings.arguments),
         }

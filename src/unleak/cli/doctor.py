@@ -98,7 +98,7 @@ def _estimate(terminal: Terminal, model: str, size: str | None, num_frames: int 
     terminal.json(
         {
             "model": asdict(spec),
-            "settings": asdict(settings),
+            "settings": settings.record,
             "dtype": named,
             "machine": machine,
             "weights_gb": {name: number / _GB for name, number in made.weights.items()},

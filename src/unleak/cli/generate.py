@@ -15,10 +15,13 @@ import typer
 from unleak import __version__
 from unleak.cli.errors import WRONG_INPUT, describe_error, refuse_unmeasurable
 from unleak.cli.options import (
+    ConditionNoiseOption,
     DryRunOption,
     FpsOption,
+    GuidanceIntervalOption,
     GuidanceOption,
     JsonOption,
+    LowPassOption,
     ModelOption,
     ModeOption,
     NegativePromptOption,
@@ -30,6 +33,7 @@ from unleak.cli.options import (
     choose_prompts,
     parse_guidance,
     parse_size,
+    parse_strategies,
     refuse_empty,
 )
 from unleak.cli.placement import DeviceOption, DtypeOption, LoraOption, OffloadOption, Placement, TilingOption
@@ -85,6 +89,9 @@ def generate(
     ] = None,
     guidance: GuidanceOption = None,
     noise_aug: NoiseAugOption = None,
+    low_pass: LowPassOption = None,
+    condition_noise: ConditionNoiseOption = None,
+    guidance_interval: GuidanceIntervalOption = None,
     others: OthersOption = None,
     lora: LoraOption = None,
     format: Annotated[
@@ -168,6 +175,7 @@ def generate(
                 mode=mode,
                 motion=motion,
                 seed=seed,
+                strategies=parse_strategies(low_pass, condition_noise, guidance_interval),
             )
             (check_init if dry_run else initial_noise)(settings.init, spec, **size_of(settings))
             if not dry_run:
@@ -193,7 +201,7 @@ def generate(
             terminal.json(
                 {
                     "model": asdict(work.spec),
-                    "settings": asdict(work.settings) | ({} if work.search is None else {"start": "auto"}),
+                    "settings": work.settings.record | ({} if work.search is None else {"start": "auto"}),
                     "level": work.settings.level(work.spec) if work.search is None else None,
                     "planned" if dry_run else "videos": done,
                     "skipped": [str(job.video) for job in work.skipped],
@@ -525,4 +533,5 @@ def _in_words(work: Work, *, recommended: bool) -> str:
         start = f"{asked}{why}: {settings.level(spec)['text']}"
     if settings.arguments.get("prompt") == "":
         start += "\nno prompt: this model reads one; --prompt tells it what happens"
-    return f"{spec.name}: {size}, steps {settings.steps}, seed {settings.seed}\n{start}; init {settings.init}"
+    others = "".join(f"; {one}" for one in settings.strategies)
+    return f"{spec.name}: {size}, steps {settings.steps}, seed {settings.seed}\n{start}; init {settings.init}{others}"

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -31,12 +31,36 @@ ModeOption = Annotated[
     Literal["rescale", "truncate"], typer.Option(help="Space the steps anew below the start, or drop those above.")
 ]
 
+LowPassOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FACTOR[:SHARE]",
+        help="Shrink the image's latents in the first share of the steps (0.1), or `published`: low-pass condition.",
+    ),
+]
+ConditionNoiseOption = Annotated[str | None, typer.Option(metavar="BETA", help="Noise on the image's latents.")]
+GuidanceIntervalOption = Annotated[
+    str | None, typer.Option(metavar="LOW..HIGH", help="Guidance between these levels alone; one may be missing.")
+]
+
 
 def refuse_empty(**options: str | None) -> None:
     """ValueError for an option that was given and says nothing, as an unset variable of a script does."""
     for name, text in options.items():
         if text is not None and not text.strip():
             raise ValueError(f"--{name} is empty; give a value, or leave it out")
+
+
+def parse_strategies(low_pass: str | None, condition_noise: str | None, guidance_interval: str | None) -> Any:
+    """What --low-pass, --condition-noise and --guidance-interval ask for, as `Settings` take it."""
+    from unleak.attach.strategies import texts
+
+    try:
+        return texts.parse_strategies(
+            low_pass=low_pass, condition_noise=condition_noise, guidance_interval=guidance_interval
+        )
+    except ValueError as error:
+        raise ValueError(f"--{error}") from None
 
 
 def parse_size(text: str | None) -> tuple[int | None, int | None]:

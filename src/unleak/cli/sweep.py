@@ -9,19 +9,24 @@ import typer
 
 from unleak.cli.errors import refuse_unmeasurable
 from unleak.cli.options import (
+    ConditionNoiseOption,
     DryRunOption,
     FpsOption,
+    GuidanceIntervalOption,
     GuidanceOption,
     JsonOption,
+    LowPassOption,
     ModelOption,
     ModeOption,
     NegativePromptOption,
+    NoiseAugOption,
     OthersOption,
     PromptOption,
     QuietOption,
     SizeOption,
     parse_guidance,
     parse_size,
+    parse_strategies,
 )
 from unleak.cli.placement import DeviceOption, DtypeOption, LoraOption, OffloadOption, Placement, TilingOption
 from unleak.cli.terminal import Terminal
@@ -50,7 +55,10 @@ def sweep(
     guidance: GuidanceOption = None,
     prompt: PromptOption = None,
     negative_prompt: NegativePromptOption = None,
-    noise_aug: Annotated[float | None, typer.Option(min=0, help="Noise added to the photo; the model is told.")] = None,
+    noise_aug: NoiseAugOption = None,
+    low_pass: LowPassOption = None,
+    condition_noise: ConditionNoiseOption = None,
+    guidance_interval: GuidanceIntervalOption = None,
     others: OthersOption = None,
     lora: LoraOption = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older sweep of the same name.")] = False,
@@ -88,6 +96,7 @@ def sweep(
     picked, placed = pick_device(device), Placement.of(dtype, offload, vae_tiling, lora)
     placed.check(spec, picked)
     starts = parse_starts(start)
+    fixes = parse_strategies(low_pass, condition_noise, guidance_interval)
     each = {
         one: Settings.for_model(
             spec,
@@ -106,6 +115,7 @@ def sweep(
             init=init,
             mode=mode,
             seed=seed,
+            strategies=fixes,
         )
         for one in starts
     }
@@ -149,6 +159,7 @@ def sweep(
         "seed": seed,
         "init": init,
         "mode": mode,
+        "strategies": settings.record["strategies"],
         "photo": {
             "file": str(photo),
             "sha256": hashlib.sha256(photo.read_bytes()).hexdigest(),

@@ -9,10 +9,13 @@ import typer
 
 from unleak.cli.errors import WRONG_INPUT, describe_error, refuse_unmeasurable
 from unleak.cli.options import (
+    ConditionNoiseOption,
     DryRunOption,
     FpsOption,
+    GuidanceIntervalOption,
     GuidanceOption,
     JsonOption,
+    LowPassOption,
     ModelOption,
     ModeOption,
     NegativePromptOption,
@@ -23,6 +26,7 @@ from unleak.cli.options import (
     SizeOption,
     parse_guidance,
     parse_size,
+    parse_strategies,
     refuse_empty,
 )
 from unleak.cli.placement import DeviceOption, DtypeOption, LoraOption, OffloadOption, Placement, TilingOption
@@ -63,6 +67,9 @@ def tune(
     prompt: PromptOption = None,
     negative_prompt: NegativePromptOption = None,
     noise_aug: NoiseAugOption = None,
+    low_pass: LowPassOption = None,
+    condition_noise: ConditionNoiseOption = None,
+    guidance_interval: GuidanceIntervalOption = None,
     others: OthersOption = None,
     lora: LoraOption = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace older results of the same name.")] = False,
@@ -131,6 +138,7 @@ def tune(
         init=init,
         mode=mode,
         seed=seed,
+        strategies=parse_strategies(low_pass, condition_noise, guidance_interval),
     )
     fewer = preview_steps or steps_of_preview(settings.steps)
     check_init(init, spec, **size_of(settings))
@@ -195,6 +203,7 @@ def tune(
                 "seed": seed,
                 "init": init,
                 "mode": mode,
+                "strategies": settings.record["strategies"],
                 "budget": budget,
                 "preview_steps": fewer,
                 "lowest": str(bottom),

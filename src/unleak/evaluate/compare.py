@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from unleak import __version__
-from unleak.attach.strategies import ConditionNoise, GuidanceInterval, LowPass
+from unleak.attach.strategies.texts import BuiltIn, parse_strategies
 from unleak.data.atomic import folder_written_whole
 from unleak.data.video import write_video
 from unleak.evaluate.compare_page import page
@@ -46,11 +46,10 @@ class Case:
     motion: str | None = None
     guidance: str | None = None
     steps: int | None = None
-    low_pass: float | None = None
-    """Size that the image's latents shrink to in the first tenth of the steps (ALG)."""
-    condition_noise: float | None = None
-    guidance_interval: tuple[str | None, str | None] | None = None
-    """Guidance between these levels alone: low, high."""
+    low_pass: str | None = None
+    """This and the next two: as `parse_strategies` reads them."""
+    condition_noise: str | None = None
+    guidance_interval: str | None = None
     loras: tuple[str, ...] = ()
     """PATH or PATH:SCALE each."""
 
@@ -66,50 +65,27 @@ class Case:
             if name in values:
                 raise ValueError(f"--case {text!r}: {name} is given twice")
             values[name] = value
-        given: dict[str, Any] = {
-            "low_pass": _number(text, values, "low-pass", above=0, below=1),
-            "condition_noise": _number(text, values, "condition-noise", above=0, below=1000),
-        }
-        steps = _number(text, values, "steps", above=0, below=10_001)
-        if steps is not None and steps != int(steps):
-            raise ValueError(f"--case {text!r}: steps={values['steps']} is no whole number")
-        if (interval := values.get("guidance-interval")) is not None:
-            low, dots, high = interval.partition("..")
-            if not dots or not (low or high):
-                raise ValueError(f"--case {text!r}: give guidance-interval=LOW..HIGH, such as sigma=1..sigma=100")
-            given["guidance_interval"] = low or None, high or None
-        given["loras"] = tuple(one for one in values.get("lora", "").split(",") if one)
-        texts = ("model", "start", "init", "mode", "motion", "guidance")
-        given |= {name: values[name] for name in texts if name in values}
-        if given.get("mode", "rescale") not in ("rescale", "truncate"):
+        loras = tuple(one for one in values.pop("lora", "").split(",") if one)
+        steps = values.pop("steps", None)
+        if steps is not None and not (steps.isascii() and steps.isdigit() and 0 < int(steps) <= 10_000):
+            raise ValueError(f"--case {text!r}: steps={steps} is no whole number from 1 to 10000")
+        if values.get("mode", "rescale") not in ("rescale", "truncate"):
             raise ValueError(f"--case {text!r}: mode is rescale or truncate")
+        given: dict[str, Any] = {name.replace("-", "_"): value for name, value in values.items()}
         name = label.strip() or rest.strip() or "plain"
-        return cls(name, **given, steps=None if steps is None else int(steps))
+        names = ("low_pass", "condition_noise", "guidance_interval")
+        try:
+            parse_strategies(**{name: given.get(name) for name in names})
+        except ValueError as error:
+            raise ValueError(f"--case {text!r}: {error}") from None
+        return cls(name, **given, steps=None if steps is None else int(steps), loras=loras)
 
     @property
-    def strategies(self) -> tuple[Any, ...]:
+    def strategies(self) -> tuple[BuiltIn, ...]:
         """As `unleak.apply` takes them."""
-        found: list[Any] = []
-        if self.low_pass is not None:
-            found.append(LowPass(self.low_pass, interval=(0.0, 0.1)))
-        if self.condition_noise is not None:
-            found.append(ConditionNoise(self.condition_noise))
-        if self.guidance_interval is not None:
-            low, high = self.guidance_interval
-            found.append(GuidanceInterval(high=high, low=low))
-        return tuple(found)
-
-
-def _number(text: str, values: Mapping[str, str], name: str, *, above: float, below: float) -> float | None:
-    if name not in values:
-        return None
-    try:
-        value = float(values[name])
-    except ValueError:
-        value = np.nan
-    if not above < value < below:
-        raise ValueError(f"--case {text!r}: {name}={values[name]}: give a number above {above:g} and below {below:g}")
-    return value
+        return parse_strategies(
+            low_pass=self.low_pass, condition_noise=self.condition_noise, guidance_interval=self.guidance_interval
+        )
 
 
 def default_cases(
@@ -124,7 +100,7 @@ def default_cases(
     if guided:
         cases.append(Case("no guidance", guidance="1"))
     if low_pass:
-        cases.append(Case("low-pass image", low_pass=0.25))
+        cases.append(Case("low-pass image", low_pass="0.25"))
     if timenoise:
         cases.append(Case("TimeNoise checkpoint", model=timenoise))
     return cases

@@ -138,7 +138,7 @@ def tune_settings(
             budget=budget,
             fps=settings.fps,
             steps=fewer,
-            plan={"init": noise, "mode": settings.mode},
+            plan={"init": noise, "mode": settings.mode, "strategies": settings.strategies},
             on_preview=on_preview,
         )
         if not full:

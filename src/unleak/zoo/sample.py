@@ -1,7 +1,7 @@
 """One photo to one video with a loaded model, and the record of how."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 
 from unleak.attach.apply import applied, summary
 from unleak.attach.schedule import nearest, process_of
+from unleak.attach.strategies.texts import BuiltIn
 from unleak.core.initial import AnalyticInit, InitialNoise, parse_init
 from unleak.core.start import Start, describe
 from unleak.data.image import fit_image
@@ -39,6 +40,7 @@ class Settings:
     mode: str
     motion: str | None
     seed: int
+    strategies: tuple[BuiltIn, ...] = ()
 
     @classmethod
     def for_model(
@@ -50,6 +52,7 @@ class Settings:
         motion: str | None = None,
         mode: str = "rescale",
         seed: int = 0,
+        strategies: Sequence[BuiltIn] = (),
         height: int | None = None,
         width: int | None = None,
         num_frames: int | None = None,
@@ -67,7 +70,8 @@ class Settings:
         Without `start` and `motion` the model's recommended fix is chosen, the `medium` of its family unless it brings
         its own; a given `start` comes with the `standard` initial noise, so that 1.0T is the plain pipeline. Raises
         ValueError for what this pipeline cannot be asked, a size or a number of frames that the network cannot take, a
-        start outside its noise process (where its configuration is known), and for `motion` together with `start`.
+        start outside its noise process (where its configuration is known), a strategy that its structure does not
+        allow, and for `motion` together with `start`.
         """
         if motion and start:
             raise ValueError("motion chooses the start; give motion or start, not both")
@@ -114,7 +118,11 @@ class Settings:
             mode=mode,
             motion=motion,
             seed=seed,
+            strategies=tuple(strategies),
         )
+        pipeline = pipeline_class(spec.pipeline)
+        for strategy in settings.strategies:
+            strategy.fits(pipeline, seam_of_class(pipeline))
         if settings.height and settings.width:
             spec.check_size(settings.height, settings.width)
         if settings.num_frames:
@@ -141,6 +149,11 @@ class Settings:
     def steps(self) -> int:
         """Denoising steps asked for."""
         return int(self.arguments["num_inference_steps"])
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """As plain values."""
+        return {**vars(self), "arguments": dict(self.arguments), "strategies": [repr(one) for one in self.strategies]}
 
     def prompted(self, prompt: str | None) -> "Settings":
         """The same for a photo with a prompt of its own (None: as it is)."""
@@ -193,12 +206,11 @@ def sample(
     init: str | InitialNoise = "standard",
     *,
     mask: Image.Image | None = None,
-    strategies: Sequence[Any] = (),
     on_step: Callable[[int, int], None] | None = None,
 ) -> Sample:
     """Animate `image`, scaled and cropped to the size in `settings`; `on_step(done, of)` is told the progress.
 
-    `mask`, drawn on the same photo, is scaled and cropped likewise; see `check_mask`. `strategies` as in `apply`.
+    `mask`, drawn on the same photo, is scaled and cropped likewise; see `check_mask`.
 
     `init` is what `initial_noise` made of `settings.init`. The random numbers depend on `settings.seed` alone. Raises
     ValueError for moments of another model or a result that is not finite, OutOfMemoryError for too little memory.
@@ -230,7 +242,7 @@ def sample(
         "callback_on_step_end": after_step,
     }
     fix = {"start": settings.start, "init": init, "mode": settings.mode, "motion": settings.motion}
-    with applied(pipe, **fix, strategies=strategies):
+    with applied(pipe, **fix, strategies=settings.strategies):
         plan = summary(pipe, num_inference_steps=settings.steps)
         try:
             output = pipe(**{name: value for name, value in inputs.items() if name in call.names})
@@ -245,10 +257,8 @@ def sample(
     except FloatingPointError as error:
         raise ValueError(f"{error} in {pipe.dtype}; give a dtype of more range (bfloat16 or float32)") from error
     started = {"start": {"asked": plan.start, **plan.level}, "init": plan.init}
-    if strategies:
-        started["strategies"] = list(plan.strategies)
     made = {"frames": list(frames.shape[:3]), "timesteps": seen["timesteps"], "sigmas": seen.get("sigmas")}
-    return Sample(frames, {"settings": asdict(settings), **started, **made})
+    return Sample(frames, {"settings": settings.record, **started, **made})
 
 
 def initial_noise(init: str, spec: ModelSpec, *, height: int | None = None, width: int | None = None) -> InitialNoise:

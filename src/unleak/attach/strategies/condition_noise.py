@@ -37,15 +37,19 @@ class ConditionNoise:
                 f"ConditionNoise interval {self.interval} is not (first, last) share of the steps, in 0 to 1."
             )
 
+    def fits(self, pipeline: type, seam: Seam) -> None:
+        """Raise ValueError if the structure of this class of pipelines does not allow it."""
+        condition_of(pipeline, seam, "ConditionNoise")
+
     def check(self, pipe: Any, seam: Seam) -> None:
         """Raise ValueError if this pipeline's structure does not allow it."""
-        condition_of(pipe, seam, "ConditionNoise")
+        self.fits(type(pipe), seam)
 
     @contextmanager
     def attached(self, pipe: Any, seam: Seam, arguments: Mapping[str, Any]) -> Iterator[None]:
         """Active in the body."""
         del arguments
-        condition = condition_of(pipe, seam, "ConditionNoise")
+        condition = condition_of(type(pipe), seam, "ConditionNoise")
 
         def answer(evaluation: Evaluation) -> Any:
             acts = self.interval[0] <= evaluation.progress <= self.interval[1]

@@ -54,21 +54,21 @@ def evaluations(pipe: Any, seam: Seam, change: Callable[[Evaluation], Any]) -> I
         yield
 
 
-def branches_of(pipe: Any, seam: Seam, strategy: str) -> None:
+def branches_of(pipeline: type, seam: Seam, strategy: str) -> None:
     """Raise ValueError if it is not known how this pipeline evaluates its guided branches."""
     if seam.branches is None:
         raise ValueError(
-            f"{strategy} cannot be attached to {type(pipe).__name__}: its guidance has other than the two usual"
+            f"{strategy} cannot be attached to {pipeline.__name__}: its guidance has other than the two usual"
             " branches, or is not known to have them. A start works."
         )
 
 
-def condition_of(pipe: Any, seam: Seam, strategy: str) -> Condition:
+def condition_of(pipeline: type, seam: Seam, strategy: str) -> Condition:
     """Where the image is in the denoiser's input; ValueError if it is nowhere to be changed."""
-    branches_of(pipe, seam, strategy)
+    branches_of(pipeline, seam, strategy)
     if seam.condition is None:
         raise ValueError(
-            f"{strategy} cannot be attached to {type(pipe).__name__}: its image does not enter the denoiser as latents"
+            f"{strategy} cannot be attached to {pipeline.__name__}: its image does not enter the denoiser as latents"
             " beside the noise, or is not known to. A start works."
         )
     return seam.condition

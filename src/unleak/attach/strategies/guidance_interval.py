@@ -35,9 +35,13 @@ class GuidanceInterval:
             if not isinstance(limit, Start | None):
                 object.__setattr__(self, name, Start.parse(limit))
 
+    def fits(self, pipeline: type, seam: Seam) -> None:
+        """Raise ValueError if the structure of this class of pipelines does not allow it."""
+        branches_of(pipeline, seam, "GuidanceInterval")
+
     def check(self, pipe: Any, seam: Seam) -> None:
         """Raise ValueError if this pipeline's structure does not allow it, or it has no such levels."""
-        branches_of(pipe, seam, "GuidanceInterval")
+        self.fits(type(pipe), seam)
         low, high = self._limits(pipe)
         if low >= high:
             raise ValueError(f"GuidanceInterval: low {self.low} is not below high {self.high} in this noise process.")

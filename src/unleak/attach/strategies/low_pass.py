@@ -53,10 +53,14 @@ class LowPass:
                 f"LowPass interval {self.interval} is not (first, last) share of the steps, within 0 to 1."
             )
 
+    def fits(self, pipeline: type, seam: Seam) -> None:
+        """Raise ValueError if the structure of these pipelines does not allow it, or they have no published values."""
+        condition_of(pipeline, seam, "LowPass")
+        self._for(pipeline, seam)
+
     def check(self, pipe: Any, seam: Seam) -> None:
         """Raise ValueError if this pipeline's structure does not allow it, or it has no published values."""
-        condition_of(pipe, seam, "LowPass")
-        self._for(pipe, seam)
+        self.fits(type(pipe), seam)
 
     @contextmanager
     def attached(self, pipe: Any, seam: Seam, arguments: Mapping[str, Any]) -> Iterator[None]:
@@ -65,7 +69,7 @@ class LowPass:
         networks = [getattr(pipe, name, None) for name in ("transformer", "transformer_2")]
         if any(getattr(network, "is_cache_enabled", False) for network in networks):
             raise ValueError("LowPass evaluates the denoiser more often than its cache expects: disable_cache() first.")
-        settings = self._for(pipe, seam)
+        settings = self._for(type(pipe), seam)
         with evaluations(pipe, seam, settings.answer):
             yield
 
@@ -97,12 +101,12 @@ class LowPass:
             flat = gaussian(flat, self.sigma * self.strength)
         return flat.reshape(latents.shape)
 
-    def _for(self, pipe: Any, seam: Seam) -> "LowPass":
+    def _for(self, pipeline: type, seam: Seam) -> "LowPass":
         if self.interval is not None and (self.factor is not None or self.filter == "gaussian"):
             return self
         if self.factor is not None or self.interval is not None or self.filter == "gaussian" or seam.low_pass is None:
             raise ValueError(
-                f"LowPass has no published values for {type(pipe).__name__}, or one of two was given: say both, for"
+                f"LowPass has no published values for {pipeline.__name__}, or one of two was given: say both, for"
                 " example unleak.LowPass(0.4, (0.0, 0.2)), the authors' for Wan 2.1."
             )
         return replace(self, factor=seam.low_pass[0], interval=(0.0, seam.low_pass[1]))
