@@ -27,6 +27,26 @@ from unleak.train.__main__ import main
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 sys.exit(main())
 """
+LATE = """
+import ctypes, sys, time
+import torch, torch.distributed as dist
+from unleak.train.__main__ import main
+
+tensors = torch.ones(1), [torch.zeros(1), torch.zeros(1)]
+python = ctypes.PyDLL(None)
+destroy = dist.destroy_process_group
+
+def destroy_late(group=None):
+    of_all = dist.group.WORLD
+    destroy(group)
+    sys.setswitchinterval(3600)  # who waits for Python's lock gets it when it is given away, not before
+    time.sleep(0.2 * of_all.rank())
+    of_all.allgather([tensors[1]], [tensors[0]])
+    python.usleep(500_000)  # by now gloo's thread has gathered, and waits for the lock to let go of the tensors
+
+dist.destroy_process_group = destroy_late
+sys.exit(main())
+"""
 TWO = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 
 
@@ -67,6 +87,23 @@ def test_two_processes_compute_what_one_does(recipe, tmp_path):
     pair = alone.model_copy(update={"output": tmp_path / "pair"})
     launch(pair, processes=2)
     assert_close(state(alone), state(pair))
+
+
+def test_the_end_does_not_wait_for_a_thread_that_waits_for_it(recipe, tmp_path):
+    """The group ends with what refers to it last: of its reducer's end Python's lock is kept, and gloo's threads are
+    waited for."""
+    ends = recipe(output=str(tmp_path / "ends"), steps=1)
+    path, program = tmp_path / "ends.yaml", tmp_path / "late.py"
+    path.write_text(dump_recipe(ends))
+    program.write_text(LATE)
+    command = [sys.executable, *TWO, str(program), str(path)]
+    ran = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    try:
+        _, said = ran.communicate(timeout=120)
+    except subprocess.TimeoutExpired:
+        ran.terminate()  # the launcher ends its processes then, as it could not if it were killed
+        _, said = ran.communicate(timeout=60)
+    assert ran.returncode == 0, said
 
 
 def test_weights_in_parts_by_two_then_one_then_two(recipe, photos, tmp_path):

@@ -190,9 +190,11 @@ def _train(recipe: Recipe, quiet: bool, opened: ExitStack) -> Path:
             export(recipe, export_folder(recipe))
         elif main:
             _write(recipe, denoiser, weights, ema)
-    # A barrier gives Python's lock away: gloo's thread needs it to let go of what it gathered last, and the end of the
-    # group, which keeps the lock, waits for that thread.
     accelerator.wait_for_everyone()
+    # The reducer of several processes goes before their group. What refers to the group last ends gloo's threads: the
+    # reducer keeps Python's lock meanwhile, and a thread that still lets go of what it gathered waits for that lock.
+    del module
+    accelerator.free_memory()
     accelerator.end_training()
     return export_folder(recipe)
 
