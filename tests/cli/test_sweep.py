@@ -59,6 +59,11 @@ def test_the_video_of_a_start_is_that_of_generate_and_the_command_told_makes_it_
         (["--start", ","], "one start or more"),
         (["--init", "analytic"], "no moments for tiny yet"),
         (["--size", "17x16"], "multiples of 16"),
+        (
+            ["--num-frames", "1000000000"],
+            "'--num-frames': Input should be less than or equal to 10000, given '1000000000'",
+        ),
+        (["--steps", "1000000000"], "'--steps': Input should be less than or equal to 10000, given '1000000000'"),
     ],
 )
 def test_what_cannot_be_had_is_told_in_one_line_before_a_model_is_loaded(

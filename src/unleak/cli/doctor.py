@@ -24,7 +24,9 @@ def doctor(
         str | None, typer.Option(help="Estimate the memory of one model: a name, a folder, or a Hub id.")
     ] = None,
     size: Annotated[str | None, typer.Option(metavar="WxH", help="With --model: width and height.")] = None,
-    num_frames: Annotated[int | None, typer.Option(min=2, help="With --model: frames of the video.")] = None,
+    num_frames: Annotated[
+        int | None, typer.Option(min=2, max=10_000, help="With --model: frames of the video.")
+    ] = None,
     dtype: Annotated[str | None, typer.Option(help="With --model: float32, float16 or bfloat16.")] = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,

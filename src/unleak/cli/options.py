@@ -17,6 +17,8 @@ OthersOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Another argument of the pipeline; repeatable.")
 ]
 FpsOption = Annotated[float | None, typer.Option(min=1, max=240, help="Frames a second; models that ask are told.")]
+FramesOption = Annotated[int | None, typer.Option(min=2, max=10_000, help="Frames of each video.")]
+StepsOption = Annotated[int | None, typer.Option(min=1, max=10_000, help="Denoising steps of each video.")]
 SizeOption = Annotated[str | None, typer.Option(metavar="WxH", help="Width and height, such as 1024x576.")]
 GuidanceOption = Annotated[
     str | None, typer.Option(metavar="SCALE[:MAX]", help="Guidance; for SVD at the first and at the last frame.")
@@ -30,7 +32,6 @@ DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Check everything;
 ModeOption = Annotated[
     Literal["rescale", "truncate"], typer.Option(help="Space the steps anew below the start, or drop those above.")
 ]
-
 LowPassOption = Annotated[
     str | None,
     typer.Option(
