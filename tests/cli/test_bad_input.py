@@ -504,6 +504,8 @@ def test_a_model_with_damaged_files(here, refused, tiny_folder, what):
         (["--condition-noise", "nan"], "--condition-noise nan: give a number above 0 and below 1000"),
         (["--guidance-interval", "0.9T"], "--guidance-interval 0.9T: give LOW..HIGH"),
         (["--guidance-interval", "..soon"], "--guidance-interval ..soon: start 'soon' is not understood"),
+        (["--guidance-interval", "..sigma=1.5"], "sigma 1.5 lies outside this RF process"),
+        (["--guidance-interval", "0.9T..0.2T"], "low 0.9T is not below high 0.2T in this noise process"),
         (["--init", "analytic"], "make them with `unleak stats"),
         (["--prompt", "a", "--prompts", "words.txt"], "--prompt is for all photos, --prompts for each its own"),
         (["--prompts", "words.txt"], "words.txt: 2 lines for 1 photos"),

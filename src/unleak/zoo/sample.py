@@ -120,9 +120,9 @@ class Settings:
             seed=seed,
             strategies=tuple(strategies),
         )
-        pipeline = pipeline_class(spec.pipeline)
+        pipeline, scheduler = pipeline_class(spec.pipeline), scheduler_from(spec.scheduler)
         for strategy in settings.strategies:
-            strategy.fits(pipeline, seam_of_class(pipeline))
+            strategy.fits(pipeline, seam_of_class(pipeline), process_of(scheduler) if scheduler else None)
         if settings.height and settings.width:
             spec.check_size(settings.height, settings.width)
         if settings.num_frames:

@@ -9,6 +9,7 @@ import torch
 
 from unleak.attach.seams import Seam
 from unleak.attach.strategies.evaluations import Evaluation, condition_of, evaluations
+from unleak.core.process import NoiseProcess
 
 __all__ = ["ConditionNoise"]
 
@@ -37,8 +38,9 @@ class ConditionNoise:
                 f"ConditionNoise interval {self.interval} is not (first, last) share of the steps, in 0 to 1."
             )
 
-    def fits(self, pipeline: type, seam: Seam) -> None:
+    def fits(self, pipeline: type, seam: Seam, process: NoiseProcess | None = None) -> None:
         """Raise ValueError if the structure of this class of pipelines does not allow it."""
+        del process  # at any level
         condition_of(pipeline, seam, "ConditionNoise")
 
     def check(self, pipe: Any, seam: Seam) -> None:

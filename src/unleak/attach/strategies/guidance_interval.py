@@ -9,6 +9,7 @@ from unleak.attach.levels import level_of_step
 from unleak.attach.schedule import process_of
 from unleak.attach.seams import Seam
 from unleak.attach.strategies.evaluations import Evaluation, branches_of, copy_of, evaluations, tensor_of
+from unleak.core.process import NoiseProcess
 from unleak.core.start import Start
 
 __all__ = ["GuidanceInterval"]
@@ -35,22 +36,26 @@ class GuidanceInterval:
             if not isinstance(limit, Start | None):
                 object.__setattr__(self, name, Start.parse(limit))
 
-    def fits(self, pipeline: type, seam: Seam) -> None:
-        """Raise ValueError if the structure of this class of pipelines does not allow it."""
+    def fits(self, pipeline: type, seam: Seam, process: NoiseProcess | None = None) -> None:
+        """Raise ValueError if the structure of this class of pipelines does not allow it, or its noise process, where
+        that is known, has no such levels."""
         branches_of(pipeline, seam, "GuidanceInterval")
+        if process is None:
+            return
+        low, high = self._limits(process)
+        if low >= high:
+            raise ValueError(f"GuidanceInterval: low {self.low} is not below high {self.high} in this noise process.")
 
     def check(self, pipe: Any, seam: Seam) -> None:
         """Raise ValueError if this pipeline's structure does not allow it, or it has no such levels."""
-        self.fits(type(pipe), seam)
-        low, high = self._limits(pipe)
-        if low >= high:
-            raise ValueError(f"GuidanceInterval: low {self.low} is not below high {self.high} in this noise process.")
+        self.fits(type(pipe), seam, process_of(pipe.scheduler))
 
     @contextmanager
     def attached(self, pipe: Any, seam: Seam, arguments: Mapping[str, Any]) -> Iterator[None]:
         """Active in the body."""
         del arguments
-        process, (low, high) = process_of(pipe.scheduler), self._limits(pipe)
+        process = process_of(pipe.scheduler)
+        low, high = self._limits(process)
 
         def answer(evaluation: Evaluation) -> Any:
             noise = level_of_step(pipe.scheduler, process, evaluation.step).flow_sigma
@@ -67,9 +72,8 @@ class GuidanceInterval:
         with evaluations(pipe, seam, answer):
             yield
 
-    def _limits(self, pipe: Any) -> tuple[float, float]:
+    def _limits(self, process: NoiseProcess) -> tuple[float, float]:
         """The limits as flow sigmas, which rise with the noise in every process."""
-        process = process_of(pipe.scheduler)
         low = self.low.resolve(process).flow_sigma if isinstance(self.low, Start) else -1.0
         high = self.high.resolve(process).flow_sigma if isinstance(self.high, Start) else 1.0
         return low, high

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from unleak.attach.seams import Seam
 from unleak.attach.strategies.evaluations import Evaluation, condition_of, evaluations, tensor_of
+from unleak.core.process import NoiseProcess
 
 __all__ = ["LowPass", "down_up", "gaussian"]
 
@@ -53,8 +54,9 @@ class LowPass:
                 f"LowPass interval {self.interval} is not (first, last) share of the steps, within 0 to 1."
             )
 
-    def fits(self, pipeline: type, seam: Seam) -> None:
+    def fits(self, pipeline: type, seam: Seam, process: NoiseProcess | None = None) -> None:
         """Raise ValueError if the structure of these pipelines does not allow it, or they have no published values."""
+        del process  # at any level
         condition_of(pipeline, seam, "LowPass")
         self._for(pipeline, seam)
 
