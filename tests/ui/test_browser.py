@@ -101,6 +101,11 @@ def test_upload_generate_watch_change_motion_download(page):
 
     page.get_by_label("high", exact=True).check(force=True)
     page.wait_for_function("document.querySelector('#level').innerText.includes('sigma\\n5')")
+    page.get_by_role("button", name="Other fixes").click()
+    page.get_by_label("Condition noise").fill("much")
+    page.wait_for_selector("#level >> text=condition-noise much: give a number")
+    page.get_by_label("Condition noise").fill("0.2")
+    page.wait_for_selector("#level >> text=with ConditionNoise(beta=0.2")
     animate(page)
     page.wait_for_function("document.querySelector('.unleak-fixed')?.innerText.includes('start sigma=5')")
     page.wait_for_function(PLAYING)
@@ -111,6 +116,7 @@ def test_upload_generate_watch_change_motion_download(page):
     record = json.loads(downloaded(page, "#get-settings"))
     assert (record["seed"], record["fixed"]["settings"]["motion"]) == (3, "high")
     assert record["fixed"]["start"]["sigma"] == pytest.approx(5)
+    assert record["fixed"]["settings"]["strategies"][0].startswith("ConditionNoise(beta=0.2")
 
 
 @needs_chromium
@@ -210,7 +216,8 @@ def ended(client, address, *, photo, model, session="s"):
     number = next(one["id"] for one in config["dependencies"] if "on_animate" in one["api_name"])
     given = photo and {**photo, "meta": {"_type": "gradio.FileData"}}
     session += cookie_of(client)
-    body = {"data": [given, model, "medium", "", "standard", "", 0, 1], "fn_index": number, "session_hash": session}
+    data = [given, model, "medium", "", "standard", "", 0, 1, "", "", ""]
+    body = {"data": data, "fn_index": number, "session_hash": session}
     assert client.post(f"{address}gradio_api/queue/join", json=body).status_code == 200
     with client.stream("GET", f"{address}gradio_api/queue/data?session_hash={session}") as stream:
         messages = [json.loads(line[5:]) for line in stream.iter_lines() if line.startswith("data:")]

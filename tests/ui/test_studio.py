@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 
@@ -60,6 +61,18 @@ def test_the_card_has_video_score_and_level_in_all_units(pair, tmp_path):
     assert "<dt>sigma</dt><dd>20</dd>" in text
 
 
+def test_other_fixes_act_on_the_fixed_video_alone_and_are_recorded(studio):
+    still = Wish("nano", "own", start="1.0T", seed=3, steps=1)
+    other = replace(still, low_pass="0.25:0.5", condition_noise="0.3", guidance_interval="..sigma=10 ")
+    made = studio.animate(PHOTO, other, report=lambda share, text: None)
+    bare = studio.animate(PHOTO, still, report=lambda share, text: None)
+    assert np.array_equal(made.plain.frames, bare.plain.frames)
+    assert not np.array_equal(made.fixed.frames, bare.fixed.frames)
+    assert made.record["plain"]["settings"]["strategies"] == []
+    told = made.record["fixed"]["settings"]["strategies"]
+    assert [one.partition("(")[0] for one in told] == ["LowPass", "ConditionNoise", "GuidanceInterval"]
+
+
 def test_a_sweep_is_the_page_of_the_command(studio, tmp_path):
     wish = Wish("nano", seed=3, steps=1)
     page = studio.sweep(PHOTO, wish, "1.0T, sigma=5", tmp_path / "sweep", report=lambda share, text: None)
@@ -85,6 +98,10 @@ def test_a_sweep_is_the_page_of_the_command(studio, tmp_path):
         (Wish("nano", steps=10_000), "1 to 100 steps"),
         (Wish("nano", prompt="x" * 3000), "3000 characters"),
         (Wish("nano", prompt="a boat"), "prompt"),
+        (Wish("nano", low_pass="2"), "low-pass 2: give a size above 0 and below 1"),
+        (Wish("nano", low_pass="published"), "no published values for StableVideoDiffusionPipeline"),
+        (Wish("nano", condition_noise="<b>"), "condition-noise <b>: give a number"),
+        (Wish("nano", guidance_interval="sigma=1e6..sigma=2e6"), "outside"),
     ],
 )
 def test_what_cannot_be_had_is_told_before_anything_is_loaded(studio, monkeypatch, wish, message):

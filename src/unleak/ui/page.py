@@ -80,6 +80,8 @@ def build(studio: Studio, folder: Path, visitors: Visitors) -> gr.Blocks:
                     steps = gr.Number(
                         _steps(studio, first), label="Steps", precision=0, minimum=1, maximum=MAX_STEPS, min_width=90
                     )
+                with gr.Accordion("Other fixes", open=False, elem_id="others"):
+                    others = [gr.Textbox(label=name, info=info, max_length=80) for name, info in _STRATEGIES.items()]
             with gr.Column(scale=5, min_width=320), gr.Tabs():
                 with gr.Tab("Plain and fixed"):
                     animate = gr.Button("Animate", variant="primary", size="lg")
@@ -197,13 +199,11 @@ def build(studio: Studio, folder: Path, visitors: Visitors) -> gr.Blocks:
             text: str | None,
             init: Any,
             model: Any,
-            prompt: Any,
-            seed: Any,
-            steps: Any,
+            *chosen: Any,
             progress: Callable[..., Any] = gr.Progress(),  # noqa: B008
         ) -> tuple[Any, ...]:
             with _told(folder):
-                wish = _wish(model, MOTIONS[1], None, init, prompt, seed, steps)
+                wish = _wish(model, MOTIONS[1], None, init, *chosen)
                 room = visitors.room(_visitor(request)) / "sweep"
                 made = studio.sweep(theirs(request, photo), wish, text or "", room, report=_report(progress))
                 return view.framed(made.read_text(encoding="utf-8")), gr.update(value=str(made), interactive=True)
@@ -241,12 +241,12 @@ def build(studio: Studio, folder: Path, visitors: Visitors) -> gr.Blocks:
         # One visitor's video at a time, whichever tab it is asked from; the others queue.
         heavy: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model", "api_visibility": "private"}
         light: dict[str, Any] = {"concurrency_limit": 4, "api_visibility": "private", "show_progress": "hidden"}
-        chosen = [model, motion, start, init, prompt, seed, steps]
+        chosen = [model, motion, start, init, prompt, seed, steps, *others]
         animate.click(on_animate, [photo, *chosen], [videos, *downloads], show_progress_on=videos, **heavy)
         find.click(on_find, [photo, target, *chosen], [tuned, motion, start, init], show_progress_on=tuned, **heavy)
         sweep.click(
             on_sweep,
-            [photo, starts, sweep_init, model, prompt, seed, steps],
+            [photo, starts, sweep_init, model, prompt, seed, steps, *others],
             [swept, swept_page],
             show_progress_on=swept,
             **heavy,
@@ -266,27 +266,42 @@ def build(studio: Studio, folder: Path, visitors: Visitors) -> gr.Blocks:
         )
         motion.change(lambda one: gr.update(visible=one == OWN), motion, own, **light)
         model.change(show_model, model, [model, prompt, steps], **light)
-        changes = [one.change for one in (model, motion, start, init)]
+        changes = [one.change for one in (model, motion, start, init)] + [one.change for one in others]
         gr.on(changes, show_level, chosen, level, trigger_mode="always_last", **light)
     return page
 
 
 _UPLOADED, _KNOWN = "clips that I upload", "clips of known motion, made of the photo"
 _TABLES = {"get-json": "Download JSON", "get-csv": "Download CSV"}
+_STRATEGIES = {
+    "Low-pass condition": "0.25:0.1: the photo's latents at a quarter of their size for a tenth of the steps",
+    "Condition noise": "0.1: noise on the photo's latents",
+    "Guidance interval": "..sigma=10: no guidance at noisier levels",
+}
 _DOWNLOADS = {"get-plain": "Download plain", "get-fixed": "Download fixed", "get-settings": "Download settings"}
 
 
-def _wish(model: Any, motion: Any, start: Any, init: Any, prompt: Any, seed: Any, steps: Any) -> Wish:
+def _wish(model: Any, motion: Any, start: Any, init: Any, prompt: Any, seed: Any, steps: Any, *others: Any) -> Wish:
     """What the fields hold, of whatever kind a request gives; an empty one may hold None."""
     if not isinstance(seed, int | float) or not isinstance(steps, int | float):
         raise ValueError("give a seed and a number of steps")
-    return Wish(str(model), str(motion), str(start or ""), str(init), str(prompt or ""), int(seed), int(steps))
+    return Wish(
+        str(model),
+        str(motion),
+        str(start or ""),
+        str(init),
+        str(prompt or ""),
+        int(seed),
+        int(steps),
+        *(str(one or "") for one in others),
+    )
 
 
 def _level(studio: Studio, wish: Wish) -> str:
     spec = studio.spec(wish.model)
     settings = wish.settings(spec)
-    return '<p class="unleak-told">The fixed video starts at</p>' + view.level(settings.level(spec))
+    told = view.level(settings.level(spec)) + view.beside(settings.strategies)
+    return f'<p class="unleak-told">The fixed video starts at</p>{told}'
 
 
 def _about(studio: Studio, name: str) -> str:

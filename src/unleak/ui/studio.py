@@ -4,13 +4,14 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 from PIL import Image
 
+from unleak.attach.strategies.texts import parse_strategies
 from unleak.core.start import Start
 from unleak.data.decode_worker import Decoding
 from unleak.data.image import load_image
@@ -65,6 +66,10 @@ class Wish:
     prompt: str = ""
     seed: int = 0
     steps: int = 25
+    low_pass: str = ""
+    condition_noise: str = ""
+    guidance_interval: str = ""
+    """Other fixes, as the command line takes them; empty: without."""
 
     def settings(self, spec: ModelSpec, *, start: str | None = None, init: str | None = None) -> Settings:
         """Checked settings: those wished, or the same with this start and init in place of the wished ones.
@@ -82,6 +87,11 @@ class Wish:
         own = start or self.motion == OWN
         if own and not (start or self.start).strip():
             raise ValueError("the start is empty; give 940, 0.94T, sigma=100 or logsnr=-5.3")
+        strategies = parse_strategies(
+            low_pass=self.low_pass.strip() or None,
+            condition_noise=self.condition_noise.strip() or None,
+            guidance_interval=self.guidance_interval.strip() or None,
+        )
         return Settings.for_model(
             spec,
             start=(start or self.start) if own else None,
@@ -90,7 +100,13 @@ class Wish:
             prompt=self.prompt or None,
             seed=self.seed,
             steps=self.steps,
+            strategies=strategies,
         )
+
+    def plain(self, spec: ModelSpec) -> Settings:
+        """The same video without any fix."""
+        bare = replace(self, low_pass="", condition_noise="", guidance_interval="")
+        return bare.settings(spec, start="1.0T", init="standard")
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +163,7 @@ class Studio:
         Raises ValueError, in one line, for a photo that cannot be read and for what the model cannot do.
         """
         spec = self.spec(wish.model)
-        each = {"plain": wish.settings(spec, start="1.0T", init="standard"), "fixed": wish.settings(spec)}
+        each = {"plain": wish.plain(spec), "fixed": wish.settings(spec)}
         image = load_image(photo)
         made = {}
         with self._pipeline(spec, each["fixed"], report) as pipe:
@@ -240,7 +256,7 @@ class Studio:
         that cannot be read or do not move, for a model without a denoiser view, and for more than is offered.
         """
         spec = self.spec(wish.model)
-        settings = wish.settings(spec, start="1.0T", init="standard")
+        settings = wish.plain(spec)
         check_examined(spec, settings)
         levels = parse_levels(starts, spec)
         count = count if photo else len(clips)

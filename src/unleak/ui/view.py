@@ -2,7 +2,7 @@
 
 import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,11 @@ def level(told: Mapping[str, Any]) -> str:
         return f'<p class="unleak-soft">{escape(told["text"])}</p>'
     cells = "".join(f"<div><dt>{name}</dt><dd>{_number(told[unit], unit)}</dd></div>" for unit, name in _UNITS.items())
     return f'<dl class="unleak-level">{cells}</dl>'
+
+
+def beside(strategies: Iterable[object]) -> str:
+    """The strategies that act beside the start, as Python has them."""
+    return "".join(f'<p class="unleak-soft">with {escape(repr(one))}</p>' for one in strategies)
 
 
 def refused(reason: str) -> str:
