@@ -190,7 +190,6 @@ def _train(recipe: Recipe, quiet: bool, opened: ExitStack) -> Path:
             export(recipe, export_folder(recipe))
         elif main:
             _write(recipe, denoiser, weights, ema)
-    accelerator.wait_for_everyone()
     # The reducer of several processes goes before their group. What refers to the group last ends gloo's threads: the
     # reducer keeps Python's lock meanwhile, and a thread that still lets go of what it gathered waits for that lock.
     del module
