@@ -27,11 +27,11 @@ import torch
 
 import unleak
 from benchmarks.side_by_side import Cost, Ratio, cost, take_turns
+from unleak.animate.sample import Settings
 from unleak.data.decode_worker import ClipRequest, Decoding, read_clips
 from unleak.data.video import write_video
 from unleak.stats.estimate import estimate
 from unleak.zoo.registry import find_model
-from unleak.zoo.sample import Settings
 
 MARKS = (10, 100, 1_000, 10_000)
 

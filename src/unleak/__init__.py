@@ -20,8 +20,8 @@ _HOME = {
     "LowPass": "unleak.attach.strategies",
     "register_seam": "unleak.attach.seams",
     "load": "unleak.zoo.hub",
-    "sweep": "unleak.evaluate.sweep",
-    "tune": "unleak.evaluate.tune",
+    "sweep": "unleak.study.sweep",
+    "tune": "unleak.study.tune.find",
 }
 
 __all__ = ["__version__", *_HOME]  # noqa: PLE0604

@@ -27,7 +27,7 @@ from unleak.core.moments import LatentMoments
 from unleak.data import atomic, video
 from unleak.stats import estimate
 from unleak.train import checkpoint, loop
-from unleak.zoo import sample
+from unleak.animate import sample
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
+from unleak.animate.sample import Settings, sample
 from unleak.data.image import fit_image
 from unleak.data.video import read_video
 from unleak.zoo.hub import load
 from unleak.zoo.registry import find_model
-from unleak.zoo.sample import Settings, sample
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def test_what_cannot_be_had_is_told_in_one_line_before_a_model_is_loaded(
 
 
 def test_two_names_of_one_level_are_refused_before_anything_is_run(sweep, photo, tmp_path, monkeypatch):
-    monkeypatch.setattr("unleak.zoo.sample.sample", None)
+    monkeypatch.setattr("unleak.animate.sample.sample", None)
     result = sweep(photo, "--start", "1.0T,sigma=700", "--quiet")
     assert (result.status, result.err.count("\n")) == (2, 1)
     assert "starts 1T and sigma=700 are the same level" in result.err

@@ -12,6 +12,7 @@ import unleak
 from tests.tiny.model import photo
 from tests.tiny.sd15 import TINY, _adapter, _call_pia, _unet, _vae
 from tests.tiny.text import clip, words
+from unleak.animate.sample import Settings
 from unleak.families.pia.convert import (
     adapter_of,
     convert,
@@ -24,7 +25,6 @@ from unleak.families.pia.denoiser import PIADenoiser
 from unleak.families.pia.pipeline import assemble, pia_pipeline
 from unleak.families.pia.preset import CALL, CONDITION, FPS, MOTION_SCALES, SCHEDULER, condition_strength
 from unleak.zoo.registry import find_model
-from unleak.zoo.sample import Settings
 
 SOURCES = Path(unleak.__file__).parent
 SIZES = {"num_attention_heads": 2, "norm_num_groups": 2}

@@ -32,10 +32,10 @@ from unleak.cli.sweep import command_line
 from unleak.cli.terminal import Terminal
 
 if TYPE_CHECKING:  # this module is imported for `unleak --help`, which needs none of these
+    from unleak.animate.sample import Settings
     from unleak.data.lists import Entry
     from unleak.evaluate.compare import Case
     from unleak.zoo.registry import ModelSpec
-    from unleak.zoo.sample import Settings
 
 # What a command is really given; in a private module, and not the same one in every version of typer.
 _Context: Any = typer.Context.__base__
@@ -118,14 +118,14 @@ def compare(
     from unleak.evaluate.compare import RECORD, Case, Comparison, Made
 
     refuse_unmeasurable()
+    from unleak.animate.call import Call
+    from unleak.animate.memory import advising
+    from unleak.animate.sample import Settings, check_init, check_mask, initial_noise, sample, size_of
     from unleak.data.atomic import check_writable
-    from unleak.evaluate.sweep import check_replaceable, versions
-    from unleak.zoo.call import Call
+    from unleak.study.sweep import check_replaceable, versions
     from unleak.zoo.classes import pipeline_class
     from unleak.zoo.hub import pick_device
-    from unleak.zoo.memory import advising
     from unleak.zoo.registry import find_model
-    from unleak.zoo.sample import Settings, check_init, check_mask, initial_noise, sample, size_of
 
     cases = [Case.parse(text) for text in case or []]
     cases += [Case(f"start {text}", start=text) for text in _list("start", start)]
@@ -313,10 +313,10 @@ def _about(entry: "Entry", image: Any, prompt: str | None, mask: Path | None) ->
 
 
 def _usual(spec: "ModelSpec") -> "list[Case]":
+    from unleak.animate.call import Call
+    from unleak.animate.sample import Settings
     from unleak.evaluate.compare import default_cases
-    from unleak.zoo.call import Call
     from unleak.zoo.classes import pipeline_class, seam_of_class
-    from unleak.zoo.sample import Settings
 
     pipeline = pipeline_class(spec.pipeline)
     seam, call = seam_of_class(pipeline), Call.of(pipeline)

@@ -94,19 +94,19 @@ def diagnose(
     low, high = parse_guidance(guidance)
     out = out or Path("out") / f"{Path(spec.name).name}-diagnosis"
 
+    from unleak.animate.call import Call
+    from unleak.animate.memory import advising
+    from unleak.animate.sample import Settings, check_mask
     from unleak.data.atomic import check_writable
     from unleak.data.decode_worker import Decoding, default_workers
     from unleak.data.mask import load_mask
-    from unleak.zoo.call import Call
     from unleak.zoo.classes import pipeline_class
     from unleak.zoo.hub import pick_device
-    from unleak.zoo.memory import advising
-    from unleak.zoo.sample import Settings, check_mask
 
     refuse_unmeasurable()
     from unleak.evaluate.examine import check_examined, examine, known_clips, parse_levels, real_clips, suspects
     from unleak.evaluate.leakage import RECORD
-    from unleak.evaluate.sweep import check_replaceable, versions
+    from unleak.study.sweep import check_replaceable, versions
 
     check_replaceable(out, overwrite=overwrite, record=RECORD)
     settings = Settings.for_model(

@@ -66,9 +66,9 @@ def _estimate(terminal: Terminal, model: str, size: str | None, num_frames: int 
     width, height = parse_size(size)
     spec = find_model(model)
 
+    from unleak.animate.memory import BY_SPEED, estimate
+    from unleak.animate.sample import Settings
     from unleak.zoo.hub import can_tile, pick_device, pick_dtype
-    from unleak.zoo.memory import BY_SPEED, estimate
-    from unleak.zoo.sample import Settings
 
     settings = Settings.for_model(spec, height=height, width=width, num_frames=num_frames)
     device, machine = pick_device(), _machine()

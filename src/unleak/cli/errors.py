@@ -64,7 +64,7 @@ def describe_error(error: BaseException) -> str:
 def refuse_unmeasurable() -> None:
     """ValueError, before the first video, if what measures videos is not installed."""
     try:
-        from unleak.evaluate.sweep import check_measurable
+        from unleak.study.sweep import check_measurable
 
         check_measurable()
     except ModuleNotFoundError as error:

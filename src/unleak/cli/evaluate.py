@@ -550,8 +550,8 @@ def _write(
     terminal: Terminal,
 ) -> dict[str, Any]:
     from unleak.data.atomic import written_whole
-    from unleak.evaluate.sweep import versions
     from unleak.evaluate.videos import METRICS, summarize
+    from unleak.study.sweep import versions
 
     ordered = [rows[name] for job in work.jobs if (name := job.name) in rows]
     ours, theirs = ([row for row in ordered if row["reference"] is which] for which in (False, True))

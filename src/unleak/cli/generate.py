@@ -45,12 +45,12 @@ from unleak.cli.terminal import Terminal
 if TYPE_CHECKING:  # this module is imported for `unleak --help`, which needs none of these
     from PIL import Image
 
+    from unleak.animate.call import Call
+    from unleak.animate.sample import Settings
     from unleak.core.initial import InitialNoise
     from unleak.core.start import Start
-    from unleak.evaluate.tuned import TargetMotion
-    from unleak.zoo.call import Call
+    from unleak.study.tune.result import TargetMotion
     from unleak.zoo.registry import ModelSpec
-    from unleak.zoo.sample import Settings
 
 
 def generate(
@@ -147,9 +147,9 @@ def generate(
             spec = find_model(model)
             search = _search(start, target_motion, budget, spec)
 
-            from unleak.zoo.call import Call
+            from unleak.animate.call import Call
+            from unleak.animate.sample import Settings, check_init, initial_noise, size_of
             from unleak.zoo.classes import pipeline_class
-            from unleak.zoo.sample import Settings, check_init, initial_noise, size_of
 
             placed = Placement.of(dtype, offload, vae_tiling, lora)
             placed.check(spec, processes.device(device))
@@ -252,8 +252,8 @@ class Outcome:
 
 
 def _carry_out(work: Work, jobs: "list[Job]", device: Any, terminal: Terminal, *, dry_run: bool) -> Outcome:
+    from unleak.animate.sample import initial_noise, size_of
     from unleak.data.image import MediaError
-    from unleak.zoo.sample import initial_noise, size_of
 
     pipe, done, failed = None, list[dict[str, Any]](), list[dict[str, str]]()
     with terminal.progress() as progress:
@@ -330,8 +330,8 @@ class Job:
 
     def check_mask(self, call: "Call") -> None:
         """ValueError for a mask that cannot be read, was not drawn on the photo, or that the pipeline cannot take."""
+        from unleak.animate.sample import check_mask
         from unleak.data.image import MediaError
-        from unleak.zoo.sample import check_mask
 
         try:
             photo = self.load_photo([])
@@ -357,8 +357,8 @@ def _search(start: str | None, target: str | None, budget: int | None, spec: "Mo
                 raise ValueError(f"{option} {given}: it says what --start auto looks for; give --start auto with it")
         return None
     refuse_unmeasurable()
-    from unleak.evaluate.tune import BUDGET, lowest_start
-    from unleak.evaluate.tuned import TargetMotion
+    from unleak.study.tune.find import BUDGET, lowest_start
+    from unleak.study.tune.result import TargetMotion
 
     return Search(None if target is None else TargetMotion.parse(target), budget or BUDGET, lowest_start(spec))
 
@@ -383,7 +383,7 @@ def _without_existing(jobs: list[Job], *, overwrite: bool, skip_existing: bool) 
 
 
 def _load(work: Work, device: Any, terminal: Terminal) -> Any:
-    from unleak.zoo.memory import advising
+    from unleak.animate.memory import advising
 
     placed = work.placement
     with advising(work.spec, work.settings, device, offload=placed.offload, vae_tiling=placed.vae_tiling):
@@ -400,9 +400,9 @@ def _animate(
     progress: Any,
     terminal: Terminal,
 ) -> dict[str, Any]:
+    from unleak.animate.memory import advising
+    from unleak.animate.sample import sample
     from unleak.attach.plan import UnleakWarning
-    from unleak.zoo.memory import advising
-    from unleak.zoo.sample import sample
 
     spec, settings, placement = work.spec, work.settings.prompted(job.prompt), work.placement
     settings = replace(settings, seed=settings.seed + (job.seed or 0))
@@ -414,8 +414,8 @@ def _animate(
         warnings.simplefilter("always", UnleakWarning)
         tuned = None
         if work.search is not None:
-            from unleak.evaluate.tune import LEAST_FIDELITY, tune_settings
-            from unleak.evaluate.tuned import Fidelity
+            from unleak.study.tune.find import LEAST_FIDELITY, tune_settings
+            from unleak.study.tune.result import Fidelity
 
             def preview(what: str, done: int, of: int) -> None:
                 progress.update(task, description=f"{job.photo.name}, preview from {what}", completed=done, total=of)

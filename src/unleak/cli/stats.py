@@ -92,9 +92,9 @@ def stats(
             found = find_videos(videos or [])
             spec = find_model(model)
 
+            from unleak.animate.sample import Settings
             from unleak.data.atomic import check_writable
             from unleak.stats.gathered import Gathered, merged
-            from unleak.zoo.sample import Settings
 
             files = _files(merge or [])
             before = merged([Gathered.load(path) for path in files], max_failures=max_failures) if files else None

@@ -88,12 +88,12 @@ def sweep(
     image = load_image(photo)
 
     refuse_unmeasurable()
+    from unleak.animate.memory import advising
+    from unleak.animate.sample import Settings, check_init, initial_noise, sample, size_of
     from unleak.core.start import Start
     from unleak.data.atomic import check_writable
-    from unleak.evaluate.sweep import Sweep, check_replaceable, parse_starts, run_all, versions
+    from unleak.study.sweep import Sweep, check_replaceable, parse_starts, run_all, versions
     from unleak.zoo.hub import pick_device
-    from unleak.zoo.memory import advising
-    from unleak.zoo.sample import Settings, check_init, initial_noise, sample, size_of
 
     picked, placed = pick_device(device), Placement.of(dtype, offload, vae_tiling, lora)
     placed.check(spec, picked)

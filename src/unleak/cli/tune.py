@@ -109,14 +109,14 @@ def tune(
         load_image(photos[0])
 
     refuse_unmeasurable()
+    from unleak.animate.memory import advising
+    from unleak.animate.sample import Settings, check_init, initial_noise, size_of
     from unleak.core.start import Start
     from unleak.data.atomic import check_writable
-    from unleak.evaluate.sweep import check_replaceable, versions
-    from unleak.evaluate.tune import lowest_start, steps_of_preview, tune_settings
-    from unleak.evaluate.tuned import RECORD, Fidelity, Preview, TargetMotion
+    from unleak.study.sweep import check_replaceable, versions
+    from unleak.study.tune.find import lowest_start, steps_of_preview, tune_settings
+    from unleak.study.tune.result import RECORD, Fidelity, Preview, TargetMotion
     from unleak.zoo.hub import pick_device
-    from unleak.zoo.memory import advising
-    from unleak.zoo.sample import Settings, check_init, initial_noise, size_of
 
     target = None if target_motion is None else TargetMotion.parse(target_motion)
     least = Fidelity.parse(fidelity)

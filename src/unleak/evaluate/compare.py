@@ -18,7 +18,7 @@ from unleak.data.video import write_video
 from unleak.evaluate.compare_page import page
 from unleak.evaluate.fidelity import first_frame_psnr, flicker, sharpness
 from unleak.evaluate.intervals import mean_of
-from unleak.evaluate.sweep import Run
+from unleak.study.sweep import Run
 
 __all__ = ["METRICS", "Case", "Comparison", "Made", "default_cases"]
 

@@ -10,16 +10,16 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from unleak.animate.call import Call
+from unleak.animate.sample import Settings, sample
 from unleak.data.decode_worker import ClipRequest, Decoding, read_clips
 from unleak.data.image import MediaError
 from unleak.data.synthetic import Motion, SyntheticClips
 from unleak.evaluate.leakage import STARTS, STILL, Diagnosis, Scenes, diagnose, videos_of
 from unleak.evaluate.probe import check_probed, probe_of
 from unleak.evaluate.stillness import Cause, causes
-from unleak.zoo.call import Call
 from unleak.zoo.classes import pipeline_class
 from unleak.zoo.registry import ModelSpec
-from unleak.zoo.sample import Settings, sample
 
 __all__ = ["check_examined", "examine", "known_clips", "parse_levels", "real_clips", "suspects"]
 

@@ -10,16 +10,16 @@ from accelerate import Accelerator
 from rich.console import Console
 from torch import Tensor, nn
 
+from unleak.animate.call import Call
+from unleak.animate.sample import Settings, initial_noise, sample
 from unleak.data.folder import find_images
 from unleak.data.image import load_image
 from unleak.data.video import write_video
 from unleak.evaluate.motion import DIS, motion_score
 from unleak.train.config import Recipe, ValidationConfig
 from unleak.train.sharding import gather_anew, own_part
-from unleak.zoo.call import Call
 from unleak.zoo.classes import pipeline_class
 from unleak.zoo.registry import ModelSpec
-from unleak.zoo.sample import Settings, initial_noise, sample
 
 __all__ = ["Validation"]
 

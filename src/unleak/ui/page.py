@@ -10,6 +10,8 @@ from typing import Any
 
 import gradio as gr
 
+from unleak.animate.call import Call
+from unleak.animate.sample import Settings
 from unleak.data.image import IMAGE_SUFFIXES
 from unleak.data.video import VIDEO_SUFFIXES
 from unleak.evaluate.leakage import RECORD, TABLE
@@ -28,9 +30,7 @@ from unleak.ui.studio import (
     Wish,
 )
 from unleak.ui.visitors import Visitors, visitor_of
-from unleak.zoo.call import Call
 from unleak.zoo.classes import pipeline_class
-from unleak.zoo.sample import Settings
 
 __all__ = ["HEAD", "STYLE", "build", "theme"]
 

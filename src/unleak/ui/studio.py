@@ -11,6 +11,8 @@ from typing import Any
 
 from PIL import Image
 
+from unleak.animate.memory import advising
+from unleak.animate.sample import Settings, initial_noise, sample, size_of
 from unleak.attach.strategies.texts import parse_strategies
 from unleak.core.start import Start
 from unleak.data.decode_worker import Decoding
@@ -18,14 +20,12 @@ from unleak.data.image import load_image
 from unleak.data.video import write_video
 from unleak.evaluate.examine import check_examined, examine, known_clips, parse_levels, real_clips
 from unleak.evaluate.leakage import Diagnosis, Scenes, videos_of
-from unleak.evaluate.sweep import Run, Sweep, check_measurable, parse_starts, run_all, versions
-from unleak.evaluate.tune import BUDGET, LEAST_FIDELITY, lowest_start, tune_settings
-from unleak.evaluate.tuned import Fidelity, Preview, TargetMotion, Tuned
+from unleak.study.sweep import Run, Sweep, check_measurable, parse_starts, run_all, versions
+from unleak.study.tune.find import BUDGET, LEAST_FIDELITY, lowest_start, tune_settings
+from unleak.study.tune.result import Fidelity, Preview, TargetMotion, Tuned
 from unleak.zoo.fetch import here
 from unleak.zoo.hub import check_abilities, load, pick_device
-from unleak.zoo.memory import advising
 from unleak.zoo.registry import MODELS, ModelSpec
-from unleak.zoo.sample import Settings, initial_noise, sample, size_of
 
 __all__ = [
     "INITS",

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from unleak.evaluate.leakage import CHART, Diagnosis
-from unleak.evaluate.sweep import Run
-from unleak.evaluate.tuned import Tuned
+from unleak.study.sweep import Run
+from unleak.study.tune.result import Tuned
 
 __all__ = ["EMPTY", "HEADER", "diagnosis", "found", "framed", "level", "pair", "refused"]
 

@@ -9,6 +9,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from unleak.animate.call import Call
+from unleak.animate.sample import Sample, Settings, sample
 from unleak.attach.apply import applied, summary
 from unleak.attach.encodings import encoded_once
 from unleak.attach.schedule import nearest, process_of
@@ -18,13 +20,11 @@ from unleak.core.process import VP, NoiseProcess
 from unleak.core.start import Start, describe
 from unleak.data.image import fit_image
 from unleak.evaluate.fidelity import first_frame_psnr
-from unleak.evaluate.fixed_call import FixedCall
-from unleak.evaluate.start_search import Goal, next_log_snr
-from unleak.evaluate.sweep import check_measurable
-from unleak.evaluate.tuned import PLAIN, Fidelity, Frames, Preview, TargetMotion, Tuned
-from unleak.zoo.call import Call
+from unleak.study.fixed_call import FixedCall
+from unleak.study.sweep import check_measurable
+from unleak.study.tune.bisection import Goal, next_log_snr
+from unleak.study.tune.result import PLAIN, Fidelity, Frames, Preview, TargetMotion, Tuned
 from unleak.zoo.classes import pipeline_class, seam_of_class
-from unleak.zoo.sample import Sample, Settings, sample
 from unleak.zoo.spec import ModelSpec
 
 __all__ = ["BUDGET", "LEAST_FIDELITY", "find_start", "lowest_start", "steps_of_preview", "tune", "tune_settings"]

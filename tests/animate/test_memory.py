@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from unleak.animate.memory import BY_SPEED, Estimate, LiveBytes, estimate, next_to_try
+from unleak.animate.sample import Settings
 from unleak.zoo.hub import load
-from unleak.zoo.memory import BY_SPEED, Estimate, LiveBytes, estimate, next_to_try
 from unleak.zoo.registry import MODELS, find_model
-from unleak.zoo.sample import Settings
 
 GB = 10**9
 WAN = Estimate({"text_encoder": 11 * GB, "transformer": 28 * GB, "vae": GB}, GB, denoising=4 * GB, decoding=9 * GB)

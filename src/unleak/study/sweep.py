@@ -17,11 +17,11 @@ from unleak.core.initial import InitialNoise
 from unleak.core.start import Start
 from unleak.data.atomic import folder_written_whole
 from unleak.data.video import write_video
-from unleak.evaluate.fixed_call import FixedCall
 from unleak.evaluate.motion import MotionScore, camera_motion, motion_score
 from unleak.evaluate.sweep_page import page
 from unleak.evaluate.sweep_sheet import contact_sheet
 from unleak.evaluate.versions import versions
+from unleak.study.fixed_call import FixedCall
 
 __all__ = ["Run", "Sweep", "check_measurable", "check_replaceable", "parse_starts", "run_all", "sweep", "versions"]
 

@@ -17,10 +17,10 @@ from unleak.data.video import write_video
 from unleak.evaluate.fidelity import first_frame_psnr
 from unleak.evaluate.motion import ESTIMATOR
 from unleak.evaluate.speed import speed
-from unleak.evaluate.start_search import Goal, Seen, choice
-from unleak.evaluate.sweep import PAGE, SHEET, Run, check_replaceable
 from unleak.evaluate.sweep_page import page
 from unleak.evaluate.sweep_sheet import contact_sheet
+from unleak.study.sweep import PAGE, SHEET, Run, check_replaceable
+from unleak.study.tune.bisection import Goal, Seen, choice
 
 __all__ = ["PLAIN", "RECORD", "Fidelity", "Preview", "TargetMotion", "Tuned"]
 

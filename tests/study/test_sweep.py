@@ -11,11 +11,11 @@ from PIL import Image
 import unleak
 from unleak.core.start import Start
 from unleak.data.video import read_video
-from unleak.evaluate import sweep as module
 from unleak.evaluate.motion import ESTIMATOR, motion_score
-from unleak.evaluate.sweep import Run, Sweep, parse_starts
 from unleak.evaluate.sweep_page import _round_step, page
 from unleak.evaluate.sweep_sheet import CELL, GAP, HEAD, MARGIN, SIDE, contact_sheet
+from unleak.study import sweep as module
+from unleak.study.sweep import Run, Sweep, parse_starts
 
 pytestmark = pytest.mark.filterwarnings("ignore:the schedule has 5 steps")  # so few, as from a distilled model
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
+from unleak.animate.call import Call
 from unleak.attach.seams import SEAMS
-from unleak.zoo.call import Call
 
 
 class Pipeline:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from unleak.evaluate.start_search import FINE, OVERSHOOT, Goal, Seen, choice, next_log_snr
+from unleak.study.tune.bisection import FINE, OVERSHOOT, Goal, Seen, choice, next_log_snr
 
 PLAIN, LOWEST = -13.0, -3.0
 GOAL = Goal(1.0, 20.0)

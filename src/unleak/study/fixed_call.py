@@ -11,11 +11,11 @@ import torch
 from jaxtyping import UInt8
 from PIL import Image
 
+from unleak.animate.frames import frames_of
 from unleak.attach.apply import applied
 from unleak.core.initial import InitialNoise
 from unleak.core.start import Start
 from unleak.evaluate.versions import versions
-from unleak.zoo.frames import frames_of
 
 __all__ = ["FixedCall"]
 

@@ -12,11 +12,11 @@ from PIL import Image
 import unleak
 from unleak.core.process import RF, VE, VP
 from unleak.core.start import Start
-from unleak.evaluate import tune as module
 from unleak.evaluate.motion import ESTIMATOR
-from unleak.evaluate.start_search import FINE
-from unleak.evaluate.tune import find_start, steps_of_preview
-from unleak.evaluate.tuned import Fidelity, TargetMotion
+from unleak.study.tune import find as module
+from unleak.study.tune.bisection import FINE
+from unleak.study.tune.find import find_start, steps_of_preview
+from unleak.study.tune.result import Fidelity, TargetMotion
 
 pytestmark = pytest.mark.filterwarnings("ignore:the schedule has")  # so few steps, as from a distilled model
 

@@ -5,12 +5,12 @@ import pytest
 import torch
 from PIL import Image
 
+from unleak.animate.sample import Settings, initial_noise, sample
 from unleak.core.initial import AnalyticInit
 from unleak.core.moments import LatentMoments, MomentsMeta
 from unleak.data.image import fit_image
 from unleak.zoo.hub import load
 from unleak.zoo.registry import MODELS, find_model
-from unleak.zoo.sample import Settings, initial_noise, sample
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from unleak.zoo.frames import frames_of
+from unleak.animate.frames import frames_of
 
 VIDEO = np.random.default_rng(0).integers(0, 256, (3, 4, 6, 3), dtype=np.uint8)
 UNIT = VIDEO.astype(np.float32) / np.float32(255)

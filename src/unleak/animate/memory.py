@@ -10,12 +10,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from unleak.animate.sample import OutOfMemoryError, Settings
 from unleak.attach.latent_space import latent_channels
 from unleak.zoo.classes import pipeline_class, seam_of_class
 from unleak.zoo.fetch import pipeline_source
 from unleak.zoo.hub import can_tile, in_float32, networks
 from unleak.zoo.registry import ModelSpec
-from unleak.zoo.sample import OutOfMemoryError, Settings
 
 __all__ = ["BY_SPEED", "Estimate", "advising", "estimate", "next_to_try"]
 
