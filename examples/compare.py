@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from unleak.data.video import read_video, save_strip
-from unleak.evaluate.motion import camera_motion, motion_score
+from unleak.measure.motion import camera_motion, motion_score
 
 strip, *paths = map(Path, sys.argv[1:])
 videos = [read_video(path).frames for path in paths]

@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 from einops import reduce
 
+from benchmarks.evidence.distribution import energy_distance_to_law, mmd2
 from benchmarks.evidence.scenes import Law, Scene
-from unleak.evaluate.distribution import energy_distance_to_law, mmd2
-from unleak.evaluate.fidelity import first_frame_psnr, flicker, nearest_clip
-from unleak.evaluate.motion import camera_motion, motion_score
+from unleak.measure.fidelity import first_frame_psnr, flicker, nearest_clip
+from unleak.measure.motion import camera_motion, motion_score
 
 MOVES = 0.3  # px/frame
 LOST_PAIRS, FAR_FRAME = 1 / 3, 30.0  # of the pairs; grey levels

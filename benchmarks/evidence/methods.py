@@ -14,8 +14,8 @@ from torch import Tensor
 import unleak
 from benchmarks.evidence.scenes import Law, Scene
 from unleak.data.pixels import to_unit
-from unleak.evaluate.oracle import Predict, euler, one_step, posterior_mean, restart
 from unleak.families.svd.denoiser import SVDCondition, SVDDenoiser
+from unleak.study.diagnose.oracle import Predict, euler, one_step, posterior_mean, restart
 from unleak.zoo.registry import find_model
 
 Job = tuple[Scene, int]

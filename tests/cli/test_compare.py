@@ -10,8 +10,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from unleak.data.video import read_video
-from unleak.evaluate.compare import Case, Made
-from unleak.evaluate.compare_page import page
+from unleak.report.compare_page import page
+from unleak.study.compare import Case, Made
 
 SMALL = ("--size", "32x16", "--steps", 2, "--num-frames", 3)
 
@@ -210,7 +210,7 @@ def test_a_single_photo_has_no_interval():
     frames = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
     one = Made.measured(0, 0, 0, level={"asked": "1T"}, sigmas=None, frames=frames, image=frames[0])
     assert one.values["first_frame"] == 60
-    from unleak.evaluate.compare import METRICS, Comparison
+    from unleak.study.compare import METRICS, Comparison
 
     made = Comparison([{"label": "a"}], [{"file": "x.png"}], [one], 8.0)
     assert made.summary(0)["motion"]["low"] is None

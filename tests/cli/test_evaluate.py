@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.evaluate import test_adapters
-from tests.evaluate.test_extractors import sha
+from tests.measure import test_adapters
+from tests.measure.test_extractors import sha
 from unleak.data.video import write_video
-from unleak.evaluate import extractors
+from unleak.measure import extractors
 
 packages = test_adapters.packages
 
@@ -89,7 +89,7 @@ def test_a_stopped_run_goes_on_and_other_settings_are_told(run, videos, tmp_path
     with rows.open("a") as file:
         file.write('{"name": "half a li')
     measured = []
-    module = sys.modules["unleak.evaluate.videos"]
+    module = sys.modules["unleak.study.evaluate.videos"]
     measure = module.measure_video
     monkeypatch.setattr(
         module, "measure_video", lambda path, *a, **k: measured.append(path.stem) or measure(path, *a, **k)

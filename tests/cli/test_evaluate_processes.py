@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from tests.cli.test_processes import launch
-from tests.evaluate.test_extractors import sha
+from tests.measure.test_extractors import sha
 from unleak.data.video import write_video
 
 KILLED = """
 import os, signal, sys
 from unleak.cli import main
-from unleak.evaluate import videos
+from unleak.study.evaluate import videos
 
 measure, left = videos.measure_video, [2]
 def deadly(*arguments, **options):

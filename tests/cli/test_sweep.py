@@ -112,7 +112,7 @@ def test_what_is_not_installed_is_told_before_a_model_is_loaded(sweep, photo, mo
     def missing(name):
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
-    monkeypatch.setattr("unleak.evaluate.motion.import_module", missing)
+    monkeypatch.setattr("unleak.measure.motion.import_module", missing)
     monkeypatch.setattr("unleak.zoo.hub.load", None)
     result = sweep(photo)
     assert result.status == 2

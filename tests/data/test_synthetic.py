@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from unleak.data.synthetic import Motion, MotionRange, SyntheticClips
-from unleak.evaluate.motion import camera_motion
+from unleak.measure.motion import camera_motion
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ import unleak
 from unleak.animate.sample import Settings, initial_noise, sample
 from unleak.data.image import fit_image, load_image
 from unleak.data.pixels import to_unit
-from unleak.evaluate.motion import camera_motion
 from unleak.families.nano.autoencoder import psnr
+from unleak.measure.motion import camera_motion
 from unleak.zoo.registry import find_model
 
 PHOTO = Path(__file__).parents[2] / "examples" / "photo.jpg"

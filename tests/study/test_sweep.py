@@ -11,9 +11,9 @@ from PIL import Image
 import unleak
 from unleak.core.start import Start
 from unleak.data.video import read_video
-from unleak.evaluate.motion import ESTIMATOR, motion_score
-from unleak.evaluate.sweep_page import _round_step, page
-from unleak.evaluate.sweep_sheet import CELL, GAP, HEAD, MARGIN, SIDE, contact_sheet
+from unleak.measure.motion import ESTIMATOR, motion_score
+from unleak.report.sweep_page import _round_step, page
+from unleak.report.sweep_sheet import CELL, GAP, HEAD, MARGIN, SIDE, contact_sheet
 from unleak.study import sweep as module
 from unleak.study.sweep import Run, Sweep, parse_starts
 

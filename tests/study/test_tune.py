@@ -12,7 +12,7 @@ from PIL import Image
 import unleak
 from unleak.core.process import RF, VE, VP
 from unleak.core.start import Start
-from unleak.evaluate.motion import ESTIMATOR
+from unleak.measure.motion import ESTIMATOR
 from unleak.study.tune import find as module
 from unleak.study.tune.bisection import FINE
 from unleak.study.tune.find import find_start, steps_of_preview

@@ -34,7 +34,7 @@ from unleak.cli.terminal import Terminal
 if TYPE_CHECKING:  # this module is imported for `unleak --help`, which needs none of these
     from unleak.animate.sample import Settings
     from unleak.data.lists import Entry
-    from unleak.evaluate.compare import Case
+    from unleak.study.compare import Case
     from unleak.zoo.registry import ModelSpec
 
 # What a command is really given; in a private module, and not the same one in every version of typer.
@@ -115,7 +115,7 @@ def compare(
     width, height = parse_size(size)
     low, high = parse_guidance(guidance)
 
-    from unleak.evaluate.compare import RECORD, Case, Comparison, Made
+    from unleak.study.compare import RECORD, Case, Comparison, Made
 
     refuse_unmeasurable()
     from unleak.animate.call import Call
@@ -315,7 +315,7 @@ def _about(entry: "Entry", image: Any, prompt: str | None, mask: Path | None) ->
 def _usual(spec: "ModelSpec") -> "list[Case]":
     from unleak.animate.call import Call
     from unleak.animate.sample import Settings
-    from unleak.evaluate.compare import default_cases
+    from unleak.study.compare import default_cases
     from unleak.zoo.classes import pipeline_class, seam_of_class
 
     pipeline = pipeline_class(spec.pipeline)

@@ -123,7 +123,7 @@ def _measured(
 ) -> list[Video]:
     from unleak.data.decode_worker import ClipRequest, read_clips
     from unleak.data.image import MediaError
-    from unleak.evaluate.motion import DIS, motion_score
+    from unleak.measure.motion import DIS, motion_score
 
     flow, found = DIS(), list[Video]()
     requests = (ClipRequest(entry.path, num_frames, fps, size) for entry in entries)

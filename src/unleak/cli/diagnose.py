@@ -21,7 +21,7 @@ from unleak.cli.sweep import command_line
 from unleak.cli.terminal import Terminal
 
 if TYPE_CHECKING:  # this module is imported for `unleak --help`, which needs none of these
-    from unleak.evaluate.leakage import Scenes
+    from unleak.study.diagnose.leakage import Scenes
 
 # What a command is really given; in a private module, and not the same one in every version of typer.
 _Context: Any = typer.Context.__base__
@@ -104,8 +104,8 @@ def diagnose(
     from unleak.zoo.hub import pick_device
 
     refuse_unmeasurable()
-    from unleak.evaluate.examine import check_examined, examine, known_clips, parse_levels, real_clips, suspects
-    from unleak.evaluate.leakage import RECORD
+    from unleak.study.diagnose.examine import check_examined, examine, known_clips, parse_levels, real_clips, suspects
+    from unleak.study.diagnose.leakage import RECORD
     from unleak.study.sweep import check_replaceable, versions
 
     check_replaceable(out, overwrite=overwrite, record=RECORD)

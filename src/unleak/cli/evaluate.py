@@ -19,9 +19,9 @@ from unleak.cli.sweep import command_line
 from unleak.cli.terminal import Terminal
 
 if TYPE_CHECKING:  # this module is imported for `unleak --help`, which needs none of these
-    from unleak.evaluate.adapters.torch_fidelity import TorchFidelity
-    from unleak.evaluate.adapters.vbench import VBench
-    from unleak.evaluate.videos import Protocol, Tools
+    from unleak.measure.adapters.torch_fidelity import TorchFidelity
+    from unleak.measure.adapters.vbench import VBench
+    from unleak.study.evaluate.videos import Protocol, Tools
 
 # What a command is really given; in a private module, and not the same one in every version of typer.
 _Context: Any = typer.Context.__base__
@@ -135,9 +135,9 @@ def evaluate(
                 if export.exists():
                     raise ValueError(f"--export {export} exists; choose another folder")
 
-            from unleak.evaluate.adapters.package import required, weights_digest
-            from unleak.evaluate.extractors import I3D_SHA256, check_hash
-            from unleak.evaluate.videos import UCF101, Protocol
+            from unleak.measure.adapters.package import required, weights_digest
+            from unleak.measure.extractors import I3D_SHA256, check_hash
+            from unleak.study.evaluate.videos import UCF101, Protocol
 
             # What each process will find out for itself is told here once.
             for file, pinned in ((i3d, i3d_sha256 or I3D_SHA256), (c3d, c3d_sha256)):
@@ -160,7 +160,7 @@ def evaluate(
                 for k, path in enumerate(found)
             ]
             if preset == "ucf101":
-                from unleak.evaluate.ucf101 import shuffled
+                from unleak.study.evaluate.ucf101 import shuffled
 
                 places = {path: k for k, path in enumerate(shuffled(found))}
                 jobs.sort(key=lambda job: places[job.path])
@@ -180,12 +180,12 @@ def evaluate(
             if packaged:
                 required("cdfvd.fvd", "cd-fvd")
             if torch_fidelity is not None:
-                from unleak.evaluate.adapters.torch_fidelity import TorchFidelity
+                from unleak.measure.adapters.torch_fidelity import TorchFidelity
 
                 TorchFidelity(torch_fidelity)
             bench = None
             if vbench is not None:
-                from unleak.evaluate.adapters.vbench import VBench
+                from unleak.measure.adapters.vbench import VBench
 
                 dimensions = [one.strip() for one in vbench.split(",") if one.strip()]
                 bench = VBench(dimensions, python=vbench_python, device=str(processes.device(device)))
@@ -208,7 +208,7 @@ def evaluate(
         tools = _tools(flow, features, i3d, i3d_sha256, c3d, c3d_sha256, videomae, work.packaged, place)
         fidelity = None
         if torch_fidelity is not None:
-            from unleak.evaluate.adapters.torch_fidelity import TorchFidelity
+            from unleak.measure.adapters.torch_fidelity import TorchFidelity
 
             fidelity = TorchFidelity(torch_fidelity, device=place)
         rows, failed = _measure(work, tools, out, processes, terminal)
@@ -220,7 +220,7 @@ def evaluate(
             reproduce = command_line(context)
             record = _write(work, everything, failures, out, tools, more, reproduce, terminal)
             if export is not None:
-                from unleak.evaluate.vbench_layout import vbench_layout
+                from unleak.measure.adapters.vbench_layout import vbench_layout
 
                 ours = [job for job in work.jobs if not job.reference and job.name in everything]
                 folder = vbench_layout(
@@ -275,8 +275,8 @@ def _prepare(context: _Context, folder: Path, reference: list[str], terminal: Te
     """Photos and a list for `unleak generate`; the exit status."""
     from unleak.data.atomic import check_writable
     from unleak.data.folder import find_videos
-    from unleak.evaluate.ucf101 import category, prepare, shuffled
-    from unleak.evaluate.videos import UCF101
+    from unleak.study.evaluate.ucf101 import category, prepare, shuffled
+    from unleak.study.evaluate.videos import UCF101
 
     if context.params["preset"] != "ucf101" or not reference:
         raise ValueError("--prepare goes with --preset ucf101 and --reference DIR of the dataset")
@@ -306,7 +306,7 @@ def _prepare(context: _Context, folder: Path, reference: list[str], terminal: Te
 
 def _real_clips(videos: list[Path], protocol: "Protocol") -> tuple[list[Path], int]:
     """Those of the protocol: as many as it compares with, of all categories, each long enough."""
-    from unleak.evaluate.ucf101 import long_enough, shuffled
+    from unleak.study.evaluate.ucf101 import long_enough, shuffled
 
     rate = protocol.fps or protocol.reference_fps
     assert rate is not None
@@ -319,7 +319,7 @@ def _real_clips(videos: list[Path], protocol: "Protocol") -> tuple[list[Path], i
 
 def _cd_fvd(texts: Sequence[str]) -> dict[str, Path]:
     """`MODEL=FILE` each, by model."""
-    from unleak.evaluate.adapters.cd_fvd import MODELS
+    from unleak.measure.adapters.cd_fvd import MODELS
 
     found = dict[str, Path]()
     for text in texts:
@@ -418,15 +418,15 @@ def _tools(
     packaged: dict[str, Path],
     device: Any,
 ) -> "Tools":
-    from unleak.evaluate import extractors
-    from unleak.evaluate.motion import DIS
-    from unleak.evaluate.videos import Tools
+    from unleak.measure import extractors
+    from unleak.measure.motion import DIS
+    from unleak.study.evaluate.videos import Tools
 
     estimator: Any
     if flow == "dis":
         estimator = DIS()
     else:
-        from unleak.evaluate.raft import Raft
+        from unleak.measure.raft import Raft
 
         try:
             estimator = Raft(None if flow == "raft" else flow, device=device)
@@ -443,7 +443,7 @@ def _tools(
         assert c3d_sha256 is not None
         networks["IS"] = extractors.TorchScript(c3d, sha256=c3d_sha256, device=device)
     if packaged:
-        from unleak.evaluate.adapters.cd_fvd import CDFVD, MODELS
+        from unleak.measure.adapters.cd_fvd import CDFVD, MODELS
 
         networks |= {MODELS[model]: CDFVD(model, file, device=device) for model, file in packaged.items()}
     seen = None if features is None else extractors.ImageFeatures(features, device=device)
@@ -455,7 +455,7 @@ def _measure(
 ) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """The rows of this process's share, by name, those of an earlier run among them; and what could not be read."""
     from unleak.data.image import MediaError
-    from unleak.evaluate.videos import measure_video
+    from unleak.study.evaluate.videos import measure_video
 
     out.mkdir(parents=True, exist_ok=True)
     done: dict[str, dict[str, Any]] = {}
@@ -523,7 +523,7 @@ def _packages(
         for which in (False, True)
     )
     if fidelity is not None and ours:
-        from unleak.evaluate.adapters.torch_fidelity import Frames
+        from unleak.measure.adapters.torch_fidelity import Frames
 
         protocol = work.protocol
         mine, real = (
@@ -550,7 +550,7 @@ def _write(
     terminal: Terminal,
 ) -> dict[str, Any]:
     from unleak.data.atomic import written_whole
-    from unleak.evaluate.videos import METRICS, summarize
+    from unleak.study.evaluate.videos import METRICS, summarize
     from unleak.study.sweep import versions
 
     ordered = [rows[name] for job in work.jobs if (name := job.name) in rows]

@@ -499,7 +499,7 @@ def _masked(job: Job, mask: "Image.Image", frames: Any, cautions: list[str]) -> 
         "mask": {"file": str(job.mask), "sha256": hashlib.sha256(job.mask.read_bytes()).hexdigest()}
     }
     try:
-        from unleak.evaluate.masked import masked_motion
+        from unleak.measure.masked import masked_motion
 
         size = (frames.shape[2], frames.shape[1])
         fitted = moving(ImageOps.fit(mask, size, Image.Resampling.NEAREST))

@@ -12,10 +12,10 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from unleak.animate.frames import frames_of
+from unleak.animate.versions import versions
 from unleak.attach.apply import applied
 from unleak.core.initial import InitialNoise
 from unleak.core.start import Start
-from unleak.evaluate.versions import versions
 
 __all__ = ["FixedCall"]
 

@@ -12,15 +12,15 @@ from einops import rearrange
 from jaxtyping import Float, UInt8
 
 from unleak import __version__
+from unleak.animate.versions import versions
 from unleak.attach.apply import applied, summary
 from unleak.core.initial import InitialNoise
 from unleak.core.start import Start
 from unleak.data.atomic import folder_written_whole
 from unleak.data.video import write_video
-from unleak.evaluate.motion import MotionScore, camera_motion, motion_score
-from unleak.evaluate.sweep_page import page
-from unleak.evaluate.sweep_sheet import contact_sheet
-from unleak.evaluate.versions import versions
+from unleak.measure.motion import MotionScore, camera_motion, motion_score
+from unleak.report.sweep_page import page
+from unleak.report.sweep_sheet import contact_sheet
 from unleak.study.fixed_call import FixedCall
 
 __all__ = ["Run", "Sweep", "check_measurable", "check_replaceable", "parse_starts", "run_all", "sweep", "versions"]

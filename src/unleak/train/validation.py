@@ -15,7 +15,7 @@ from unleak.animate.sample import Settings, initial_noise, sample
 from unleak.data.folder import find_images
 from unleak.data.image import load_image
 from unleak.data.video import write_video
-from unleak.evaluate.motion import DIS, motion_score
+from unleak.measure.motion import DIS, motion_score
 from unleak.train.config import Recipe, ValidationConfig
 from unleak.train.sharding import gather_anew, own_part
 from unleak.zoo.classes import pipeline_class

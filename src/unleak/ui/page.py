@@ -14,7 +14,7 @@ from unleak.animate.call import Call
 from unleak.animate.sample import Settings
 from unleak.data.image import IMAGE_SUFFIXES
 from unleak.data.video import VIDEO_SUFFIXES
-from unleak.evaluate.leakage import RECORD, TABLE
+from unleak.study.diagnose.leakage import RECORD, TABLE
 from unleak.ui import view
 from unleak.ui.studio import (
     INITS,

@@ -18,8 +18,8 @@ from unleak.core.start import Start
 from unleak.data.decode_worker import Decoding
 from unleak.data.image import load_image
 from unleak.data.video import write_video
-from unleak.evaluate.examine import check_examined, examine, known_clips, parse_levels, real_clips
-from unleak.evaluate.leakage import Diagnosis, Scenes, videos_of
+from unleak.study.diagnose.examine import check_examined, examine, known_clips, parse_levels, real_clips
+from unleak.study.diagnose.leakage import Diagnosis, Scenes, videos_of
 from unleak.study.sweep import Run, Sweep, check_measurable, parse_starts, run_all, versions
 from unleak.study.tune.find import BUDGET, LEAST_FIDELITY, lowest_start, tune_settings
 from unleak.study.tune.result import Fidelity, Preview, TargetMotion, Tuned

@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from unleak.evaluate.leakage import CHART, Diagnosis
+from unleak.study.diagnose.leakage import CHART, Diagnosis
 from unleak.study.sweep import Run
 from unleak.study.tune.result import Tuned
 

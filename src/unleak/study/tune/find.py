@@ -19,7 +19,7 @@ from unleak.core.initial import InitialNoise
 from unleak.core.process import VP, NoiseProcess
 from unleak.core.start import Start, describe
 from unleak.data.image import fit_image
-from unleak.evaluate.fidelity import first_frame_psnr
+from unleak.measure.fidelity import first_frame_psnr
 from unleak.study.fixed_call import FixedCall
 from unleak.study.sweep import check_measurable
 from unleak.study.tune.bisection import Goal, next_log_snr
@@ -52,7 +52,7 @@ def tune(
 ) -> Tuned:
     """Find the start for one photo: the highest that moves `target_motion` while its first frame stays the photo.
 
-    target_motion: `8px/s` or `0.5px/frame`, pixels of the video, mean over the picture (`unleak.evaluate.speed`); None:
+    target_motion: `8px/s` or `0.5px/frame`, pixels of the video, mean over the picture (`unleak.measure.speed`); None:
     4 % of the width a second.
     budget: previews at most. Each has the noise, photo and size of the final video, and fewer steps.
     fidelity: the least PSNR of the first frame: `22dB`, or `plain-3dB`, that far below the plain video's.

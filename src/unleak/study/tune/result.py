@@ -14,11 +14,11 @@ from unleak import __version__
 from unleak.core.start import Start
 from unleak.data.atomic import folder_written_whole
 from unleak.data.video import write_video
-from unleak.evaluate.fidelity import first_frame_psnr
-from unleak.evaluate.motion import ESTIMATOR
-from unleak.evaluate.speed import speed
-from unleak.evaluate.sweep_page import page
-from unleak.evaluate.sweep_sheet import contact_sheet
+from unleak.measure.fidelity import first_frame_psnr
+from unleak.measure.motion import ESTIMATOR
+from unleak.measure.speed import speed
+from unleak.report.sweep_page import page
+from unleak.report.sweep_sheet import contact_sheet
 from unleak.study.sweep import PAGE, SHEET, Run, check_replaceable
 from unleak.study.tune.bisection import Goal, Seen, choice
 
@@ -96,7 +96,7 @@ class Preview:
     start: Start
     run: Run
     speed: float
-    """Pixels of the video per frame (`unleak.evaluate.speed`)."""
+    """Pixels of the video per frame (`unleak.measure.speed`)."""
     first_frame: float
     """PSNR against the photo, dB."""
 

@@ -1,0 +1,176 @@
+"""A loaded model diagnosed with the settings it is used with: what the command and the page both do."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from unleak.animate.call import Call
+from unleak.animate.sample import Settings, sample
+from unleak.data.decode_worker import ClipRequest, Decoding, read_clips
+from unleak.data.image import MediaError
+from unleak.data.synthetic import Motion, SyntheticClips
+from unleak.study.diagnose.leakage import STARTS, STILL, Diagnosis, Scenes, diagnose, videos_of
+from unleak.study.diagnose.probe import check_probed, probe_of
+from unleak.study.diagnose.stillness import Cause, causes
+from unleak.zoo.classes import pipeline_class
+from unleak.zoo.registry import ModelSpec
+
+__all__ = ["check_examined", "examine", "known_clips", "parse_levels", "real_clips", "suspects"]
+
+Clips = UInt8[np.ndarray, "n f h w 3"]
+
+
+def check_examined(spec: ModelSpec, settings: Settings) -> None:
+    """Raise ValueError for a model that cannot be diagnosed, or not at the size in `settings`."""
+    check_probed(spec.pipeline)
+    if None in (settings.num_frames, settings.height, settings.width):
+        raise ValueError(f"{spec.name} has no size of its own; give --num-frames and --size")
+
+
+def parse_levels(text: str | None, spec: ModelSpec) -> list[str]:
+    """The starts in a text with commas, each one that the model has; None: the usual ones. ValueError otherwise."""
+    if text is None:
+        return list(STARTS)
+    starts = [one.strip() for one in text.split(",") if one.strip()]
+    if not starts:
+        raise ValueError(f"start {text}: give one start or more, such as 0.94T,0.86T")
+    if twice := next((one for one in starts if starts.count(one) > 1), None):
+        raise ValueError(f"start {text}: {twice} is given twice")
+    for one in starts:
+        Settings.for_model(spec, start=one)
+    return starts
+
+
+def real_clips(
+    videos: Iterable[Path],
+    settings: Settings,
+    *,
+    count: int,
+    fps: float | int,
+    decoding: Decoding,
+    on_skipped: Callable[[str], None],
+) -> Clips:
+    """Clips of the first `count` of `videos` that can be read, of the size in `settings`, at `fps` Hz.
+
+    `on_skipped` is told why a video was left out. Raises ValueError if none can be used.
+    """
+    assert settings.num_frames is not None
+    assert settings.height is not None
+    assert settings.width is not None
+    size = settings.height, settings.width
+    requests = (ClipRequest(path, settings.num_frames, fps, size) for path in videos)
+    frames = []
+    with closing(read_clips(requests, decoding=decoding)) as outcomes:
+        for outcome in outcomes:
+            if isinstance(outcome, MediaError):
+                on_skipped(str(outcome))
+            elif outcome is not None:
+                frames.append(outcome.frames)
+            if len(frames) == count:
+                break
+    if not frames:
+        raise ValueError("none of the videos can be used; see the reasons above")
+    return np.stack(frames)
+
+
+def known_clips(photos: Path, settings: Settings, *, count: int, seed: int = 0) -> tuple[Clips, Scenes]:
+    """Clips that pan right or left by 1/64 of their width a frame, as nano's law has it, and all that they could be.
+
+    `photos` is a folder; ValueError if there is none in it.
+    """
+    assert settings.num_frames is not None
+    assert settings.height is not None
+    assert settings.width is not None
+    side = max(settings.height, settings.width)
+    speed = settings.width / 64
+    law = [(Motion(speed), 0.2), (Motion(-speed), 0.2), (Motion(), 0.6)]
+    made = SyntheticClips(photos, size=side, num_frames=settings.num_frames, seed=seed, length=count)
+    top, left = (side - settings.height) // 2, (side - settings.width) // 2
+    cut = slice(top, top + settings.height), slice(left, left + settings.width)
+    scenes = [made.alternatives(k, [camera for camera, _ in law]).numpy()[:, :, *cut] for k in range(count)]
+    alternatives = np.ascontiguousarray(np.stack(scenes))
+    truth = np.stack([scene[k % 2] for k, scene in enumerate(alternatives)])
+    return truth, Scenes(alternatives, np.array([share for _, share in law]))
+
+
+def examine(
+    pipe: Any,
+    spec: ModelSpec,
+    settings: Settings,
+    clips: Clips,
+    *,
+    scenes: Scenes | None = None,
+    mask: Image.Image | None = None,
+    starts: Sequence[str] = STARTS,
+    seeds: int = 1,
+    seed: int = 0,
+    batch_size: int = 4,
+    fps: float | int | None = None,
+    on_video: Callable[[int, int], None] | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> Diagnosis:
+    """`diagnose` with the pipeline's own videos beside it, and the other causes of stillness in `about`.
+
+    fps: the rate that the clips were read at, Hz; None where they were made. mask: where all of them move, for models
+    that take one; scaled to their size. `on_video` is told how many videos of how
+    many are done. Raises ValueError if no clip moves.
+    """
+    told, made = dict(settings.arguments), 0
+    total = videos_of(len(clips), starts=len(starts), seeds=seeds, oracle=scenes is not None, pipeline=True)
+
+    fitted = None if mask is None else mask.resize((clips.shape[3], clips.shape[2]), Image.Resampling.NEAREST)
+
+    def count() -> None:
+        nonlocal made
+        made += 1
+        if on_video is not None:
+            on_video(made, total)
+
+    def generate(image: UInt8[np.ndarray, "h w 3"], seed: int) -> UInt8[np.ndarray, "f h w 3"]:
+        return sample(pipe, Image.fromarray(image), replace(settings, seed=seed), mask=fitted).frames
+
+    done = diagnose(
+        probe_of(pipe, told if fitted is None else told | {"mask": fitted}),
+        clips,
+        starts=starts,
+        steps=settings.steps,
+        seeds=seeds,
+        seed=seed,
+        batch_size=batch_size,
+        scenes=scenes,
+        generate=generate,
+        on_video=count,
+        about={
+            "model": {"name": spec.name, "source": spec.source, "revision": spec.revision, "pipeline": spec.pipeline},
+            "settings": told,
+            "fps": fps or settings.fps,
+            "known_motion": scenes is not None,
+            **(about or {}),
+        },
+    )
+    usual = {name: one.default for name, one in Call.of(pipeline_class(spec.pipeline)).parameters.items()}
+    amounts = [done.mean(test, "image", of="amount") for test in ("pipeline", "fresh")]
+    other = causes(
+        pipe,
+        told,
+        usual | dict(spec.defaults),
+        motion=done.motion,
+        still_below=STILL,
+        fps=fps,
+        steps=settings.steps,
+        pipeline_amount=amounts[0].value if amounts[0] else None,
+        unguided_amount=amounts[1].value if amounts[1] else None,
+    )
+    done.about["other_causes"] = [vars(cause) for cause in other]
+    return done
+
+
+def suspects(done: Diagnosis) -> list[Cause]:
+    """The other causes of stillness that are suspect here."""
+    return [Cause(**one) for one in done.about["other_causes"] if one["state"] == "suspect"]

@@ -1,0 +1,464 @@
+"""Does a model lose motion to its image? Real clips are noised, and the model is asked to bring them back.
+
+The *one-step curve* (one prediction of a noised clip) falls with the noise for an ideal model too, so it is shown but
+not judged by. What is judged is the *restart*: sampled on from a noised clip, motion that can still be seen in the
+noise has to come back. Whether it can be seen is told by a yardstick: the same network without its image, and on
+clips of known motion the exact posterior (`unleak.study.diagnose.oracle`).
+"""
+
+import csv
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from einops import einsum
+from jaxtyping import Float, UInt8
+from PIL import Image
+from torch import Tensor
+
+from unleak import __version__
+from unleak.core.process import Level
+from unleak.core.start import describe
+from unleak.data.atomic import folder_written_whole
+from unleak.measure.intervals import FEWEST, Mean, mean_of
+from unleak.measure.motion import DIS, Flow
+from unleak.report.line_chart import Line, line_chart
+from unleak.study.diagnose.oracle import posterior
+from unleak.study.diagnose.probe import Probe
+
+__all__ = ["Diagnosis", "Row", "Verdict", "diagnose", "judge", "kept_motion", "own_motion", "sampled"]
+
+Clips = UInt8[np.ndarray, "b F H W 3"]
+LevelPredict = Callable[[Tensor, Level], Tensor]
+
+RECORD, TABLE, CHART = "diagnosis.json", "curve.csv", "diagnosis.png"
+STARTS = ("0.98T", "0.94T", "0.86T", "0.78T", "0.70T", "0.60T", "0.50T", "0.40T")
+FLOW_SIZE = (400, 225)  # width, height that flow is compared at, whatever the video's own
+STILL = 0.3  # px of FLOW_SIZE per pair of frames; a clip that moves less has no motion to lose
+GAP = 0.1  # share of a clip's motion; smaller differences are not called a leak
+ENOUGH, SEEN = 0.8, 0.5  # of what the autoencoder alone keeps
+
+
+@dataclass(frozen=True)
+class Row:
+    """One video that was measured against the clip it began from."""
+
+    test: str
+    """`restart`, `one step`; `fresh` from pure noise, `pipeline` by its own call; `autoencoder` for there and back."""
+    who: str
+    """`image`, `no image`, `oracle`."""
+    start: str
+    """Empty where there is none."""
+    clip: int
+    seed: int
+    kept: float
+    """Of the clip's own motion, in its own directions: 1 all, 0 none or elsewhere (`kept_motion`)."""
+    amount: float
+    """Motion in any direction relative to the clip's: dissolution counts too."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the numbers say, and how far that can be trusted."""
+
+    label: str
+    """`leaks`, `loses motion`, `no leak found` or `undecided`."""
+    sentences: tuple[str, ...]
+    start: str | None
+    """Where sampling had better start; None where nothing speaks for a change."""
+
+
+# ---- the measure ---------------------------------------------------------------------------------------------------
+
+
+def flows(frames: UInt8[np.ndarray, "f h w 3"], flow: Flow) -> Float[np.ndarray, "pairs hh ww 2"]:
+    """Optical flow of each pair of adjacent frames at `FLOW_SIZE`, every fourth pixel of it."""
+    import cv2
+
+    resized = [cv2.resize(frame, FLOW_SIZE, interpolation=cv2.INTER_LINEAR) for frame in frames]
+    return np.stack([flow(a, b)[2::4, 2::4] for a, b in pairwise(resized)])
+
+
+def own_motion(own: Float[np.ndarray, "pairs hh ww 2"]) -> float:
+    """Mean length of a flow, px of `FLOW_SIZE` per pair of frames."""
+    return float(np.linalg.norm(own, axis=-1).mean())
+
+
+def kept_motion(
+    video: Float[np.ndarray, "pairs hh ww 2"], own: Float[np.ndarray, "pairs hh ww 2"]
+) -> tuple[float, float]:
+    """How much of the flow `own` is in that of `video`: <video, own> / <own, own>, and the ratio of their lengths.
+
+    The first is 1 for the same motion, s for the same motion s times as fast, 0 on the average for motion that has
+    nothing to do with it, such as flicker and dissolution, and negative for the opposite one.
+    """
+    return float((video * own).sum() / np.square(own).sum()), own_motion(video) / own_motion(own)
+
+
+# ---- the tests -----------------------------------------------------------------------------------------------------
+
+
+def sampled(
+    predict: LevelPredict,
+    noised: Callable[[Tensor, Tensor, Level], Tensor],
+    x: Float[Tensor, "b c f h w"],
+    levels: Sequence[Level],
+) -> Float[Tensor, "b c f h w"]:
+    """From `x` at the first of `levels` down to a clean clip: DDIM without noise (Song et al. 2021, eq. 12, eta 0).
+
+    On VE and RF processes these are the Euler steps of the probability flow.
+    """
+    for level, below in pairwise([*levels, None]):
+        assert level is not None
+        x_0 = predict(x, level)
+        if below is None:
+            return x_0
+        eps = (x - noised(x_0, torch.zeros_like(x), level)) / level.sigma
+        x = noised(x_0, eps, below)
+    raise AssertionError("no levels")
+
+
+def oracle(
+    probe: Probe, alternatives: Float[Tensor, "b k c f h w"], probabilities: Float[Tensor, " k"]
+) -> LevelPredict:
+    """E[x_0 | x_t] where the truth is one of `alternatives`."""
+    b = len(alternatives)
+
+    def predict(x_t: Tensor, level: Level) -> Tensor:
+        flat = alternatives.flatten(0, 1)
+        means = probe.noised(flat, torch.zeros_like(flat), level).unflatten(0, (b, -1))
+        weights = posterior(x_t, x_t.new_full((b,), level.sigma), means, probabilities)
+        return einsum(weights, alternatives, "b k, b k c f h w -> b c f h w")
+
+    return predict
+
+
+@dataclass(frozen=True, eq=False)
+class Scenes:
+    """For each clip everything that its scene could have been, and how likely that was: what the oracle knows."""
+
+    alternatives: UInt8[np.ndarray, "n k f h w 3"]
+    probabilities: Float[np.ndarray, " k"]
+
+
+@torch.inference_mode()
+def diagnose(
+    probe: Probe,
+    clips: UInt8[np.ndarray, "n f h w 3"],
+    *,
+    starts: Sequence[str] = STARTS,
+    steps: int = 25,
+    seeds: int = 1,
+    seed: int = 0,
+    batch_size: int = 4,
+    scenes: Scenes | None = None,
+    generate: Callable[[UInt8[np.ndarray, "h w 3"], int], UInt8[np.ndarray, "f h w 3"]] | None = None,
+    on_video: Callable[[], None] | None = None,
+    about: dict[str, Any] | None = None,
+) -> "Diagnosis":
+    """Restart `clips` from each of `starts`, with their image and without it, and measure how much motion comes back.
+
+    clips: real videos, of the size and rate that the model makes. Those that hardly move are left out.
+    steps: of the pipeline's schedule below each start. seeds: noises for each clip.
+    scenes: of clips of known motion; adds the oracle. generate: (first frame, seed) -> the pipeline's own video.
+    on_video: told after each of `videos_of` videos. Raises ValueError if no clip moves.
+    """
+    flow = DIS()
+    own = [flows(clip, flow) for clip in clips]
+    motion = [own_motion(one) for one in own]
+    moving = [k for k, one in enumerate(motion) if one >= STILL]
+    if not moving:
+        raise ValueError(
+            f"none of the {len(clips)} clips moves (at most {max(motion):.2f} px of 400x225 a frame): no model can lose"
+            " what is not there; give clips that move, or a lower --fps"
+        )
+    levels = {start: probe.level(start) for start in starts}
+    order = sorted(levels, key=lambda start: levels[start].log_snr)
+    full, rows = probe.levels("1.0T", steps), list[Row]()
+
+    def measure(test: str, who: str, start: str, batch: Sequence[int], number: int, videos: Clips) -> None:
+        for k, video in zip(batch, videos, strict=True):
+            rows.append(Row(test, who, start, k, number, *kept_motion(flows(video, flow), own[k])))
+            if on_video is not None:
+                on_video()
+
+    for first in range(0, len(moving), batch_size):
+        batch = moving[first : first + batch_size]
+        images = torch.from_numpy(np.ascontiguousarray(clips[batch, 0])).to(probe.device)
+        x_0 = probe.encode(clips[batch])
+        measure("autoencoder", "", "", batch, 0, probe.decode(x_0))
+        given = images, probe.prompts(len(batch)), clips.shape[1]
+        predictors: dict[str, LevelPredict] = {
+            "image": _told(probe, probe.condition(*given)),
+            "no image": _told(probe, probe.without_image(*given)),
+        }
+        if scenes is not None:
+            alternatives = torch.stack([probe.encode(scenes.alternatives[k]) for k in batch])
+            weights = torch.from_numpy(scenes.probabilities).to(x_0)
+            predictors["oracle"] = oracle(probe, alternatives, weights)
+        for number in range(seeds):
+            draws = [torch.randn(x_0.shape[1:], generator=_generator(seed, number, k)) for k in batch]
+            eps = torch.stack(draws).to(x_0)
+            for who, predict in predictors.items():
+                for start in order:
+                    x_t = probe.noised(x_0, eps, levels[start])
+                    measure("one step", who, start, batch, number, probe.decode(predict(x_t, levels[start])))
+                    back = sampled(predict, probe.noised, x_t, probe.levels(start, steps))
+                    measure("restart", who, start, batch, number, probe.decode(back))
+                noise = float(np.hypot(full[0].alpha, full[0].sigma)) * eps
+                measure("fresh", who, "", batch, number, probe.decode(sampled(predict, probe.noised, noise, full)))
+        if generate is not None:
+            for k in batch:
+                measure("pipeline", "image", "", [k], 0, generate(clips[k, 0], seed + k)[None])
+    units = {start: describe(levels[start], probe.process) for start in order}
+    f, h, w = clips.shape[1:4]
+    known = {
+        "video": {"num_frames": f, "height": h, "width": w},
+        "steps": steps,
+        "seeds": seeds,
+        "seed": seed,
+        "no_image": probe.absent,
+        "flow": f"{flow.name} at {FLOW_SIZE[0]}x{FLOW_SIZE[1]}",
+    }
+    return Diagnosis(tuple(rows), units, tuple(motion), known | (about or {}))
+
+
+def videos_of(moving: int, *, starts: int, seeds: int, oracle: bool, pipeline: bool) -> int:
+    """How many videos `diagnose` makes of `moving` clips."""
+    return moving * (1 + seeds * (2 + oracle) * (2 * starts + 1) + pipeline)
+
+
+def _told(probe: Probe, condition: Any) -> LevelPredict:
+    return lambda x_t, level: probe.predict(x_t, level, condition)
+
+
+def _generator(seed: int, number: int, clip: int) -> torch.Generator:
+    return torch.Generator().manual_seed((seed * 1_000_003 + number) * 1_000_003 + clip)
+
+
+# ---- what they say -------------------------------------------------------------------------------------------------
+
+_COLOURS = {"image": (214, 69, 65), "no image": (125, 80, 190), "oracle": (38, 150, 90)}
+_NAMES = {"image": "with its image", "no image": "without its image", "oracle": "the oracle"}
+
+
+@dataclass(frozen=True, eq=False)
+class Diagnosis:
+    """Every measured video, and what follows from them. `save` writes picture, tables and JSON."""
+
+    rows: tuple[Row, ...]
+    units: dict[str, dict[str, Any]]
+    """The level of each start in every unit, noisiest first."""
+    motion: tuple[float, ...]
+    """Of each clip, px of 400x225 per pair of frames; below `STILL` it was left out."""
+    about: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def starts(self) -> tuple[str, ...]:
+        """Noisiest first."""
+        return tuple(self.units)
+
+    def mean(self, test: str, who: str, start: str = "", *, of: str = "kept") -> Mean | None:
+        """Over clips, their seeds averaged; None where nothing was measured."""
+        groups: dict[int, list[float]] = {}
+        for row in self.rows:
+            if (row.test, row.who, row.start) == (test, who, start):
+                groups.setdefault(row.clip, []).append(getattr(row, of))
+        return mean_of(groups) if groups else None
+
+    def difference(self, more: str, less: str, start: str) -> Mean | None:
+        """Of the motion that `more` and `less` keep when restarted from the same noised clips."""
+        found: dict[tuple[int, int], dict[str, float]] = {}
+        for row in self.rows:
+            if (row.test, row.start) == ("restart", start):
+                found.setdefault((row.clip, row.seed), {})[row.who] = row.kept
+        groups: dict[int, list[float]] = {}
+        for (clip, _), kept in found.items():
+            if more in kept and less in kept:
+                groups.setdefault(clip, []).append(kept[more] - kept[less])
+        return mean_of(groups) if groups else None
+
+    @property
+    def verdict(self) -> Verdict:
+        """In words."""
+        return judge(self)
+
+    @property
+    def curve(self) -> list[dict[str, Any]]:
+        """A row for each test, who and start."""
+        places = dict.fromkeys((row.test, row.who, row.start) for row in self.rows)
+        table = []
+        for test, who, start in places:
+            kept, amount = self.mean(test, who, start), self.mean(test, who, start, of="amount")
+            assert kept is not None
+            assert amount is not None
+            unit = self.units.get(start, {})
+            numbers = {f"{name}_{key}": value for name, mean in (("kept", kept), ("amount", amount))
+                       for key, value in mean.record.items() if key != "groups"}  # fmt: skip
+            place = {"test": test, "who": who, "start": start}
+            table.append(
+                place | {"sigma": unit.get("sigma"), "log_snr": unit.get("log_snr"), **numbers, "clips": kept.groups}
+            )
+        return table
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Everything as plain values."""
+        return {
+            "unleak": __version__,
+            "verdict": asdict(self.verdict),
+            **self.about,
+            "clips": {"motion": list(self.motion), "still_below": STILL},
+            "starts": self.units,
+            "curve": self.curve,
+            "rows": [asdict(row) for row in self.rows],
+        }
+
+    def chart(self) -> Image.Image:
+        """Motion kept against the start."""
+        lines = []
+        for test in ("restart", "one step"):
+            for who, colour in _COLOURS.items():
+                points = [self.mean(test, who, start) for start in self.starts]
+                if any(points):
+                    how = "restarted" if test == "restart" else "predicted at once"
+                    ends = [None if mean is None else _within(mean) for mean in points]
+                    lines.append(Line(f"{how}, {_NAMES[who]}", colour, ends, dashed=test == "one step"))
+        moving = sum(one >= STILL for one in self.motion)
+        note = f"{self.about.get('model', {}).get('name', '')}: {moving} clips, 95 % intervals over clips".strip(": ")
+        return line_chart("Share of a clip's own motion that comes back", self.starts, lines, note=note)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write diagnosis.json, curve.csv and diagnosis.png to `folder`, which is replaced; returns the JSON's path."""
+        folder = Path(folder)
+        with folder_written_whole(folder) as temporary:
+            files = {"files": sorted([RECORD, TABLE, CHART])}
+            (temporary / RECORD).write_text(json.dumps(self.record | files, indent=2) + "\n", encoding="utf-8")
+            with (temporary / TABLE).open("w", newline="", encoding="utf-8") as file:
+                curve = self.curve
+                writer = csv.DictWriter(file, curve[0].keys())
+                writer.writeheader()
+                writer.writerows(curve)
+            self.chart().save(temporary / CHART)
+        return folder / RECORD
+
+
+def _within(mean: Mean) -> tuple[float, float, float]:
+    """Ends that can be drawn: of a single clip there are none."""
+    bounds = (mean.low, mean.high) if np.isfinite(mean.low) else (mean.value, mean.value)
+    return (mean.value, *bounds)
+
+
+def judge(found: Diagnosis) -> Verdict:
+    """The verdict on a diagnosis.
+
+    A difference counts where its interval leaves out 0, it is `GAP` or more, it is of `FEWEST` clips or more, and what
+    the yardstick itself brings back is so too: a model that is worse than nothing where nothing can be seen has lost
+    nothing. That the network keeps more without its image is a leak. That only the oracle does is motion lost, and no
+    more: the oracle knows the whole scene, and a weak network loses to it as well.
+    """
+    there_and_back = found.mean("autoencoder", "")
+    ceiling = there_and_back.value if there_and_back is not None and there_and_back.value > 0 else 1.0
+    image = {start: _need(found.mean("restart", "image", start)) for start in found.starts}
+    lost: dict[str, dict[str, Mean]] = {"no image": {}, "oracle": {}}
+    clear, seen = True, list[str]()
+    for start in found.starts:
+        for who, gaps in lost.items():
+            gap, yard = found.difference(who, "image", start), found.mean("restart", who, start)
+            if gap is None or yard is None or gap.groups < FEWEST:
+                continue
+            if min(gap.low, yard.low) > 0 and min(gap.value, yard.value) >= GAP:
+                gaps[start] = gap
+            if yard.value >= SEEN * ceiling:
+                seen.append(start)
+                clear = clear and gap.high < 2 * GAP
+    said, who = list[str](), "no image" if lost["no image"] else "oracle"
+    losses = lost[who]
+    if losses:
+        worst = max(losses, key=lambda start: losses[start].value)
+        other, amount = found.mean("restart", who, worst), found.mean("restart", "image", worst, of="amount")
+        begins = f"restarted at {_place(found, worst)} with its image it keeps {image[worst]} of a clip's motion, while"
+        if who == "no image":
+            label = "leaks"
+            said.append(
+                f"This model leaks: {begins} the same network without its image keeps {other}: the motion can be seen"
+                " in the noise, and the image is what it is lost to."
+            )
+        else:
+            label = "loses motion"
+            said.append(f"This model loses motion that can be seen in the noise: {begins} the oracle keeps {other}.")
+            still = _need(amount).high < ENOUGH
+            said.append(
+                f"Its videos from there move {amount} times as much as the clips, so it "
+                + ("stands still, as a leak would have it." if still else "moves, though not as the clips do.")
+                + " Whether the image is to blame cannot be told: without it this network keeps no more."
+            )
+        if len(losses) > 1:
+            said.append(f"So it is at {', '.join(losses)}.")
+    elif seen and clear:
+        label = "no leak found"
+        said.append(
+            f"No leak was found: at {', '.join(dict.fromkeys(seen))}, where the motion of a clip can still be seen in"
+            " the noise, the model keeps as much of it with its image as the yardstick does."
+        )
+    else:
+        label = "undecided"
+        clips = image[found.starts[0]].groups
+        if clips < FEWEST:
+            why = f"{clips} clips that move prove nothing: give {FEWEST} or more, better 16"
+        elif seen:
+            why = "the intervals are too wide: give more clips or seeds"
+        else:
+            why = (
+                "without its image this network brings no motion back, so it is no yardstick; --photos makes clips of"
+                " known motion, which have one"
+            )
+        said.append(f"Undecided: {why}.")
+    low = [start for start in found.starts if image[start].value < ENOUGH * ceiling]
+    if not low:
+        said.append("With its image the model keeps the motion of clips at every start that was tried.")
+    elif low[-1] == found.starts[-1]:
+        said.append(f"With its image motion is lost even at {_place(found, low[-1])}, the least noisy start tried.")
+    else:
+        kept_from = found.starts[found.starts.index(low[-1]) + 1]
+        why = "" if losses else "; what noise hides, no model keeps, and that is no leak"
+        said.append(f"With its image motion is lost above {_place(found, kept_from)}{why}.")
+    begin: str | None = None
+    if losses:
+        cleanest = max(map(found.starts.index, losses))
+        begin = found.starts[min(cleanest + 1, len(found.starts) - 1)]
+        beyond = ", and lower ones may be needed" if cleanest + 1 >= len(found.starts) else ""
+        said.append(
+            f"Recommended start: {_place(found, begin)}{beyond}. A lower start moves more and follows the photo less:"
+            " look at `unleak sweep` before you settle."
+        )
+    for test, name, text in (
+        ("fresh", "image", "From pure noise, without guidance, its videos move"),
+        ("pipeline", "image", "The pipeline's own videos, with its guidance, move"),
+        ("fresh", "oracle", "Videos of the oracle move"),
+    ):
+        if moved := found.mean(test, name, of="amount"):
+            said.append(f"{text} {moved} times as much as the clips.")
+    moving = sum(one >= STILL for one in found.motion)
+    said.append(
+        f"Limits: {moving} clips that move (of {len(found.motion)}), noises for each: {found.about.get('seeds', 1)};"
+        f" the autoencoder alone keeps {ceiling:.2f}; sampled without guidance and without fresh noise on the way;"
+        f" motion as optical flow ({found.about.get('flow', '')}). The one-step curve falls for an ideal model too and"
+        " was not judged by."
+    )
+    return Verdict(label, tuple(said), begin)
+
+
+def _need(mean: Mean | None) -> Mean:
+    assert mean is not None
+    return mean
+
+
+def _place(found: Diagnosis, start: str) -> str:
+    sigma = found.units[start]["sigma"]
+    return f"{start} (sigma {'infinite' if sigma is None else format(sigma, '.3g')})"
