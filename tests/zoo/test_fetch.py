@@ -166,6 +166,13 @@ def test_a_full_disk_is_told_before_anything_is_downloaded(hub, tiny, monkeypatc
         ({"unet": ["diffusers.utils", "Logger"]}, "refused"),
         ({"unet": ["transformers", "AutoModel"]}, "refused"),
         ({"unet": ["unleak.families.nano.build", "x"]}, "refused"),
+        ({"unet": ["unleak.families.lvdm.folder", "Path"]}, "names unleak.families.lvdm.folder.Path for unet"),
+        ({"unet": ["unleak.families.lvdm.unet", "LVDMUNet"]}, "refused"),  # another pipeline's
+        (
+            {"_class_name": "DynamiCrafterPipeline", "unet": ["unleak.families.lvdm.unet", "Sequence"]},
+            "names unleak.families.lvdm.unet.Sequence for unet",
+        ),
+        ({"unet": ["diffusers", ["UNetSpatioTemporalConditionModel"]]}, "refused"),
         ({"../../unet": ["diffusers", "UNetSpatioTemporalConditionModel"]}, "is no name of a part"),
         ({"_class_name": ["pipeline", "OwnPipeline"]}, "is code of its own"),
         ({"_class_name": "os.system"}, "none of diffusers'"),

@@ -9,7 +9,16 @@ from typing import Any
 from unleak.attach.seams import REFUSED, SEAMS, Seam
 from unleak.zoo.source import one_line
 
-__all__ = ["FAMILIES", "NATIVE", "library_class", "part_class", "pipeline_class", "scheduler_from", "seam_of_class"]
+__all__ = [
+    "FAMILIES",
+    "NATIVE",
+    "library_class",
+    "own_parts",
+    "part_class",
+    "pipeline_class",
+    "scheduler_from",
+    "seam_of_class",
+]
 
 FAMILIES = "unleak.families"
 NATIVE = {
@@ -32,6 +41,16 @@ def pipeline_class(name: str) -> Any:
         raise ValueError(f"{name} is no pipeline of the diffusers that is installed; unleak knows {_known()}")
     seam_of_class(found)
     return found
+
+
+def own_parts(pipeline: str) -> frozenset[tuple[str, str]]:
+    """Return (module, class) of each component class of ours that a folder of the pipeline class may name.
+
+    The classes stand in the pipeline class itself, as `unleak_parts`. Their modules are therefore imported with it,
+    and diffusers, which imports no module because a folder names it, finds them.
+    """
+    parts = getattr(pipeline_class(pipeline), "unleak_parts", ()) if pipeline in NATIVE else ()
+    return frozenset((part.__module__, part.__name__) for part in parts)
 
 
 def seam_of_class(pipeline: type) -> Seam:

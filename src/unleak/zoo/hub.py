@@ -88,7 +88,11 @@ def load(
         except torch.OutOfMemoryError:
             raise
         except (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, SafetensorError) as error:
-            where = "its files are incomplete" if source.is_folder else "not on this machine and not to be had"
+            if not source.is_folder:
+                where = "not on this machine and not to be had"
+            else:
+                missing = isinstance(error, (OSError, SafetensorError))
+                where = "its files are incomplete" if missing else "it cannot be loaded"
             raise ValueError(f"model {spec.name} ({spec.source}): {where}: {one_line(error)}") from error
         for name, part in pipe.components.items():  # weights that no file has are left without values
             if isinstance(part, torch.nn.Module) and any(weight.is_meta for weight in part.parameters()):

@@ -3,12 +3,12 @@
 import re
 import tarfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from unleak.zoo.classes import FAMILIES
+from unleak.zoo.classes import FAMILIES, own_parts
 
 __all__ = ["check_index", "check_pickle", "safe_members"]
 
@@ -21,8 +21,11 @@ MAX_ARCHIVE = 60_000_000_000
 def check_index(index: Mapping[str, Any], where: str) -> None:
     """ValueError if a model_index.json names code that is not diffusers', transformers' or ours, or a path.
 
-    diffusers imports whatever module a model_index.json names and calls the class it names: so none but known ones.
+    diffusers calls the class that a model_index.json names. Of ours, a folder may name those that its own pipeline
+    class lists, and no others.
     """
+    named = index.get("_class_name")
+    ours = own_parts(named) if isinstance(named, str) else frozenset()
     for name, value in index.items():
         if not isinstance(value, list):
             if name == "_class_name" and not (isinstance(value, str) and re.fullmatch(r"[A-Z]\w*", value)):
@@ -36,23 +39,23 @@ def check_index(index: Mapping[str, Any], where: str) -> None:
             raise ValueError(f"{where}: a part is named {name!r}, which is no name of a part: refused")
         if len(value) == 2 and not any(value):
             continue
-        if len(value) != 2 or not _is_known(*value):
-            named = ".".join(str(one) for one in value)
+        if len(value) != 2 or not _is_known(*value, ours):
+            part = ".".join(str(one) for one in value)
             raise ValueError(
-                f"{where}: its model_index.json names {named} for {name}; only classes of diffusers, transformers and "
+                f"{where}: its model_index.json names {part} for {name}; only classes of diffusers, transformers and "
                 "unleak are loaded, never a model's own code: refused"
             )
 
 
-def _is_known(library: Any, kind: Any) -> bool:
+def _is_known(library: Any, kind: Any, ours: Collection[tuple[str, str]]) -> bool:
     if not isinstance(library, str) or not isinstance(kind, str) or not re.fullmatch(r"[A-Z]\w*", kind):
         return False
+    if library.startswith(f"{FAMILIES}."):
+        return (library, kind) in ours
     if library == "transformers":
         return not kind.startswith("Auto")  # those may run the code that a configuration names
     if library == "diffusers":
         return kind != "AutoModel"
-    if library.startswith(f"{FAMILIES}."):
-        return re.fullmatch(r"[\w.]+", library) is not None and find_spec(library) is not None
     return library.isidentifier() and find_spec(f"diffusers.pipelines.{library}") is not None
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import signature
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -77,6 +77,7 @@ class AnimateAnythingPipeline(DiffusionPipeline, StableDiffusionMixin):
         condition=Condition(first_frame, frames=2, every_frame=True, argument="condition_latent"),
         motion=MOTION,
     )
+    unleak_parts: ClassVar[tuple[type, ...]] = (AnimateAnythingUNet,)
     model_cpu_offload_seq = "text_encoder->unet->vae"
     _callback_tensor_inputs = ("latents", "prompt_embeds")
 

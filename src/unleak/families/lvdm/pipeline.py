@@ -20,6 +20,8 @@ from torch import Tensor
 from transformers import CLIPImageProcessor, CLIPTextModel, CLIPVisionModelWithProjection, PreTrainedTokenizerBase
 
 from unleak.attach.seams import Seam
+from unleak.families.lvdm.resampler import Resampler
+from unleak.families.lvdm.scheduler import LVDMScheduler
 from unleak.families.lvdm.unet import LVDMUNet
 
 __all__ = ["Branches", "Generators", "Images", "LVDMPipeline", "LVDMPipelineOutput", "OnStep"]
@@ -90,6 +92,8 @@ class LVDMPipeline(DiffusionPipeline):
     model_cpu_offload_seq = "text_encoder->image_encoder->image_projection->unet->vae"
     _callback_tensor_inputs: ClassVar[list[str]] = ["latents", "encoder_hidden_states"]
     unleak_seam: Seam
+    unleak_parts: ClassVar[tuple[type, ...]] = (LVDMUNet, Resampler, LVDMScheduler)
+    """Our own classes among the components. A folder may name these; that they stand here imports their modules."""
 
     def __init__(
         self,

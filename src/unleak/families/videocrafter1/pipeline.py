@@ -1,7 +1,7 @@
 """VideoCrafter1 (arXiv 2310.19512): a photo and a prompt to a video."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ class VideoCrafter1Pipeline(LVDMPipeline):
     """The image-to-video model and the paper's fine-tunes. The image enters by tokens only, the same for all frames."""
 
     unleak_seam = Seam("b c f h w", init_noise_sigma, branches="batched", unusual=_unusual, motion=MOTION)
+    unleak_parts: ClassVar[tuple[type, ...]] = (*LVDMPipeline.unleak_parts, LinearProjection)
 
     @torch.no_grad()
     def __call__(
