@@ -78,3 +78,11 @@ def test_what_cannot_be_done_is_said_in_a_line(unleak, folder, photo, here, opti
     assert reason in result.err
     assert len(result.err.splitlines()) == 1
     assert not (here / "out/photo.mp4").exists()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_doctor_estimates_the_memory_of_a_folder(unleak, folder, here, name):
+    result = unleak("doctor", "--model", folder(name), "--json")
+    assert result.status == 0, result.err
+    ways = json.loads(result.out)["ways"]
+    assert [way["peak_gb"] for way in ways] == sorted((way["peak_gb"] for way in ways), reverse=True)

@@ -8,7 +8,7 @@ from functools import cache
 import pytest
 
 from tests.attach.watch import all_tiny
-from tests.tiny.animate_anything import build as animate_anything
+from tests.tiny.animate_anything import tiny_animate_anything
 
 NATIVE = ("dynamicrafter", "videocrafter1", "animate-anything")
 
@@ -35,7 +35,7 @@ def alone(*arguments, cwd):
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    build = {one.name: one.build for one in all_tiny()} | {"animate-anything": animate_anything}
+    build = {one.name: one.build for one in all_tiny()} | {"animate-anything": tiny_animate_anything}
 
     def save(name):
         folder, pipe = tmp_path_factory.mktemp("models") / name, build[name]()

@@ -151,7 +151,7 @@ def _denoising(spec: ModelSpec, settings: Settings, index: Mapping[str, Any], dt
     frames, height, width = _latent_size(spec, settings)
     tokens = frames * height * width
     if part == "unet":
-        hidden = config["block_out_channels"][0]
+        hidden = (config.get("block_out_channels") or [config["model_channels"]])[0]
     else:
         patch = config.get("patch_size") or 1
         tokens //= (patch**2 if isinstance(patch, int) else patch[0] * patch[1] * patch[2]) * (
