@@ -1,25 +1,42 @@
 # make demo    a photo becomes two videos under out/, standard and fixed
-# make test    the tests
+# make test    the fast tests, about five minutes on two cores
+# make check    everything else that a change must pass
+# make site    the documentation, into out/site
 # make benchmark    the evidence again, written into the README
-# Both make .venv first. PYTHON=python3.12 picks another interpreter, ARGS is handed to pytest.
+# Each makes .venv first. PYTHON=python3.12 picks another interpreter, ARGS is handed to pytest.
 
 PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: help demo test lint types contracts format nano nano-seeds benchmark clean
+.PHONY: help demo test check slow typed site lint types contracts format nano nano-seeds benchmark clean
 .DELETE_ON_ERROR:
 
 help:
-	@echo "make demo | test | lint | types | contracts | format | nano | nano-seeds | benchmark | clean"
+	@echo "make demo | test | check | site | lint | types | contracts | format | nano | nano-seeds | benchmark | clean"
 
 demo: .venv/.evaluate
 	$(BIN)/unleak generate examples/photo.jpg --seed 3 --start 1.0T --out out/standard --overwrite
 	$(BIN)/unleak generate examples/photo.jpg --seed 3 --out out/fixed --overwrite
 	$(BIN)/python examples/compare.py out/strip.png out/standard/photo.mp4 out/fixed/photo.mp4
 
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 test: .venv/.dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) -m "not slow" $(ARGS)
+
+check: lint types contracts slow typed
+
+# What is left out of `make test`: matrices, fuzzing, the site, and every test that takes more than five seconds.
+slow: .venv/.dev
+	$(PYTEST) -m slow $(ARGS)
+
+# Every signature of the package checked at run time; the tower lets an int stand for a float, as mypy does.
+typed: .venv/.dev
+	$(PYTEST) -m "not slow" --jaxtyping-packages="unleak,beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))" $(ARGS)
+
+site: .venv/.docs
+	$(BIN)/mkdocs build --strict
+	@echo "The site is out/site/index.html"
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

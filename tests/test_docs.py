@@ -1,8 +1,10 @@
-"""The examples in the documentation and in --help are what the commands take, and the API page is up to date."""
+"""The examples in the documentation and in --help are what the commands take, and the site builds."""
 
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 import typer.main
 from PIL import Image
 
-from docs import api
+import unleak
 from unleak.cli import main
 from unleak.cli.app import app
 from unleak.data.video import write_video
@@ -103,15 +105,16 @@ def test_every_command_that_a_help_text_names_exists(name, command):
         assert word in known, f"{name}: {word}"
 
 
-def test_the_page_of_the_api_is_up_to_date():
-    assert api.PAGE.read_text(encoding="utf-8") == api.page(), "run python docs/api.py"
-
-
-def test_what_changes_in_a_docstring_changes_the_page(monkeypatch):
-    node = api._definition("unleak.attach.apply", "remove")
-    node.body[0].value.value = "Something else."
-    monkeypatch.setattr(api, "_definition", lambda module, name: node)
-    assert "Something else." in api.page()
+@pytest.mark.slow
+def test_the_site_builds_and_every_link_of_it_leads_somewhere(tmp_path):
+    pytest.importorskip("mkdocs")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    reference = (tmp_path / "site/api/index.html").read_text(encoding="utf-8")
+    for name in unleak._HOME:
+        assert f">{name}<" in reference or f'id="{unleak._HOME[name]}.{name}"' in reference, name
+    assert "unleak generate" in (tmp_path / "site/cli/index.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
