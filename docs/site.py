@@ -1,7 +1,7 @@
 """Fills the reference pages of the documentation site from the code itself, when MkDocs builds the site.
 
-A page that holds `<!-- fill: NAME -->` gets the text of the function NAME below. Nothing of it is written to disk, so it
-cannot fall behind the code.
+A page that holds `<!-- fill: NAME -->` gets the text of the function NAME below. Nothing of it is written to disk,
+so it cannot fall behind the code.
 """
 
 import re
@@ -49,7 +49,8 @@ def commands() -> str:
         context = command.make_context(name, [], resilient_parsing=True)
         arguments = [piece for one in command.params for piece in one.get_usage_pieces(context)]
         options = [one for one in command.params if one.param_type_name == "option" and not one.hidden]
-        parts += [f"## {name}", "", _markdown(command.help or ""), "", f"    {' '.join([name, *arguments])} [OPTIONS]", ""]
+        usage = " ".join([name, *arguments, "[OPTIONS]"])
+        parts += [f"## {name}", "", _markdown(command.help or ""), "", f"    {usage}", ""]
         records = [one.get_help_record(context) for one in options]
         rows = [f"| `{spelled.replace('|', '/')}` | {_markdown(text)} |" for spelled, text in records]
         parts += ["| option | meaning |", "|---|---|", *rows, ""]
