@@ -304,3 +304,13 @@ def test_filters_keep_what_is_smooth_and_drop_what_is_not() -> None:
     spread = gaussian(impulse, 2.0)
     variance = (spread.sum((0, 1, 2)) * (torch.arange(25) - 12.0).square()).sum()
     assert variance.item() == pytest.approx(4.0, rel=0.05)  # cut off at 3 sigma
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    "low_pass",
+    [unleak.LowPass(0.4, (0.0, 0.2)), unleak.LowPass(interval=(0.0, 0.2), filter="gaussian", sigma=1.5)],
+)
+def test_half_precision_is_filtered_in_float32(low_pass, dtype):
+    image = torch.randn(1, 2, 4, 12, 20, generator=torch.Generator().manual_seed(0)).to(dtype)
+    assert torch.equal(low_pass.filtered(image), low_pass.filtered(image.float()).to(dtype))

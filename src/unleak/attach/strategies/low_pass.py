@@ -94,14 +94,14 @@ class LowPass:
 
     def filtered(self, latents: Tensor) -> Tensor:
         """Every frame of the image's latents without fine detail; the last two axes are those of space."""
-        flat = latents.reshape(-1, 1, *latents.shape[-2:])
+        flat = latents.reshape(-1, 1, *latents.shape[-2:]).float()  # a CPU has no antialiased filter in half precision
         if self.filter == "down_up":
             assert self.factor is not None
             flat = down_up(flat, 1 - (1 - self.factor) * self.strength)
         else:
             assert self.sigma is not None
             flat = gaussian(flat, self.sigma * self.strength)
-        return flat.reshape(latents.shape)
+        return flat.reshape(latents.shape).to(latents.dtype)
 
     def _for(self, pipeline: type, seam: Seam) -> "LowPass":
         if self.interval is not None and (self.factor is not None or self.filter == "gaussian"):
