@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from unleak.data.image import MediaError
-from unleak.data.lists import Entry, find_entries, read_list, read_prompt_folder
+from unleak.data.lists import Entry, find_entries, read_list, read_prompt_folder, read_prompts
 
 
 @pytest.fixture
@@ -37,6 +37,27 @@ def test_a_csv_with_quotes_a_mask_and_a_column_that_is_not_ours(shots):
     first, second = read_list(path)
     assert (first.prompt, first.photo.name, first.mask.name) == ("one, two", "2.png", "1.png")
     assert (second.prompt, second.mask) == (None, None)
+
+
+def test_a_prompt_may_hold_what_breaks_lines_in_print(shots):
+    """The defect: both files were split with `splitlines`, which also splits at U+2028, and within quotes."""
+    path = shots / "a.jsonl"
+    path.write_text('{"dir": "image/1.png", "text": "one\u2028two\x85three"}\n', "utf-8")
+    assert [entry.prompt for entry in read_list(path)] == ["one\u2028two\x85three"]
+    path = shots / "a.csv"
+    path.write_text('dir,text\nimage/1.png,"one\ntwo"\nimage/2.png,"three\u2028four"\n', "utf-8")
+    assert [entry.prompt for entry in read_list(path)] == ["one\ntwo", "three\u2028four"]
+    (shots / "p.txt").write_text("one\u2028two\r\nthree\n", "utf-8")
+    assert read_prompts(shots / "p.txt", 2) == ["one\u2028two", "three"]
+    with pytest.raises(MediaError, match=r"p\.txt: 2 lines for 3 photos; give one line for each, in order"):
+        read_prompts(shots / "p.txt", 3)
+
+
+def test_photos_whose_names_are_no_text(shots):
+    photo = shots / "image" / "\udcff.png"
+    (shots / "image" / "1.png").rename(photo)
+    path = write(shots / "a.jsonl", {"dir": "image/\udcff.png", "text": "x"})
+    assert [entry.photo for entry in read_list(path)] == [photo]
 
 
 def test_a_prompt_folder_is_in_the_order_of_names(shots):
@@ -78,15 +99,23 @@ def test_what_is_outside_is_not_told_to_be_there_or_not(shots):
         ("a.jsonl", [], "a.jsonl: no photos in it"),
         ("a.jsonl", [{"dir": "image/1.png"}, "nonsense"], 'line 2: no JSON object; give such as {"dir"'),
         ("a.jsonl", ["[1]"], "line 1: no JSON object"),
-        ("a.jsonl", ["[" * 100_000], "line 1: no JSON object"),
+        ("a.jsonl", ["[" * 100_000], "line 1: JSON nested too deeply"),
         ("a.jsonl", [{"text": "x"}], "line 1: no photo; give it as dir, image or path"),
-        ("a.jsonl", [{"dir": 3}], "line 1: dir is no text but 3"),
-        ("a.jsonl", [{"dir": "image/\0.png"}], "line 1: dir is no text"),
+        ("a.jsonl", [{"dir": 3}], "line 1: dir should be text, given 3"),
+        ("a.jsonl", [{"dir": "image/\0.png"}], "line 1: dir should be text without zero bytes"),
         ("a.jsonl", [{"dir": "image/3.png"}], "image/3.png: no such file, neither in .*demo nor from here"),
         ("a.jsonl", [{"dir": "image/1.png", "mask": "image/3.png"}], "image/3.png: no such file"),
-        ("a.jsonl", [{"dir": "image/1.png", "id": "../x"}], "id '../x' is no name for a file"),
+        (
+            "a.jsonl",
+            [{"dir": "image/1.png", "id": "../x"}],
+            "id is no name for a file: give one without slashes, given '../x'",
+        ),
         ("a.jsonl", [{"dir": "image/1.png", "text": "a"}, {"dir": "image/1.png", "text": "b"}], "line 2: its video"),
         ("a.jsonl", ["\xff"], "not a text file in UTF-8"),
+        ("a.jsonl", [{"dir": "image/1.png", "id": "\ud800"}], "id is no name for a file: it holds half a character"),
+        ("a.jsonl", [{"dir": "image/1.png", "id": "x" * 300}], "id is too long for a file's name: give at most 240"),
+        ("a.jsonl", ['{"dir": "image/1.png", "seed": ' + "1" * 5000 + "}"], "line 1: .*a number of 5000 digits"),
+        ("a.jsonl", [{"dir": "image/1.png", "seed": True}], "seed is no whole number of 0 or more, given True"),
         ("a.csv", ["photo,text", "image/1.png,x"], "a.csv: no column dir, image or path in its first line"),
         ("a.csv", ["dir,text", "image/1.png,one, two"], "line 2: 3 values for 2 columns"),
         ("a.csv", ["dir,text", 'image/1.png,"open'], "line 2: unexpected end of data"),

@@ -86,7 +86,7 @@ def test_webvid_in_both_layouts(tmp_path):
         ("a.csv", "path,caption\n,rain\n", "line 2: no video; give it as path"),
         ("a.csv", "path\n", "no videos in it; give a line for each"),
         ("a.jsonl", '{"path": "a.mp4"}\n[1]\n', "line 2: no JSON object"),
-        ("a.jsonl", '{"path": 3}', "line 1: path is no text of a line but '3'"),
+        ("a.jsonl", '{"path": 3}', "line 1: path should be text, given 3"),
         ("a.csv", b"path\n\xff\xfe\n", "not a text file in UTF-8"),
     ],
 )

@@ -106,12 +106,11 @@ def read_prompts(file: Path | None, photos: int, prompt: str | None) -> list[str
         return [None] * photos
     if prompt is not None:
         raise ValueError("--prompt is for all photos, --prompts for each its own; give one of them")
+    from unleak.data.lists import read_prompts as read
+
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise ValueError(f"--prompts {file}: not a text file in UTF-8; give one line for each photo") from None
+        return list(read(file, photos))
+    except ValueError as error:
+        raise ValueError(f"--prompts {error}") from None
     except OSError as error:
         raise ValueError(f"--prompts {file}: {error.strerror}; give a text file, one line for each photo") from None
-    if len(lines) != photos:
-        raise ValueError(f"--prompts {file}: {len(lines)} lines for {photos} photos; give one line for each, in order")
-    return [line.strip() for line in lines]

@@ -8,6 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
+from unleak.data.files import MediaError as MediaError
+from unleak.data.files import open_regular
+
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".gif", ".jp2", ".ppm", ".pgm"}
 )
@@ -35,10 +38,6 @@ _DAMAGED = (
 )
 
 
-class MediaError(ValueError):
-    """A photo or video that cannot be used; the message is one line naming the file, the reason and what to do."""
-
-
 def load_image(path: str | Path) -> Image.Image:
     """Load a photo as an upright 8-bit sRGB image (mode "RGB").
 
@@ -49,10 +48,7 @@ def load_image(path: str | Path) -> Image.Image:
     Raises MediaError if the file is not an image, is empty, damaged or larger than `MAX_PIXELS` (by its header, before
     anything is decoded), and OSError if it cannot be opened.
     """
-    path = Path(path)
-    if path.exists() and not path.is_file():  # opening a pipe would wait for its other end
-        raise MediaError(f"{path}: a folder, pipe or device; give the file of a photo")
-    with path.open("rb") as file, warnings.catch_warnings():
+    with open_regular(path) as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on metadata and size; ours are errors and notes
         try:
             image = Image.open(file, formats=_FORMATS)

@@ -1,22 +1,24 @@
-"""Photos in bulk, each with a prompt of its own: lists in a file, and folders with a file of prompts."""
+"""Find photos in bulk, each with a prompt of its own: lists in a file, and folders with a file of prompts."""
 
-import csv
-import json
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field
 
 from unleak.data.folder import find_images
 from unleak.data.image import IMAGE_SUFFIXES, MediaError
+from unleak.data.reading import Place, Row, Text, json_rows, parse_values, table_rows, text_lines
 
-__all__ = ["Entry", "find_entries", "read_list", "read_prompt_folder"]
+__all__ = ["Entry", "find_entries", "read_list", "read_prompt_folder", "read_prompts"]
 
 LIST_SUFFIXES = frozenset({".jsonl", ".csv"})
 
-_PHOTO, _PROMPT = ("dir", "image", "path"), ("text", "prompt", "caption")
+_PHOTO = ("dir", "image", "path")
+_LONGEST_NAME = 240  # bytes, of the 255 that file systems take: the rest is for endings
 
 
 @dataclass(frozen=True)
@@ -37,11 +39,11 @@ class Entry:
 def find_entries(
     sources: Iterable[str | Path], *, allow_outside: bool = False, prompt_folders: bool = True
 ) -> list[Entry]:
-    """What `sources` ask for, in their order: lists (.jsonl, .csv), prompt folders, photos, folders, patterns.
+    """Find what `sources` ask for, in their order: lists (.jsonl, .csv), prompt folders, photos, folders, patterns.
 
-    A folder with photos and one .txt file is a prompt folder, unless not `prompt_folders`. `allow_outside`: lists may
-    name photos that are not in the list's own folder or below it. Raises MediaError, in one line, for what cannot be
-    read, and for two entries of lists whose videos would have one name.
+    A folder with photos and exactly one .txt file is a prompt folder, unless `prompt_folders` is false. With
+    `allow_outside`, lists may name photos outside the list's own folder. Raises MediaError, in one line, for what
+    cannot be read, and for two entries of lists whose videos would have the same name.
     """
     entries: list[Entry] = []
     for source in sources:
@@ -56,17 +58,20 @@ def find_entries(
 
 
 def read_list(path: str | Path, *, allow_outside: bool = False) -> list[Entry]:
-    """The entries of a list: JSON lines such as {"dir": "shots/1.png", "text": "fireworks"}, or a CSV with a header.
+    """Read a list: JSON lines such as {"dir": "shots/1.png", "text": "fireworks"}, or a CSV file with a header.
 
-    The photo is `dir`, `image` or `path`; its prompt `text`, `prompt` or `caption`; `mask`, `id` (the video's name) and
-    `seed` (a whole number of 0 or more) may be there too, and whatever else. Photos are sought from the list's folder,
-    then from the current one, as the paper's lists are written, and have to be in the list's folder or below it, links
-    followed.
+    The photo is `dir`, `image` or `path`; its prompt is `text`, `prompt` or `caption`. A row may also have `mask`, `id`
+    (the video's name), `seed` (a whole number of 0 or more), and other columns, which do not matter. A photo is looked
+    for from the list's folder, then from the current one, as the paper's lists are written. With links followed, it has
+    to be in the list's folder or below it.
 
-    Raises MediaError, in one line, that names the line of the list.
+    Raises MediaError, in one line that names the line of the list.
     """
     path = Path(path)
-    rows = _csv_rows(path) if path.suffix.lower() == ".csv" else _json_rows(path)
+    if path.suffix.lower() == ".csv":
+        rows = ((where, {k: v.strip() for k, v in row.items()}) for where, row in table_rows(path, _PHOTO))
+    else:
+        rows = json_rows(path, '{"dir": "1.png", "text": "fireworks"}')
     entries = [_entry(path, origin, row, allow_outside=allow_outside) for origin, row in rows]
     if not entries:
         raise MediaError(f"{path}: no photos in it; give a line for each")
@@ -74,9 +79,9 @@ def read_list(path: str | Path, *, allow_outside: bool = False) -> list[Entry]:
 
 
 def read_prompt_folder(folder: str | Path) -> list[Entry]:
-    """The photos of a folder by name, with the lines of its one .txt file, blank ones left out, in order.
+    """Pair the photos of a folder, by name, with the lines of its one .txt file, in order; blank lines do not count.
 
-    Raises MediaError if there is not one such file, or not as many prompts as photos.
+    Raises MediaError if there is no such file or more than one, or not as many prompts as photos.
     """
     folder = Path(folder)
     texts, photos = _text_files(folder), _photos(folder)
@@ -84,7 +89,7 @@ def read_prompt_folder(folder: str | Path) -> list[Entry]:
         raise MediaError(
             f"{folder}: {len(texts)} .txt files in it; a prompt folder has one, with a line for each photo"
         )
-    prompts = [line.strip() for line in _lines(texts[0]) if line.strip()]
+    prompts = [line for line in text_lines(texts[0]) if line]
     if len(prompts) != len(photos):
         raise MediaError(
             f"{texts[0]}: {len(prompts)} prompts for the {len(photos)} photos beside it; give one for each, in the"
@@ -93,38 +98,49 @@ def read_prompt_folder(folder: str | Path) -> list[Entry]:
     return [Entry(photo, prompt, origin=str(folder)) for photo, prompt in zip(photos, prompts, strict=True)]
 
 
-def _entry(path: Path, origin: str, row: Mapping[str, Any], *, allow_outside: bool) -> Entry:
-    def text(names: Iterable[str]) -> str | None:
-        for name in names:
-            if (value := row.get(name)) not in (None, ""):
-                if not isinstance(value, str) or "\0" in value:
-                    raise MediaError(f"{origin}: {name} is no text but {value!r}")
-                return value
-        return None
+def read_prompts(path: str | Path, photos: int) -> list[str]:
+    """Read a prompt for each of `photos` photos, the lines of a text file; MediaError for another number of lines."""
+    lines = text_lines(path)
+    if len(lines) != photos:
+        raise MediaError(f"{path}: {len(lines)} lines for {photos} photos; give one line for each, in order")
+    return lines
 
-    photo, name = text(_PHOTO), text(["id"])
-    if photo is None:
+
+def _file_name(text: str) -> str:
+    if text in (".", "..") or Path(text).name != text or "\\" in text:
+        raise ValueError("is no name for a file: give one without slashes")
+    if len(os.fsencode(text)) > _LONGEST_NAME:
+        raise ValueError(f"is too long for a file's name: give at most {_LONGEST_NAME} bytes")
+    return text
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, bool) or not re.fullmatch(r"[0-9]{1,18}", str(value)):
+        raise ValueError("is no whole number of 0 or more")
+    return int(value)
+
+
+class _Photo(Row):
+    """A row of a list of photos."""
+
+    photo: Place | None = Field(None, validation_alias=AliasChoices(*_PHOTO))
+    prompt: Text | None = Field(None, validation_alias=AliasChoices("text", "prompt", "caption"))
+    mask: Place | None = None
+    name: Annotated[Place, AfterValidator(_file_name)] | None = Field(None, validation_alias="id")
+    seed: Annotated[int, BeforeValidator(_whole)] | None = None
+
+
+def _entry(path: Path, origin: str, values: Mapping[str, Any], *, allow_outside: bool) -> Entry:
+    row = parse_values(values, _Photo, origin)
+    if row.photo is None:
         raise MediaError(f"{origin}: no photo; give it as {', '.join(_PHOTO[:-1])} or {_PHOTO[-1]}")
-    if name is not None and (name in (".", "..") or Path(name).name != name or "\\" in name):
-        raise MediaError(f"{origin}: id {name!r} is no name for a file")
-    seed = row.get("seed")
-    if seed in (None, ""):
-        seed = None
-    elif isinstance(seed, bool) or not re.fullmatch(r"[0-9]{1,18}", str(seed)):
-        raise MediaError(f"{origin}: seed is no whole number of 0 or more but {seed!r}")
-    mask = text(["mask"])
-    return Entry(
-        _inside(path, origin, photo, allow_outside=allow_outside),
-        text(_PROMPT),
-        None if mask is None else _inside(path, origin, mask, allow_outside=allow_outside),
-        name,
-        origin,
-        None if seed is None else int(seed),
-    )
+    photo = _inside(path, origin, row.photo, allow_outside=allow_outside)
+    mask = None if row.mask is None else _inside(path, origin, row.mask, allow_outside=allow_outside)
+    return Entry(photo, row.prompt, mask, row.name, origin, row.seed)
 
 
 def _inside(path: Path, origin: str, name: str, *, allow_outside: bool) -> Path:
-    """A file that a list names; MediaError if it is not there, or outside the list's folder."""
+    """Find a file that a list names; MediaError if it is not there, or outside the list's folder."""
     tried = [path.parent / name, Path(name)]
     found = next((file for file in tried if file.is_file()), None)
     if not allow_outside:
@@ -140,44 +156,6 @@ def _inside(path: Path, origin: str, name: str, *, allow_outside: bool) -> Path:
     return found
 
 
-def _json_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for number, line in enumerate(_lines(path), start=1):
-        origin = f"{path}, line {number}"
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError):
-            row = None
-        if not isinstance(row, dict):
-            raise MediaError(f'{origin}: no JSON object; give such as {{"dir": "1.png", "text": "fireworks"}}')
-        yield origin, row
-
-
-def _csv_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    reader = csv.reader(_lines(path), strict=True)
-    try:
-        header = [name.strip().lower() for name in next(reader, [])]
-        if not set(header) & set(_PHOTO):
-            raise MediaError(f"{path}: no column {', '.join(_PHOTO[:-1])} or {_PHOTO[-1]} in its first line")
-        for values in reader:
-            origin = f"{path}, line {reader.line_num}"
-            if not any(values):
-                continue
-            if len(values) != len(header):
-                raise MediaError(f"{origin}: {len(values)} values for {len(header)} columns; quote texts with commas")
-            yield origin, dict(zip_longest(header, (value.strip() for value in values)))
-    except csv.Error as error:
-        raise MediaError(f"{path}, line {reader.line_num}: {error}") from error
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise MediaError(f"{path}: not a text file in UTF-8") from None
-
-
 def _text_files(folder: Path) -> list[Path]:
     return sorted(file for file in folder.glob("*.txt") if file.is_file() and not file.name.startswith("."))
 
@@ -188,7 +166,7 @@ def _photos(folder: Path) -> list[Path]:
 
 
 def _apart(entries: Iterable[Entry]) -> Iterator[Entry]:
-    """The same; MediaError for two of lists whose videos would have one name."""
+    """Give the same entries; MediaError for two of lists whose videos would have the same name."""
     taken: dict[str, Entry] = {}
     for entry in entries:
         name = entry.name or entry.photo.stem

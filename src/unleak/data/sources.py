@@ -1,21 +1,24 @@
-"""Videos in bulk, each with what is seen in it: a folder, a list, WebVid's table."""
+"""Find videos in bulk, each with a caption: a folder, a list, WebVid's table."""
 
-import csv
-import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import AliasChoices, Field
+
 from unleak.data.folder import find_videos
 from unleak.data.image import MediaError
+from unleak.data.reading import Place, Row, Text, json_rows, parse_values, read_text, table_rows
 from unleak.data.video import VIDEO_SUFFIXES
 
 __all__ = ["VideoEntry", "folder_videos", "listed_videos", "webvid_videos"]
 
-_PATH, _CAPTION = ("path", "video", "file", "file_name"), ("caption", "text", "prompt", "name")
-_LONGEST_CAPTION = 10_000  # characters; a field that never ends is a broken file
+_PATH = ("path", "video", "file", "file_name")
+_WEBVID = ("videoid", "contentUrl", "duration", "page_dir", "name")
+_LONGEST_CAPTION = 10_000  # characters; a file that never ends is no caption
 
 
 @dataclass(frozen=True)
@@ -27,46 +30,70 @@ class VideoEntry:
     duration: float | None = None
 
 
+class _Video(Row):
+    """A row of a list of videos."""
+
+    path: Place | None = Field(None, validation_alias=AliasChoices(*_PATH))
+    caption: Text = Field("", validation_alias=AliasChoices("caption", "text", "prompt", "name"))
+    duration: Any = None
+
+
+class _WebVid(Row):
+    """A row of WebVid's table; names are only looked up, never joined, so no row can name a file elsewhere."""
+
+    videoid: Text | None = None
+    page: Text = Field("", validation_alias="page_dir")
+    caption: Text = Field("", validation_alias=AliasChoices("name", "caption"))
+    duration: Any = None
+
+
 def folder_videos(folder: str | Path) -> list[VideoEntry]:
-    """The videos in a folder and below it, by name; the caption of NAME.mp4 is what NAME.txt beside it says."""
+    """Find the videos in a folder and below it, by name; NAME.txt beside NAME.mp4 holds its caption."""
     entries = []
     for path in find_videos([folder]):
         text = path.with_suffix(".txt")
-        caption = _text(text).strip() if text.is_file() else ""
+        caption = read_text(text)[:_LONGEST_CAPTION] if text.is_file() else ""
         entries.append(VideoEntry(path, " ".join(caption.split())))
     return entries
 
 
 def listed_videos(path: str | Path, *, allow_outside: bool = False) -> list[VideoEntry]:
-    """The videos of a .csv with a header, or of a .jsonl: `path` (or video, file, file_name), `caption` (or text,
-    prompt, name) and, if known, `duration` in seconds; further columns do not matter.
+    """Read the videos of a .csv file with a header, or of a .jsonl file.
 
-    Paths are relative to the list's folder and have to stay in it, links followed, unless `allow_outside`. Whether the
-    files are there shows when they are read. Raises MediaError, in one line that names the line of the list.
+    A row has `path` (or video, file, file_name), `caption` (or text, prompt, name) and, if known, `duration` in
+    seconds; other columns do not matter. Paths are relative to the list's folder and have to stay in it, with links
+    followed, unless `allow_outside`. Whether the files are there shows when they are read. Raises MediaError, in one
+    line that names the line of the list.
     """
     path = Path(path)
-    rows = _csv_rows(path) if path.suffix.lower() == ".csv" else _json_rows(path)
+    if path.suffix.lower() == ".csv":
+        rows = table_rows(path, _PATH)
+    else:
+        rows = json_rows(path, '{"path": "1.mp4", "caption": "rain"}')
     folder = path.parent
     inside = _Inside(folder)
     entries = []
-    for origin, row in rows:
-        name = _first(row, _PATH, origin)
-        if not name:
+    for origin, values in rows:
+        row = parse_values(_stripped(values), _Video, origin)
+        if row.path is None:
             raise MediaError(f"{origin}: no video; give it as {', '.join(_PATH[:-1])} or {_PATH[-1]}")
-        video = folder / name
+        video = folder / row.path
         if not allow_outside and not inside(video):
-            raise MediaError(f"{origin}: {name} is outside the list's folder; give allow_outside if you trust the list")
-        entries.append(VideoEntry(video, _first(row, _CAPTION, origin) or "", _seconds(row.get("duration"))))
+            raise MediaError(
+                f"{origin}: {row.path} is outside the list's folder; give allow_outside if you trust the list"
+            )
+        entries.append(VideoEntry(video, row.caption, _seconds(row.duration)))
     if not entries:
         raise MediaError(f"{path}: no videos in it; give a line for each")
     return entries
 
 
 def webvid_videos(path: str | Path, videos: str | Path) -> tuple[list[VideoEntry], int]:
-    """Of WebVid's table (videoid, contentUrl, duration, page_dir, name) the videos that are under the folder `videos`,
-    as PAGE_DIR/ID.mp4 or ID.mp4, and how many are not there. Other sets in the same form will do.
+    """Find which videos of WebVid's table are under the folder `videos`; returns them and the number that are missing.
 
-    The folder is listed once, not looked at for each of millions of rows. Links to folders are not followed.
+    The table has videoid, contentUrl, duration, page_dir and name; a video is PAGE_DIR/ID.mp4 or ID.mp4. Other sets in
+    the same form will do. The folder is listed once, rather than searched for each of millions of rows. Links to
+    folders are not followed.
     """
     root = Path(videos)
     if not root.is_dir():
@@ -78,19 +105,22 @@ def webvid_videos(path: str | Path, videos: str | Path) -> tuple[list[VideoEntry
                 video = Path(folder, file)
                 there[str(video.relative_to(root).with_suffix(""))] = video
     entries, missing = [], 0
-    for origin, row in _csv_rows(Path(path)):
-        identity, page = (str(row.get(name) or "").strip() for name in ("videoid", "page_dir"))
-        if not identity:
-            raise MediaError(f"{origin}: no videoid; a table has videoid, contentUrl, duration, page_dir, name")
-        # Looked up, never joined: no row can name a file that the folder does not have.
-        place = there.get(f"{page}/{identity}" if page else identity) or there.get(identity)
+    for origin, values in table_rows(path, [*_PATH, "videoid"]):
+        row = parse_values(_stripped(values), _WebVid, origin)
+        if row.videoid is None:
+            raise MediaError(f"{origin}: no videoid; a table has {', '.join(_WEBVID)}")
+        place = there.get(f"{row.page}/{row.videoid}" if row.page else row.videoid) or there.get(row.videoid)
         if place is None:
             missing += 1
             continue
-        entries.append(VideoEntry(place, _first(row, ("name", "caption"), origin) or "", _seconds(row.get("duration"))))
+        entries.append(VideoEntry(place, row.caption, _seconds(row.duration)))
     if not entries:
         raise MediaError(f"{root}: none of the {missing} videos of {path}, neither as PAGE_DIR/ID.mp4 nor as ID.mp4")
     return entries, missing
+
+
+def _stripped(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value.strip() if isinstance(value, str) else value for name, value in values.items()}
 
 
 class _Inside:
@@ -108,79 +138,13 @@ class _Inside:
         return not file.is_symlink() or file.resolve().is_relative_to(self.folder)
 
 
-def _first(row: Mapping[str, Any], names: Iterable[str], origin: str) -> str | None:
-    for name in names:
-        if (value := row.get(name)) not in (None, ""):
-            if not isinstance(value, str) or "\0" in value or len(value) > _LONGEST_CAPTION:
-                raise MediaError(f"{origin}: {name} is no text of a line but {str(value)[:40]!r}")
-            return value.strip()
-    return None
-
-
 def _seconds(value: Any) -> float | None:
-    """WebVid writes PT00H00M10S, others a number."""
-    text = str(value or "")
-    if text.startswith("PT"):
-        total, number = 0.0, ""
-        for letter in text[2:]:
-            if letter in "HMS":
-                total = total + float(number or 0) * {"H": 3600, "M": 60, "S": 1}[letter]
-                number = ""
-            elif letter.isdecimal() or letter == ".":
-                number += letter
-            else:
-                return None
-        return total or None
+    """Parse a duration in seconds: WebVid writes PT00H00M10S, others a number; None for anything else."""
+    text = str(value or "")[:40]
+    if match := re.fullmatch(r"PT(?:([\d.]+)H)?(?:([\d.]+)M)?(?:([\d.]+)S)?", text, re.ASCII):
+        text = str(sum(float(part) * unit for part, unit in zip(match.groups("0"), (3600, 60, 1), strict=True)))
     try:
         seconds = float(text)
     except ValueError:
         return None
     return seconds if 0 < seconds < 1e7 else None
-
-
-def _json_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    with path.open(encoding="utf-8-sig", errors="strict") as file:
-        try:
-            for number, line in enumerate(file, start=1):
-                origin = f"{path}, line {number}"
-                if not line.strip():
-                    continue
-                try:
-                    row = json.loads(line)
-                except (json.JSONDecodeError, RecursionError):
-                    row = None
-                if not isinstance(row, dict):
-                    raise MediaError(f'{origin}: no JSON object; give such as {{"path": "1.mp4", "caption": "rain"}}')
-                yield origin, row
-        except UnicodeDecodeError:
-            raise MediaError(f"{path}: not a text file in UTF-8") from None
-
-
-def _csv_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    # A file, not its lines: captions may hold line breaks, and tables have millions of rows.
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, strict=True)
-        try:
-            header = [name.strip().lower() for name in next(reader, [])]
-            if not {*_PATH, "videoid"} & set(header):
-                raise MediaError(f"{path}: no column {', '.join(_PATH[:-1])} or {_PATH[-1]} in its first line")
-            for values in reader:
-                origin = f"{path}, line {reader.line_num}"
-                if not any(values):
-                    continue
-                if len(values) != len(header):
-                    raise MediaError(
-                        f"{origin}: {len(values)} values for {len(header)} columns; quote texts with commas"
-                    )
-                yield origin, dict(zip(header, values, strict=True))
-        except csv.Error as error:
-            raise MediaError(f"{path}, line {reader.line_num}: {error}") from error
-        except UnicodeDecodeError:
-            raise MediaError(f"{path}: not a text file in UTF-8") from None
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")[:_LONGEST_CAPTION]
-    except UnicodeDecodeError:
-        raise MediaError(f"{path}: not a text file in UTF-8") from None

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFont
 
 from unleak.data.atomic import written_whole
+from unleak.data.files import open_regular
 from unleak.data.image import MAX_PIXELS, MediaError, fit_image
 
 VIDEO_SUFFIXES = frozenset(
@@ -142,7 +143,7 @@ def _refuse_other_file(url: str, _flags: int, _options: dict[str, str]) -> Any:
 @contextmanager
 def _opened(path: str | Path) -> Iterator[InputContainer]:
     """Open a video so that no other file can be: FFmpeg follows playlists and edit scripts whatever their name."""
-    with Path(path).open("rb") as file:
+    with open_regular(path) as file:
         head = file.read(256)
         file.seek(0)
         demuxer = _demuxer(head)
