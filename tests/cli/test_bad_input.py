@@ -538,10 +538,10 @@ def test_a_lora_that_is_damaged(here, refused, pipeline_folder):
         ("system", "system is no pipeline of the diffusers that is installed; unleak knows "),
         ("utils.logging", "is no pipeline of the diffusers that is installed"),
         ("AutoencoderKLWan", "is no pipeline of the diffusers that is installed"),
-        ("StableDiffusionPipeline", "unleak cannot attach to a StableDiffusionPipeline; it knows "),
+        ("StableDiffusionPipeline", "unleak cannot attach to StableDiffusionPipeline; it knows "),
         (
             "WanVideoToVideoPipeline",
-            "cannot attach to a WanVideoToVideoPipeline: it starts from the caller's own video",
+            "cannot attach to WanVideoToVideoPipeline: it starts from the caller's own video",
         ),
         ("WanVACEPipeline", "takes more than a photo; call it from Python, after unleak.apply(pipe)"),
         ("ConsisIDPipeline", "takes more than a photo"),

@@ -12,7 +12,8 @@ from torch.utils._pytree import tree_leaves
 
 from unleak.animate.sample import OutOfMemoryError, Settings
 from unleak.attach.latent_space import latent_channels
-from unleak.zoo.classes import pipeline_class, seam_of_class
+from unleak.attach.seams import seam_of_class
+from unleak.zoo.classes import pipeline_class
 from unleak.zoo.fetch import pipeline_source
 from unleak.zoo.hub import can_tile, in_float32, networks
 from unleak.zoo.registry import ModelSpec

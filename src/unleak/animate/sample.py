@@ -14,11 +14,12 @@ from unleak.animate.call import Call
 from unleak.animate.frames import frames_of
 from unleak.attach.apply import applied, summary
 from unleak.attach.schedule import nearest, process_of
+from unleak.attach.seams import seam_of_class
 from unleak.attach.strategies.texts import BuiltIn
 from unleak.core.initial import AnalyticInit, InitialNoise, parse_init
 from unleak.core.start import Start, describe
 from unleak.data.image import fit_image
-from unleak.zoo.classes import pipeline_class, scheduler_from, seam_of_class
+from unleak.zoo.classes import pipeline_class, scheduler_from
 from unleak.zoo.fetch import fetch_file
 from unleak.zoo.registry import ModelSpec
 from unleak.zoo.safety import check_pickle

@@ -68,6 +68,7 @@ def read_list(path: str | Path, *, allow_outside: bool = False) -> list[Entry]:
     Raises MediaError, in one line that names the line of the list.
     """
     path = Path(path)
+    rows: Iterator[tuple[str, Mapping[str, Any]]]
     if path.suffix.lower() == ".csv":
         rows = ((where, {k: v.strip() for k, v in row.items()}) for where, row in table_rows(path, _PHOTO))
     else:

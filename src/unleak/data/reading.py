@@ -127,8 +127,9 @@ def parse_json(text: str, kind: type[T], where: str) -> T:
 
 def parse_values(values: Any, kind: type[T], where: str) -> T:
     """Check plain values as a `kind`; errors as in `parse_json`."""
+    wanted: Any = kind
     try:
-        checked: T = _adapter(kind).validate_python(values)
+        checked: T = _adapter_of(wanted).validate_python(values)
     except ValidationError as error:
         raise MediaError(f"{where}: {first_fault(error)}") from error
     return checked
@@ -242,5 +243,5 @@ def _is_deep(values: Any) -> bool:
 
 
 @cache
-def _adapter(kind: Any) -> Any:
+def _adapter_of(kind: Any) -> Any:
     return TypeAdapter(kind)

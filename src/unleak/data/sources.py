@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,7 @@ def listed_videos(path: str | Path, *, allow_outside: bool = False) -> list[Vide
     line that names the line of the list.
     """
     path = Path(path)
+    rows: Iterator[tuple[str, Mapping[str, Any]]]
     if path.suffix.lower() == ".csv":
         rows = table_rows(path, _PATH)
     else:

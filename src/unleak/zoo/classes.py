@@ -6,7 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from unleak.attach.seams import REFUSED, SEAMS, Seam
+from unleak.attach.seams import SEAMS, seam_of_class
 from unleak.zoo.source import one_line
 
 __all__ = [
@@ -51,18 +51,6 @@ def own_parts(pipeline: str) -> frozenset[tuple[str, str]]:
     """
     parts = getattr(pipeline_class(pipeline), "unleak_parts", ()) if pipeline in NATIVE else ()
     return frozenset((part.__module__, part.__name__) for part in parts)
-
-
-def seam_of_class(pipeline: type) -> Seam:
-    """The seam that a pipeline class carries, or that of its nearest base; ValueError if it has none."""
-    if isinstance(own := getattr(pipeline, "unleak_seam", None), Seam):
-        return own
-    for base in pipeline.__mro__:
-        if base.__name__ in SEAMS:
-            return SEAMS[base.__name__]
-        if base.__name__ in REFUSED:
-            raise ValueError(f"unleak cannot attach to a {pipeline.__name__}: {REFUSED[base.__name__]}")
-    raise ValueError(f"unleak cannot attach to a {pipeline.__name__}; it knows {_known()}")
 
 
 def library_class(name: str) -> Any:

@@ -19,8 +19,18 @@ A pipeline that is not listed gets a seam of its own in a dozen lines. Read its 
 A pipeline class of one's own may carry its seam instead, as the attribute `unleak_seam`.
 """
 
-from unleak.attach.seams.find import refusal_of, register_seam, seam_of
+from unleak.attach.seams.find import refusal_of, register_seam, seam_of, seam_of_class
 from unleak.attach.seams.seam import Condition, Seam, init_noise_sigma
 from unleak.attach.seams.table import REFUSED, SEAMS
 
-__all__ = ["REFUSED", "SEAMS", "Condition", "Seam", "init_noise_sigma", "refusal_of", "register_seam", "seam_of"]
+__all__ = [
+    "REFUSED",
+    "SEAMS",
+    "Condition",
+    "Seam",
+    "init_noise_sigma",
+    "refusal_of",
+    "register_seam",
+    "seam_of",
+    "seam_of_class",
+]

@@ -5,7 +5,7 @@ from typing import Any
 from unleak.attach.seams.seam import Seam
 from unleak.attach.seams.table import REFUSED, SEAMS
 
-__all__ = ["refusal_of", "register_seam", "seam_of"]
+__all__ = ["refusal_of", "register_seam", "seam_of", "seam_of_class"]
 
 
 def register_seam(pipeline: str, seam: Seam) -> None:
@@ -16,22 +16,29 @@ def register_seam(pipeline: str, seam: Seam) -> None:
 
 
 def seam_of(pipe: Any) -> Seam:
-    """This pipeline's own `unleak_seam`, or the seam of its class or the nearest base. ValueError without."""
+    """Find this pipeline's own `unleak_seam`, or the seam of its class or the nearest base; ValueError without."""
     if (own := getattr(pipe, "unleak_seam", None)) is not None:
         assert isinstance(own, Seam)
         return own
-    for base in type(pipe).__mro__:
-        if base.__name__ in SEAMS:
-            return SEAMS[base.__name__]
-        if base.__name__ in REFUSED:
-            raise ValueError(f"unleak cannot attach to {type(pipe).__name__}: {REFUSED[base.__name__]}.")
     if hasattr(pipe, "blocks") and not hasattr(pipe, "prepare_latents"):
         raise ValueError(
             f"{type(pipe).__name__} is a modular pipeline, built of blocks without a prepare_latents to attach to: use"
             " the ordinary pipeline class of the same model."
         )
+    return seam_of_class(type(pipe))
+
+
+def seam_of_class(pipeline: type) -> Seam:
+    """Find the seam that a pipeline class carries, or that of its nearest base; ValueError without."""
+    if isinstance(own := getattr(pipeline, "unleak_seam", None), Seam):
+        return own
+    for base in pipeline.__mro__:
+        if base.__name__ in SEAMS:
+            return SEAMS[base.__name__]
+        if base.__name__ in REFUSED:
+            raise ValueError(f"unleak cannot attach to {pipeline.__name__}: {REFUSED[base.__name__]}.")
     raise ValueError(
-        f"unleak cannot attach to {type(pipe).__name__}; it knows {', '.join(sorted(SEAMS))}. To add one takes a dozen"
+        f"unleak cannot attach to {pipeline.__name__}; it knows {', '.join(sorted(SEAMS))}. To add one takes a dozen"
         " lines: see help('unleak.attach.seams') for an example."
     )
 

@@ -14,7 +14,7 @@ from unleak.animate.sample import Sample, Settings, sample
 from unleak.attach.apply import applied, summary
 from unleak.attach.encodings import encoded_once
 from unleak.attach.schedule import nearest, process_of
-from unleak.attach.seams import seam_of
+from unleak.attach.seams import seam_of, seam_of_class
 from unleak.core.initial import InitialNoise
 from unleak.core.process import VP, NoiseProcess
 from unleak.core.start import Start, describe
@@ -24,7 +24,7 @@ from unleak.study.fixed_call import FixedCall
 from unleak.study.sweep import check_measurable
 from unleak.study.tune.bisection import Goal, next_log_snr
 from unleak.study.tune.result import PLAIN, Fidelity, Frames, Preview, TargetMotion, Tuned
-from unleak.zoo.classes import pipeline_class, seam_of_class
+from unleak.zoo.classes import pipeline_class
 from unleak.zoo.spec import ModelSpec
 
 __all__ = ["BUDGET", "LEAST_FIDELITY", "find_start", "lowest_start", "steps_of_preview", "tune", "tune_settings"]
