@@ -20,6 +20,7 @@ _HOME = {
     "LowPass": "unleak.attach.strategies",
     "register_seam": "unleak.attach.seams",
     "load": "unleak.zoo.hub",
+    "metric": "unleak.measure.registry",
     "sweep": "unleak.study.sweep",
     "tune": "unleak.study.tune.find",
 }

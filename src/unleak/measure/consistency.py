@@ -1,5 +1,6 @@
-"""Does a video stay itself: likeness from frame to frame, along the flow, and to the image it began from."""
+"""Does a video stay itself? Likeness from frame to frame, along the optical flow, and to the conditioning image."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Protocol, runtime_checkable
 
@@ -15,19 +16,19 @@ Frames = UInt8[np.ndarray, "f h w 3"]
 
 @runtime_checkable
 class Features(Protocol):
-    """Unit features of pictures, such as CLIP's or DINO's (`unleak.measure.extractors.ImageFeatures`)."""
+    """A network that gives features of length 1 for pictures, such as CLIP (`unleak.measure.extractors`)."""
 
     name: str
 
     def __call__(self, frames: Frames) -> Float[np.ndarray, "f d"]:
-        """Of each of `frames`."""
+        """Return the features of each frame."""
         ...
 
 
 def temporal_consistency(frames: Frames, features: Features | None = None) -> float:
-    """Mean cosine of the features of adjacent frames, as the paper has it with CLIP; without features their SSIM.
+    """Return the mean cosine of the features of adjacent frames, as in the paper with CLIP; without features, the SSIM.
 
-    1 for a still: read it beside the motion. The two do not compare with each other.
+    A still image has 1: read it beside the motion. The cosine and the SSIM cannot be compared with each other.
     """
     if features is None:
         return float(np.mean([ssim(a, b) for a, b in pairwise(frames)]))
@@ -36,7 +37,7 @@ def temporal_consistency(frames: Frames, features: Features | None = None) -> fl
 
 
 def image_alignment(frames: Frames, image: UInt8[np.ndarray, "H W 3"], features: Features | None = None) -> float:
-    """Mean cosine of the features of each frame with those of `image`, of any size; without features the mean SSIM."""
+    """Return the mean cosine of the features of each frame and of `image`, of any size; without features, the SSIM."""
     if features is None:
         import cv2
 
@@ -46,7 +47,7 @@ def image_alignment(frames: Frames, image: UInt8[np.ndarray, "H W 3"], features:
 
 
 def ssim(a: UInt8[np.ndarray, "h w 3"], b: UInt8[np.ndarray, "h w 3"]) -> float:
-    """Structural similarity of the luminance (Wang et al. 2004, eq. 13), Gaussian window of 1.5 px; 1 where equal."""
+    """Return the structural similarity of the luminance (Wang et al. 2004, eq. 13; Gaussian window of 1.5 px)."""
     import cv2
 
     x, y = (frame.astype(np.float64) @ (0.299, 0.587, 0.114) for frame in (a, b))
@@ -62,18 +63,22 @@ def ssim(a: UInt8[np.ndarray, "h w 3"], b: UInt8[np.ndarray, "h w 3"]) -> float:
     return float(value.mean())
 
 
-def warping_error(frames: Frames, flow: Flow) -> float | None:
-    """Root mean square of each frame less the one before it moved along the flow, grey levels (Lai et al. 2018, eq. 1).
+def warping_error(
+    frames: Frames, flow: Flow, *, flows: Sequence[Float[np.ndarray, "h w 2"]] | None = None
+) -> float | None:
+    """Return the RMS difference, in grey levels, of each frame and the one before it moved along the flow.
 
-    Where the flow there and the flow back do not meet (something was covered) does not count; None if that is
-    everywhere. 0 for a still.
+    (Lai et al. 2018, eq. 1.) Pixels where the flow forward and the flow back do not meet, because something was
+    covered, do not count; the result is None if no pixel is left. It is 0 for a still image.
+
+    flows: the flow from each frame to the next, if it is known already.
     """
     import cv2
 
     squares, count = 0.0, 0
     y, x = np.mgrid[: frames.shape[1], : frames.shape[2]].astype(np.float32)
-    for a, b in pairwise(frames):
-        back, there = flow(b, a), flow(a, b)
+    for k, (a, b) in enumerate(pairwise(frames)):
+        back, there = flow(b, a), flow(a, b) if flows is None else flows[k]
         at = (x + back[..., 0].astype(np.float32), y + back[..., 1].astype(np.float32))
         warped = cv2.remap(a, *at, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).astype(np.float64)
         returned = cv2.remap(there.astype(np.float32), *at, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
@@ -86,19 +91,25 @@ def warping_error(frames: Frames, flow: Flow) -> float | None:
     return float(np.sqrt(squares / count)) if count else None
 
 
-def dynamic_degree(frames: Frames, fps: float, flow: Flow) -> bool:
-    """Whether a video is dynamic as VBench defines it (Huang et al. 2024; its flow is RAFT's): the share of such
-    videos is the dynamic degree.
+def dynamic_degree(
+    frames: Frames, fps: float | int, flow: Flow, *, flows: Sequence[Float[np.ndarray, "h w 2"]] | None = None
+) -> bool:
+    """Return whether VBench calls a video dynamic (Huang et al. 2024, who use RAFT); the dynamic degree is the share.
 
-    At 8 Hz or the rate nearest to it, a pair of frames moves where the mean of its fastest 5 % of pixels exceeds 6 px
-    for each 256 px of the shorter side; a quarter as many pairs as there are frames have to. (Of two frames VBench asks
-    no motion at all and calls a still dynamic; here one pair has to move.)
+    The frames are taken at 8 Hz or the rate nearest to it. A pair of frames moves if the mean flow of its fastest 5 %
+    of pixels exceeds 6 px for each 256 px of the shorter side. The video is dynamic if a quarter as many pairs move as
+    there are frames. (For two frames VBench asks for no motion and calls a still dynamic; here one pair has to move.)
+
+    flows: the flow from each frame to the next, if it is known already; it serves where every frame is taken.
     """
-    taken = frames[:: max(1, round(fps / 8))]
+    every = max(1, round(fps / 8))
+    taken = frames[::every]
+    if flows is None or every > 1:
+        flows = [flow(a, b) for a, b in pairwise(taken)]
     threshold = 6.0 * min(frames.shape[1:3]) / 256
     needed = round(4 * len(taken) / 16)
     moving = 0
-    for a, b in pairwise(taken):
-        speed = np.sort(np.linalg.norm(flow(a, b), axis=-1).ravel())[::-1]
+    for one in flows:
+        speed = np.sort(np.linalg.norm(one, axis=-1).ravel())[::-1]
         moving += bool(speed[: max(1, int(0.05 * speed.size))].mean() > threshold)
     return moving >= needed and moving > 0

@@ -7,14 +7,15 @@ from jaxtyping import Float, UInt8
 
 
 def first_frame_psnr(frames: UInt8[np.ndarray, "f h w 3"], image: UInt8[np.ndarray, "h w 3"]) -> float:
-    """Peak signal-to-noise ratio of the first frame against the conditional image, dB; inf where they are equal."""
+    """Return the peak signal-to-noise ratio of the first frame against the conditioning image, dB; inf if equal."""
     return _psnr(_rmse(frames[0], image))
 
 
 def flicker(frames: UInt8[np.ndarray, "f h w 3"]) -> float:
-    """Root mean square of the second difference in time of each frame's mean colour, in grey levels.
+    """Return the root mean square of the second difference in time of each frame's mean colour, in grey levels.
 
-    Motion changes the mean colour steadily, which a second difference does not see; flicker does not. 0 for a still.
+    Motion changes the mean colour steadily, and a second difference does not see that; flicker does not. It is 0 for a
+    still image. Raises ValueError for fewer than three frames.
     """
     if len(frames) < 3:
         raise ValueError(f"flicker needs three frames or more, not {len(frames)}")
@@ -24,7 +25,7 @@ def flicker(frames: UInt8[np.ndarray, "f h w 3"]) -> float:
 
 @dataclass(frozen=True)
 class Nearest:
-    """The clip of a set that a video is closest to: its place in the set, and the distance in grey levels (RMSE over
+    """The clip of a set that is closest to a video: its place in the set, and its distance in grey levels (RMSE over
     all frames, and over the last one, where the clips differ most)."""
 
     index: int
@@ -33,10 +34,10 @@ class Nearest:
 
 
 def nearest_clip(frames: UInt8[np.ndarray, "f h w 3"], candidates: UInt8[np.ndarray, "k f h w 3"]) -> Nearest:
-    """The candidate with the least root mean square error to `frames`.
+    """Return the candidate with the least root mean square error to `frames`.
 
-    With the clips of one scene under every motion it can have, this catches what a motion score rewards: dissolution,
-    flicker, noise and shuffled frames are far from all of them.
+    If the candidates are the clips of one scene under every motion it can have, the distance shows what a motion score
+    rewards wrongly: dissolution, flicker, noise and shuffled frames are far from all of them.
     """
     distances = [_rmse(frames, candidate) for candidate in candidates]
     index = int(np.argmin(distances))
@@ -52,6 +53,8 @@ def _psnr(rmse: float) -> float:
 
 
 def sharpness(frames: UInt8[np.ndarray, "f h w 3"]) -> Float[np.ndarray, " f"]:
-    """Mean absolute difference of horizontal neighbours of each frame, grey levels: it falls where a video blurs and
-    rises where it dissolves into noise, so compare it with that of real clips."""
+    """Return the mean absolute difference of horizontal neighbours of each frame, grey levels.
+
+    It falls where a video blurs and rises where a video dissolves into noise: compare it with the first frame's.
+    """
     return np.abs(np.diff(frames.astype(np.float64), axis=2)).mean((1, 2, 3))

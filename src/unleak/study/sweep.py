@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from einops import rearrange
 from jaxtyping import Float, UInt8
 
 from unleak import __version__
@@ -18,7 +17,7 @@ from unleak.core.initial import InitialNoise
 from unleak.core.start import Start
 from unleak.data.atomic import folder_written_whole
 from unleak.data.video import write_video
-from unleak.measure.motion import MotionScore, camera_motion, motion_score
+from unleak.measure.motion import MotionScore, camera_path, motion_score
 from unleak.report.sweep_page import page
 from unleak.report.sweep_sheet import contact_sheet
 from unleak.study.fixed_call import FixedCall
@@ -28,7 +27,6 @@ __all__ = ["Run", "Sweep", "check_measurable", "check_replaceable", "parse_start
 Frames = UInt8[np.ndarray, "f h w 3"]
 
 PAGE, SHEET, RECORD = "index.html", "sheet.png", "sweep.json"
-_CAMERA_SIZE = 128  # px
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +46,7 @@ class Run:
     def measured(cls, start: dict[str, Any], sigmas: Sequence[float] | None, frames: Frames) -> "Run":
         """The run that gave `frames`, measured."""
         known = None if sigmas is None else tuple(sigmas)
-        return cls(start, known, frames, motion_score(frames), _camera(frames))
+        return cls(start, known, frames, motion_score(frames), camera_path(frames))
 
     @property
     def pan(self) -> float | None:
@@ -237,15 +235,3 @@ def check_replaceable(folder: Path, *, overwrite: bool, record: str = RECORD) ->
         raise ValueError(f"{folder} is not a folder; choose another")
     if not overwrite:
         raise ValueError(f"{folder} exists; give --overwrite (overwrite=True) or another folder")
-
-
-def _camera(frames: Frames) -> Float[np.ndarray, "pairs 4"]:
-    """`camera_motion`, in px of `frames`, of frames shrunk to 128 to 256 px: a large frame takes it seconds a pair."""
-    _, h, w, _ = frames.shape
-    shrink = max(1, min(h, w) // _CAMERA_SIZE)
-    top, left = (side % shrink // 2 for side in (h, w))  # the centre stays the centre
-    cut = frames[:, top : top + h // shrink * shrink, left : left + w // shrink * shrink]
-    if shrink > 1:
-        blocks = [rearrange(frame, "(h a) (w b) c -> h w c a b", a=shrink, b=shrink).mean((3, 4)) for frame in cut]
-        cut = np.stack([block.round().astype(np.uint8) for block in blocks])
-    return camera_motion(cut) * (shrink, shrink, 1, 1)

@@ -16,7 +16,6 @@ from unleak.data.atomic import folder_written_whole
 from unleak.data.video import write_video
 from unleak.measure.fidelity import first_frame_psnr
 from unleak.measure.motion import ESTIMATOR
-from unleak.measure.speed import speed
 from unleak.report.sweep_page import page
 from unleak.report.sweep_sheet import contact_sheet
 from unleak.study.sweep import PAGE, SHEET, Run, check_replaceable
@@ -111,7 +110,8 @@ class Preview:
     ) -> "Preview":
         """What `frames`, made of `photo` from `start`, are like."""
         fidelity = min(first_frame_psnr(frames, photo), _BEST_PSNR)
-        return cls(start, Run.measured(dict(level), sigmas, frames), speed(frames), fidelity)
+        run = Run.measured(dict(level), sigmas, frames)
+        return cls(start, run, run.motion.speed, fidelity)
 
     @property
     def seen(self) -> Seen:
