@@ -28,8 +28,8 @@ def test_the_quick_start_runs(folder):
         [sys.executable, "-c", script("quickstart.ipynb")], cwd=folder, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    moved = [float(line.split()[-1]) for line in done.stdout.splitlines() if line.startswith(("1.0T", "sigma="))]
-    assert len(moved) == 3
+    scores = [float(line.split()[-1]) for line in done.stdout.splitlines()[-3:]]
+    assert scores[0] < max(scores)
 
 
 @pytest.mark.slow
