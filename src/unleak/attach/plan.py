@@ -20,10 +20,13 @@ class UnleakWarning(UserWarning):
 
 @runtime_checkable
 class Strategy(Protocol):
-    """Something else done to every step of a call, alone or beside a start."""
+    """A training-free fix that acts while a pipeline is called, alone or beside a start."""
+
+    def fits(self, pipeline: type, seam: Any, process: NoiseProcess | None = None) -> None:
+        """Raise ValueError if this class of pipelines, or its noise process where that is known, does not allow it."""
 
     def check(self, pipe: Any, seam: Any) -> None:
-        """Raise ValueError if this pipeline's structure does not allow it."""
+        """Raise ValueError if this pipeline does not allow it: what `fits` says, and what only its parts tell."""
 
     def attached(self, pipe: Any, seam: Any, arguments: Mapping[str, Any]) -> AbstractContextManager[None]:
         """Active while the pipeline is called with `arguments`; what it touches of this pipeline is restored."""

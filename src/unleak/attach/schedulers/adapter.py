@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float64
 
 from unleak.attach.plan import Mode
+from unleak.core.grid import evenly
 from unleak.core.process import Level, NoiseProcess
 
 __all__ = ["Nodes", "ScheduleAdapter", "evenly", "float64", "like"]
@@ -129,19 +130,6 @@ class ScheduleAdapter(ABC):
             nodes = Nodes.join(first, plain[below])
         scheduler.unleak_plain_steps = len(plain)
         self.write(scheduler, nodes)
-
-
-def evenly(
-    values: Float64[np.ndarray, " n"], start: float, anchor: float, *, end_kept: bool = False
-) -> Float64[np.ndarray, " n"]:
-    """`values` stretched about `anchor` so that the first is `start`; `end_kept`: the last one is not rounded."""
-    if len(values) == 1:
-        return np.array([start])
-    stretched = anchor + (values - anchor) * ((start - anchor) / (values[0] - anchor))
-    stretched[0] = start
-    if end_kept:
-        stretched[-1] = values[-1]
-    return stretched
 
 
 def like(tensor: torch.Tensor, values: Float64[np.ndarray, " n"]) -> torch.Tensor:

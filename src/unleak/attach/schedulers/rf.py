@@ -7,8 +7,9 @@ import numpy as np
 from jaxtyping import Float64
 
 from unleak.attach.plan import Mode
-from unleak.attach.schedulers.adapter import Nodes, ScheduleAdapter, evenly
-from unleak.attach.schedulers.vp import Time, spacing
+from unleak.attach.schedulers.adapter import Nodes, ScheduleAdapter
+from unleak.attach.schedulers.vp import spacing
+from unleak.core.grid import Coordinate, Flow, Karras, spaced_from
 from unleak.core.process import RF, Level
 
 __all__ = ["RectifiedFlow"]
@@ -47,13 +48,11 @@ class RectifiedFlow(ScheduleAdapter):
         return Nodes(sigma, _timesteps(scheduler, sigma))
 
     def respaced(self, scheduler: Any, plain: Nodes, first: Nodes, arguments: dict[str, Any]) -> Nodes:
-        """Even in the same time as the plain grid, from the start to where that one ends."""
-        time, sigma = _time(scheduler, arguments.get("mu"))
+        """Space the nodes evenly in the same time as the plain grid, from the start to where that grid ends."""
         keep = bool(spacing(scheduler) or scheduler.config.get("shift_terminal"))
-        end = plain.sigmas[-1:] if keep else scheduler.sigmas[-1:].cpu().double().numpy()
-        sigmas = sigma(evenly(time(plain.sigmas), time(first.sigmas).item(), time(end).item()))
-        if keep and len(plain) > 1:
-            sigmas[-1] = plain.sigmas[-1]
+        end = plain.sigmas[-1] if keep else scheduler.sigmas[-1].item()
+        coordinate = _coordinate(scheduler, arguments.get("mu"))
+        sigmas = spaced_from(plain.sigmas, first.sigmas.item(), coordinate, end)
         return Nodes.join(first, Nodes(sigmas, _timesteps(scheduler, sigmas))[1:])
 
     def move(self, scheduler: Any, level: Level, mode: Mode, arguments: dict[str, Any]) -> None:
@@ -70,24 +69,29 @@ class RectifiedFlow(ScheduleAdapter):
             scheduler.set_begin_index(0)  # or it would look the first timestep up and find the second
 
 
-def _time(scheduler: Any, mu: float | None) -> tuple[Time, Time]:
-    """The time, a function of sigma, in which this scheduler's grid is even, and its inverse."""
-    if _karras_flow(scheduler):  # even in Karras time of sigma / alpha
-        return lambda sigma: (sigma / (1 - sigma)) ** (1 / 7), lambda time: time**7 / (1 + time**7)
+def _coordinate(scheduler: Any, mu: float | None) -> Coordinate:
+    """The time, a function of sigma, in which this scheduler's grid is even."""
+    if _karras_flow(scheduler):
+        return _KarrasRatio()
     if spaced := spacing(scheduler):
         return spaced
     config = scheduler.config
     if config.get("use_dynamic_shifting") and mu is not None:
-        shift = math.exp(mu) if config.get("time_shift_type", "exponential") == "exponential" else mu
-    else:
-        shift = getattr(scheduler, "shift", config.get("shift", config.get("flow_shift", 1.0)))
-    return lambda sigma: _shifted(sigma, 1 / shift), lambda time: _shifted(time, shift)
+        return Flow(math.exp(mu) if config.get("time_shift_type", "exponential") == "exponential" else mu)
+    return Flow(getattr(scheduler, "shift", config.get("shift", config.get("flow_shift", 1.0))))
 
 
-def _shifted(sigmas: Float64[np.ndarray, " n"], shift: float) -> Float64[np.ndarray, " n"]:
-    """`unleak.core.process.shift_sigma`, of many."""
-    shifted: Float64[np.ndarray, " n"] = shift * sigmas / (1 + (shift - 1) * sigmas)
-    return shifted
+class _KarrasRatio(Karras):
+    """Even in Karras time of sigma / alpha, for flow sigmas."""
+
+    def time(self, sigmas: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+        """Return the Karras time of sigma / alpha."""
+        return super().time(sigmas / (1 - sigmas))
+
+    def sigma(self, times: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+        """Return the flow sigma of a Karras time."""
+        ratio = super().sigma(times)
+        return ratio / (1 + ratio)
 
 
 def _karras_flow(scheduler: Any) -> bool:

@@ -1,6 +1,5 @@
 """Schedulers over a table of alphas_cumprod: those that keep timesteps only, and those that keep sigmas as well."""
 
-from collections.abc import Callable
 from functools import wraps
 from inspect import signature
 from types import MethodType
@@ -12,6 +11,7 @@ from jaxtyping import Float64
 
 from unleak.attach.plan import Mode
 from unleak.attach.schedulers.adapter import Nodes, ScheduleAdapter, evenly, float64, like
+from unleak.core.grid import Coordinate, Exponential, Karras, Plain, spaced_from
 from unleak.core.process import VP, Level
 
 __all__ = [
@@ -19,7 +19,6 @@ __all__ = [
     "Exploded",
     "Singlestep",
     "Stochastic",
-    "Time",
     "VPStrides",
     "VPTimesteps",
     "VariancePreserving",
@@ -67,9 +66,7 @@ class VariancePreserving(ScheduleAdapter):
         """Even in timestep, counted down as the scheduler does it; or even in its Karras, exponential or beta time."""
         table, whole = _sigmas(scheduler), not scheduler.timesteps.is_floating_point()
         if spaced := spacing(scheduler):
-            time, sigma = spaced
-            times = evenly(time(plain.sigmas), time(first.sigmas).item(), time(plain.sigmas)[-1])
-            sigmas = np.append(sigma(times[:-1]), plain.sigmas[-1])
+            sigmas = spaced_from(plain.sigmas, first.sigmas.item(), spaced, plain.sigmas[-1])
             timesteps = np.interp(np.log(sigmas), np.log(table), np.arange(len(table)))
             return Nodes.join(first, Nodes(sigmas, np.round(timesteps) if whole else timesteps)[1:])
         kind = scheduler.config.get("timestep_spacing", "linspace")
@@ -199,18 +196,15 @@ class PNDM(VPStrides):
         return super().stride(scheduler, timestep)
 
 
-Time = Callable[[Float64[np.ndarray, " n"]], Float64[np.ndarray, " n"]]
-
-
-def spacing(scheduler: Any) -> tuple[Time, Time] | None:
-    """The time, a function of sigma, in which a Karras, exponential, Lu or beta grid is even, and its inverse."""
+def spacing(scheduler: Any) -> Coordinate | None:
+    """The time, a function of sigma, in which a Karras, exponential, Lu or beta grid is even."""
     config = scheduler.config
-    if config.get("use_karras_sigmas"):  # rho 7
-        return lambda sigma: sigma ** (1 / 7), lambda time: time**7
+    if config.get("use_karras_sigmas"):
+        return Karras()
     if config.get("use_exponential_sigmas") or config.get("use_lu_lambdas"):
-        return np.log, np.exp
+        return Exponential()
     if config.get("use_beta_sigmas"):
-        return lambda sigma: sigma, lambda time: time
+        return Plain()
     return None
 
 

@@ -1,4 +1,4 @@
-"""Noise on the image condition while sampling: conditioning augmentation (Ho et al., arXiv 2106.15282) at inference."""
+"""Add noise to the conditioning image while sampling: conditioning augmentation (arXiv 2106.15282) at inference."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,6 +9,7 @@ import torch
 
 from unleak.attach.seams import Seam
 from unleak.attach.strategies.evaluations import Evaluation, condition_of, evaluations
+from unleak.attach.strategies.interval import Interval, acts, checked_interval
 from unleak.core.process import NoiseProcess
 
 __all__ = ["ConditionNoise"]
@@ -18,25 +19,23 @@ __all__ = ["ConditionNoise"]
 class ConditionNoise:
     """The conditional branch sees y + beta eps in place of the image's latents y, the form of TimeNoise.
 
-    beta: in the units of those latents as the denoiser is given them (SVD: unscaled).
-    interval: share of the steps (first, last) in which it acts, 0 the first step and 1 the last.
-    seed: of the noise, one draw for the whole call, apart from the call's own generator: the initial noise stays.
+    beta: strength of the noise, in the units of those latents as the denoiser sees them (SVD: unscaled).
+    interval: share of the steps (first, last) in which it acts, 0 the first step and 1 the last; one number s: (0, s).
+    seed: seed of the noise. It is drawn once for the whole call, apart from the call's own generator, so the initial
+        noise stays the same.
 
-    The first frame alone is noised, never masks nor the padding after it (SVD and PIA show the image in every frame,
-    and there every frame gets the same noise). The unconditional branch keeps the image as it is.
+    Only the first frame gets noise, never masks or the padding after it. (SVD and PIA show the image in every frame;
+    there every frame gets the same noise.) The unconditional branch sees the image as it is.
     """
 
     beta: float | int
-    interval: tuple[float | int, float | int] = (0.0, 1.0)
+    interval: Interval | float | int = (0.0, 1.0)
     seed: int = 0
 
     def __post_init__(self) -> None:
         if not self.beta >= 0:
             raise ValueError(f"ConditionNoise needs beta >= 0, not {self.beta}.")
-        if not 0 <= self.interval[0] <= self.interval[1] <= 1:
-            raise ValueError(
-                f"ConditionNoise interval {self.interval} is not (first, last) share of the steps, in 0 to 1."
-            )
+        object.__setattr__(self, "interval", checked_interval("ConditionNoise", self.interval))
 
     def fits(self, pipeline: type, seam: Seam, process: NoiseProcess | None = None) -> None:
         """Raise ValueError if the structure of this class of pipelines does not allow it."""
@@ -54,8 +53,9 @@ class ConditionNoise:
         condition = condition_of(type(pipe), seam, "ConditionNoise")
 
         def answer(evaluation: Evaluation) -> Any:
-            acts = self.interval[0] <= evaluation.progress <= self.interval[1]
-            if not acts or not self.beta or evaluation.branch == "unconditional":
+            assert isinstance(self.interval, tuple)
+            active = acts(self.interval, evaluation.progress) and self.beta
+            if not active or evaluation.branch == "unconditional":
                 return evaluation.run()
             noisy = evaluation.image().clone()
             conditional = noisy[len(noisy) // 2 :] if evaluation.branch == "both" else noisy

@@ -12,9 +12,12 @@ from torch.nn import functional as F
 
 from unleak.attach.seams import Seam
 from unleak.attach.strategies.evaluations import Evaluation, condition_of, evaluations, tensor_of
+from unleak.attach.strategies.interval import Interval, acts, checked_interval
 from unleak.core.process import NoiseProcess
 
 __all__ = ["LowPass", "down_up", "gaussian"]
+
+_SHARE = 0.1  # of the steps in which a filter acts where nobody says; the authors' values are 0.04 to 0.2
 
 
 @dataclass(frozen=True)
@@ -25,16 +28,17 @@ class LowPass:
     unconditional branch keeps the full image; without guidance v(LP(I)). A guided step in the interval costs one
     evaluation more for each of its evaluations but the conditional one.
 
-    factor: size of the image's latents that `down_up` shrinks them to, in (0, 1). None, with `interval` None too: the
-        value of the authors' configuration for this pipeline, where they have one (choi403/ALG on
-        GitHub: CogVideoX, Wan 2.1, HunyuanVideo); other models of the same class get the same.
-    interval: share of the steps (first, last) in which it acts, 0 the first step and 1 the last.
+    factor: the size, in (0, 1), to which `down_up` shrinks the image's latents before it enlarges them again. None,
+        with `interval` None too: the values of the authors' configuration for this pipeline, where they have one
+        (choi403/ALG on GitHub: CogVideoX, Wan 2.1, HunyuanVideo); other models of the same class get the same.
+    interval: share of the steps (first, last) in which it acts, 0 the first step and 1 the last; one number s: (0, s).
+        None with a factor or a Gaussian filter: (0, 0.1).
     filter: `down_up` (bilinear, with antialiasing) or `gaussian`, whose standard deviation is `sigma`, in latents.
-    strength: from 0, no filter, to 1, the whole of it.
+    strength: from 0, no filter, to 1, the whole filter.
     """
 
     factor: float | int | None = None
-    interval: tuple[float | int, float | int] | None = None
+    interval: Interval | float | int | None = None
     filter: str = "down_up"
     sigma: float | int | None = None
     strength: float | int = 1.0
@@ -49,10 +53,11 @@ class LowPass:
             raise ValueError(f"LowPass(filter='down_up') needs a factor in (0, 1), not {self.factor}, and no sigma.")
         if not 0 <= self.strength <= 1:
             raise ValueError(f"LowPass strength {self.strength} lies outside 0 (no filter) to 1.")
-        if self.interval is not None and not 0 <= self.interval[0] <= self.interval[1] <= 1:
-            raise ValueError(
-                f"LowPass interval {self.interval} is not (first, last) share of the steps, within 0 to 1."
-            )
+        interval = self.interval
+        if interval is None and (self.factor is not None or self.filter == "gaussian"):
+            interval = _SHARE
+        if interval is not None:
+            object.__setattr__(self, "interval", checked_interval("LowPass", interval))
 
     def fits(self, pipeline: type, seam: Seam, process: NoiseProcess | None = None) -> None:
         """Raise ValueError if the structure of these pipelines does not allow it, or they have no published values."""
@@ -77,8 +82,8 @@ class LowPass:
 
     def answer(self, evaluation: Evaluation) -> Any:
         """What the pipeline gets for one evaluation."""
-        assert self.interval is not None
-        if not self.interval[0] <= evaluation.progress <= self.interval[1] or not self.strength:
+        assert isinstance(self.interval, tuple)
+        if not acts(self.interval, evaluation.progress) or not self.strength:
             return evaluation.run()
         low = self.filtered(evaluation.image())
         if evaluation.branch == "conditional":
@@ -104,12 +109,15 @@ class LowPass:
         return flat.reshape(latents.shape).to(latents.dtype)
 
     def _for(self, pipeline: type, seam: Seam) -> "LowPass":
-        if self.interval is not None and (self.factor is not None or self.filter == "gaussian"):
+        """This filter, with the authors' values where it has none of its own."""
+        if self.factor is not None or self.filter == "gaussian":
             return self
-        if self.factor is not None or self.interval is not None or self.filter == "gaussian" or seam.low_pass is None:
+        if self.interval is not None:
+            raise ValueError("LowPass needs a factor with its interval, for example unleak.LowPass(0.4, (0.0, 0.2)).")
+        if seam.low_pass is None:
             raise ValueError(
-                f"LowPass has no published values for {pipeline.__name__}, or one of two was given: say both, for"
-                " example unleak.LowPass(0.4, (0.0, 0.2)), the authors' for Wan 2.1."
+                f"LowPass has no published values for {pipeline.__name__}: give a factor, and if you like the share of"
+                " the steps, for example unleak.LowPass(0.4, 0.2), the authors' values for Wan 2.1."
             )
         return replace(self, factor=seam.low_pass[0], interval=(0.0, seam.low_pass[1]))
 
