@@ -68,7 +68,7 @@ BAD = {
     ),
     "tokenizer": (
         ["dynamicrafter", "{f}/dynamicrafter.ckpt", "--config", "{f}/dynamicrafter.yaml", "--tokenizer", "{f}/none"],
-        "cannot be had; give --tokenizer FOLDER",
+        "none: no such file or folder; give --tokenizer with the folder",
     ),
     "not svd": (["svd", "{f}/dynamicrafter.ckpt"], "not a UNet of Stable Video Diffusion"),
 }

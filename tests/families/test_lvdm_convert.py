@@ -82,8 +82,11 @@ def test_the_folder_is_a_pipeline(family: str, tmp_path: Path, tokenizer: Path) 
     convert(FAMILIES[family], tmp_path / "model.ckpt", tmp_path / "out", config=params, tokenizer=tokenizer)
     pipe = FAMILIES[family].pipeline().from_pretrained(tmp_path / "out", local_files_only=True)
     pipe.set_progress_bar_config(disable=True)
-    assert pipe.tokenizer.pad_token_id == 0
-    assert pipe.tokenizer("ab", padding="max_length", max_length=6).input_ids[-1] == 0
+    encoded = []
+    hook = pipe.text_encoder.register_forward_pre_hook(lambda module, given: encoded.append(given[0]))
+    pipe.encode_prompt("a")
+    hook.remove()
+    assert encoded[0][0, :4].tolist() == [*pipe.tokenizer("a").input_ids, 0]  # padded as OpenCLIP pads
     text, vision = original.clips()
     ids, pixels = torch.randint(0, 40, (2, 77)), torch.randn(2, 3, 28, 28)
     with torch.no_grad():

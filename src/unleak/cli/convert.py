@@ -19,7 +19,10 @@ def convert(
     variant: Annotated[str | None, typer.Option(help="256, 512 or 1024, where a pruned file does not say.")] = None,
     config: Annotated[Path | None, typer.Option(help="The original YAML configuration of another variant.")] = None,
     tokenizer: Annotated[
-        str | None, typer.Option(metavar="FOLDER|ID", help="Any CLIP tokenizer; by default OpenCLIP's, from the Hub.")
+        str | None,
+        typer.Option(
+            metavar="FOLDER|ID", help="CLIP's vocabulary; by default that of open_clip if installed, else from the Hub."
+        ),
     ] = None,
     base: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="A pipeline to take what the file lacks from.")
@@ -99,7 +102,8 @@ def _convert(family: str, source: Path, out: Path, given: Mapping[str, Any], ter
 
 
 def _lvdm(family: str, source: Path, out: Path, given: Mapping[str, Any], terminal: Terminal) -> dict[str, Any]:
-    from unleak.families.lvdm.folder import TOKENIZER, convert
+    from unleak.families.lvdm.folder import convert
+    from unleak.zoo.words import clip_words
 
     spec = _family(family)
     variant, base = given.get("variant"), given.get("base")
@@ -113,7 +117,7 @@ def _lvdm(family: str, source: Path, out: Path, given: Mapping[str, Any], termin
         out,
         variant=variant,
         config=_yaml(given["config"]) if "config" in given else None,
-        tokenizer=given.get("tokenizer", TOKENIZER),
+        tokenizer=lambda: clip_words(given.get("tokenizer")),
         base=base,
         dtype=_dtype(given.get("dtype")),
     )
@@ -121,7 +125,9 @@ def _lvdm(family: str, source: Path, out: Path, given: Mapping[str, Any], termin
         terminal.note(f"left behind, of training only: {', '.join(done.dropped)}")
     if done.leftovers:
         terminal.note(f"{len(done.leftovers)} tensors that nothing uses are kept in {out / 'original.safetensors'}")
+    terminal.note(f"tokenizer: {done.tokenizer}")
     about = {"variant": done.variant, "parameters": done.parameters, "leftovers": list(done.leftovers)}
+    about["tokenizer"] = done.tokenizer
     return {"is": f"a {family} pipeline ({done.variant}), {done.parameters / 1e6:,.1f} M parameters", **about}
 
 

@@ -1,6 +1,5 @@
 """Original checkpoints made into folders that load at once: on first use, once, kept by hash."""
 
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -8,6 +7,7 @@ from typing import Protocol, runtime_checkable
 from unleak.zoo.cache import cache_folder, check_space, made_once
 from unleak.zoo.classes import FAMILIES
 from unleak.zoo.safety import check_pickle
+from unleak.zoo.words import clip_words
 
 __all__ = ["Converter", "converted", "converted_folder", "converter"]
 
@@ -37,7 +37,10 @@ def converter(family: str) -> tuple[Converter, int]:
     if hasattr(module, "FAMILY"):
         from unleak.families.lvdm.folder import convert as of_lvdm
 
-        return partial(of_lvdm, module.FAMILY), getattr(module, "VERSION", 1)
+        def with_words(source: Path, out: Path) -> object:
+            return of_lvdm(module.FAMILY, source, out, tokenizer=clip_words)
+
+        return with_words, getattr(module, "VERSION", 1)
     convert: Converter = module.convert
     return convert, getattr(module, "VERSION", 1)
 

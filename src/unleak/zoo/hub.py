@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from unleak.attach.plan import UnleakWarning
 from unleak.attach.seams import seam_of
 from unleak.core.start import Start
+from unleak.families.words import check_words
 from unleak.zoo.classes import FAMILIES, library_class, part_class, pipeline_class
 from unleak.zoo.fetch import fetch, pipeline_source
 from unleak.zoo.models import base_of
@@ -97,6 +98,7 @@ def load(
         for name, part in pipe.components.items():  # weights that no file has are left without values
             if isinstance(part, torch.nn.Module) and any(weight.is_meta for weight in part.parameters()):
                 raise ValueError(f"model {spec.name} ({spec.source}): its files are incomplete: {name} lacks weights")
+        _check_tokenizer(pipe, f"model {spec.name} ({spec.source})")
         _add_loras(pipe, loras)
     if spec.pipeline == "I2VGenXLPipeline" and pipe.text_encoder is not None:
         # diffusers looks for its last norm in `text_model`, which transformers 5 dissolved into the encoder.
@@ -254,6 +256,14 @@ def quiet() -> Iterator[None]:
             if bars:
                 logging.enable_progress_bar()
         set_downloads()
+
+
+def _check_tokenizer(pipe: Any, where: str) -> None:
+    from transformers import CLIPTextModel
+
+    tokenizer, encoder = (pipe.components.get(name) for name in ("tokenizer", "text_encoder"))
+    if tokenizer is not None and isinstance(encoder, CLIPTextModel):
+        check_words(tokenizer, encoder.config, where)
 
 
 def _add_loras(pipe: Any, loras: Sequence[Lora]) -> None:

@@ -17,6 +17,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from unleak.families.animate_anything.pipeline import AnimateAnythingPipeline
 from unleak.families.animate_anything.unet import AnimateAnythingUNet
 from unleak.families.checkpoint import read_checkpoint
+from unleak.families.words import check_words
 
 __all__ = ["convert", "is_original", "load_original", "unet_weights"]
 
@@ -54,10 +55,13 @@ def load_original(folder: str | Path, *, torch_dtype: torch.dtype = torch.float3
             )
     if (index.get("scheduler") or [None, None])[1] not in _SCHEDULERS:
         raise ValueError(f"{folder}: its scheduler is {index.get('scheduler')}, not one of {sorted(_SCHEDULERS)}")
+    encoder = _library(CLIPTextModel, folder, "text_encoder", torch_dtype)
+    words = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer", local_files_only=True)
+    check_words(words, encoder.config, f"{folder / 'tokenizer'}")
     return AnimateAnythingPipeline(
         vae=_library(AutoencoderKL, folder, "vae", torch_dtype),
-        text_encoder=_library(CLIPTextModel, folder, "text_encoder", torch_dtype),
-        tokenizer=CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer", local_files_only=True),
+        text_encoder=encoder,
+        tokenizer=words,
         unet=_unet(folder / "unet", torch_dtype),
         scheduler=DDIMScheduler.from_config(_read(folder / "scheduler" / "scheduler_config.json")),
     )

@@ -10,7 +10,10 @@ from unleak.families.lvdm.folder import Family
 from unleak.families.lvdm.original import resampler_config
 from unleak.families.lvdm.resampler import Resampler
 
-__all__ = ["FAMILY", "VARIANTS"]
+__all__ = ["FAMILY", "VARIANTS", "VERSION"]
+
+VERSION = 2
+"""Counts the changes of what `convert` writes; see `unleak.zoo.conversion.Converter`."""
 
 UNET: Mapping[str, Any] = {
     "in_channels": 8,

@@ -20,7 +20,6 @@ from transformers import (
     CLIPImageProcessor,
     CLIPTextConfig,
     CLIPTextModel,
-    CLIPTokenizer,
     CLIPVisionConfig,
     CLIPVisionModelWithProjection,
 )
@@ -37,10 +36,10 @@ from unleak.families.lvdm.original import (
 )
 from unleak.families.lvdm.scheduler import LVDMScheduler
 from unleak.families.lvdm.unet import LVDMUNet
+from unleak.families.words import HOW_TO_GET, check_words, installed_words, read_words
 
 __all__ = ["Converted", "Family", "components", "convert", "restore"]
 
-TOKENIZER = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 LEFTOVERS = "original.safetensors"
 
 Config = Mapping[str, Any]
@@ -71,6 +70,8 @@ class Converted:
     """Tensors that nothing uses, kept in `original.safetensors`."""
     dropped: tuple[str, ...]
     """Entries that are no weights: the optimizer and its like."""
+    tokenizer: str
+    """The folder or file that the tokenizer came from."""
 
 
 def components(family: Family, params: Config) -> dict[str, nn.Module]:
@@ -98,14 +99,15 @@ def convert(
     *,
     variant: str | None = None,
     config: Config | None = None,
-    tokenizer: str | Path = TOKENIZER,
+    tokenizer: str | Path | Callable[[], Path | None] = installed_words,
     base: str | Path | None = None,
     dtype: torch.dtype | None = None,
 ) -> Converted:
     """Write an original checkpoint as a pipeline folder, whole or not at all.
 
     `config` is an original configuration (the content of its YAML file), for what is none of the published variants.
-    `tokenizer` is a folder or Hub id with OpenCLIP's vocabulary, which checkpoints lack. Components that a pruned
+    `tokenizer` is a folder or file with OpenCLIP's vocabulary, which checkpoints lack (see `read_words`), or a
+    function that finds one, called once the checkpoint is known to be good. Components that a pruned
     checkpoint lacks are taken from the pipeline folder `base`. `dtype` None: as in the checkpoint. Raises ValueError,
     in one line, for a checkpoint of another family, for weights missing, unknown or of another shape.
     """
@@ -124,7 +126,11 @@ def convert(
         filled, leftovers, layout = from_original(state, wanted)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
-    words = _tokenizer(tokenizer)
+    found = tokenizer() if callable(tokenizer) else tokenizer
+    if found is None:
+        raise ValueError(f"{source}: it holds no tokenizer; {HOW_TO_GET}")
+    words = read_words(found)
+    check_words(words, parts["text_encoder"].config, f"tokenizer {found}")
     with folder_written_whole(out) as folder:
         parameters = sum(tensor.numel() for part in filled.values() for tensor in part.values())
         for part in held:
@@ -154,7 +160,7 @@ def convert(
         kept = {key: tensor.clone(memory_format=torch.contiguous_format) for key, tensor in leftovers.items()}
         save_file(kept, folder / LEFTOVERS, metadata={name: json.dumps(value) for name, value in about.items()})
     dropped = () if wrapping.entry is None else tuple(key for key in content if key != wrapping.entry)
-    return Converted(variant, parameters, tuple(leftovers), dropped)
+    return Converted(variant, parameters, tuple(leftovers), dropped, str(found))
 
 
 def _is_whole(tensor: Tensor) -> bool:
@@ -238,16 +244,3 @@ def _weights(folder: Path) -> dict[str, Tensor]:
         return {name: tensor for file in files for name, tensor in load_file(file).items()}
     except SafetensorError as error:
         raise ValueError(f"{folder}: damaged ({error})") from error
-
-
-def _tokenizer(source: str | Path) -> CLIPTokenizer:
-    """A CLIP tokenizer that pads as OpenCLIP does: with the first word."""
-    try:
-        tokenizer = CLIPTokenizer.from_pretrained(str(source))
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"tokenizer {source}: cannot be had; give --tokenizer FOLDER, with the vocab.json and merges.txt of any "
-            "CLIP model: all have the same"
-        ) from error
-    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(0)
-    return tokenizer

@@ -166,14 +166,19 @@ class LVDMPipeline(DiffusionPipeline):
 
     @torch.no_grad()
     def encode_prompt(self, prompt: str | list[str]) -> Float[Tensor, "b l d"]:
-        """Text tokens; what is too long for the text encoder is cut off, with a warning."""
+        """Encode prompts as text tokens [b, l, d]. A prompt too long for the text encoder is cut off, with a warning.
+
+        Short ones are padded as OpenCLIP pads them, with zeros. A padding token of the tokenizer's own would be its
+        first word, "!", and change how the "!" in a prompt is read.
+        """
         length = self.unet.config.text_tokens if self.unet is not None else self.tokenizer.model_max_length
         prompts = [prompt] if isinstance(prompt, str) else prompt
         whole = self.tokenizer(prompts).input_ids
         if cut := [text for text, ids in zip(prompts, whole, strict=True) if len(ids) > length]:
             logger.warning(f"the text encoder reads {length} tokens; the end of this is cut off: {cut[0]}")
-        ids = self.tokenizer(prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
-        tokens: Tensor = self.text_encoder(ids.input_ids.to(self._execution_device))[0]
+        cut_off = self.tokenizer(prompts, max_length=length, truncation=True).input_ids
+        padded = torch.tensor([ids + [0] * (length - len(ids)) for ids in cut_off])
+        tokens: Tensor = self.text_encoder(padded.to(self._execution_device))[0]
         return tokens
 
     @torch.no_grad()

@@ -10,7 +10,10 @@ from unleak.families.lvdm.original import linear_projection_config, resampler_co
 from unleak.families.lvdm.resampler import Resampler
 from unleak.families.videocrafter1.projection import LinearProjection
 
-__all__ = ["FAMILY", "VARIANTS"]
+__all__ = ["FAMILY", "VARIANTS", "VERSION"]
+
+VERSION = 2
+"""Counts the changes of what `convert` writes; see `unleak.zoo.conversion.Converter`."""
 
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "512": {
