@@ -210,9 +210,11 @@ def _gradient(image: np.ndarray, spacing: float) -> np.ndarray:
 
 def _check(frames: np.ndarray, smallest: int = 1) -> None:
     f, h, w, c = frames.shape
-    if f < 2 or c != 3 or min(h, w) < smallest:
+    if f < 2:
+        raise ValueError(f"motion is measured on two or more frames, not on {f}")
+    if c != 3 or min(h, w) < smallest:
         raise ValueError(
-            f"motion is measured on two or more RGB frames [f h w 3] of {smallest} pixels or more on a side, "
+            f"motion is measured on RGB frames [f h w 3] of {smallest} pixels or more on a side, "
             f"not on an array of shape {list(frames.shape)}"
         )
 
