@@ -205,3 +205,13 @@ def test_a_worker_imports_no_torch():
     code = "import sys, unleak.data.decode_worker; sys.exit('torch' in sys.modules or 'diffusers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     assert Path(decode_worker.__file__).is_file()
+
+
+@pytest.mark.parametrize("asked", [{}, {"num_frames": 3}, {"fps": 5.0}, {"size": (8, 16)}])
+def test_a_video_as_it_is(video, asked):
+    """Whole, at its own rate and size, unless the request says otherwise: what `read_video` reads."""
+    plain = {"num_frames": None, "fps": None, "size": None} | asked
+    (found,) = outcomes([ClipRequest(video, **plain, as_is=True)], workers=1)
+    wanted = read_video(video, **asked)
+    assert found.fps == wanted.fps
+    assert np.array_equal(found.frames, wanted.frames)

@@ -46,15 +46,18 @@ class ClipRequest:
     `fps` None: every `stride`-th frame of the video; of one too short for that, every n-th with the largest n for which
     it is long enough. `place` from 0 (the beginning) to 1 (as late as the clip fits) says where. One that is not the
     `first` of its video is wanted only where the video is known to be longer than the clip.
+
+    `as_is`: read from the beginning, as `read_video` does: `fps`, `num_frames` and `size` may then be None.
     """
 
     path: Path
-    num_frames: int
-    fps: float | None
-    size: tuple[int, int]
+    num_frames: int | None
+    fps: float | int | None
+    size: tuple[int, int] | None
     place: float = 0.0
     first: bool = True
     stride: int = 1
+    as_is: bool = False
 
 
 @dataclass(frozen=True)
@@ -207,7 +210,7 @@ def _ask(process: "subprocess.Popen[bytes]", request: ClipRequest) -> Outcome:
             return None
         case {"error": str(reason)}:
             return MediaError(reason)
-    frames = np.empty((request.num_frames, *request.size, 3), np.uint8)
+    frames = np.empty(reply["shape"], np.uint8)
     if process.stdout.readinto(frames.data.cast("B")) < frames.nbytes:  # type: ignore[attr-defined]
         raise EOFError
     return VideoClip(frames, reply["fps"], tuple(reply["notes"]))
@@ -232,6 +235,9 @@ def _end(process: "subprocess.Popen[bytes]") -> str:
 
 def _outcome(request: ClipRequest) -> Outcome:
     try:
+        if request.as_is:
+            return read_video(request.path, num_frames=request.num_frames, fps=request.fps, size=request.size)
+        assert request.num_frames is not None
         fps = request.fps or _strided(request)
         spare = max(0.0, (video_duration(request.path) or 0.0) - request.num_frames / fps)
         if not spare and not request.first:
@@ -256,6 +262,7 @@ def _strided(request: ClipRequest) -> float:
     header = video_header(request.path)
     if not header.fps:
         raise MediaError(f"{request.path}: it does not say its frame rate, so a stride means nothing; give an fps")
+    assert request.num_frames is not None
     # Half a frame is forgiven: durations are rounded.
     longest = (header.duration or 0.0) * header.fps + 0.5
     stride = max(1, min(request.stride, int(longest // request.num_frames)))
@@ -284,10 +291,12 @@ def _answer(memory: int) -> None:
     while True:
         replies.flush()
         values = json.loads(lines.get())
-        request = ClipRequest(**values | {"path": Path(values["path"]), "size": tuple(values["size"])})
+        size = None if values["size"] is None else tuple(values["size"])
+        request = ClipRequest(**values | {"path": Path(values["path"]), "size": size})
         match _outcome(request):
             case VideoClip() as clip:
-                replies.write(json.dumps({"fps": clip.fps, "notes": clip.notes}).encode() + b"\n")
+                about = {"fps": clip.fps, "notes": clip.notes, "shape": clip.frames.shape}
+                replies.write(json.dumps(about).encode() + b"\n")
                 replies.write(np.ascontiguousarray(clip.frames).data)
             case MediaError() as error:
                 replies.write(json.dumps({"error": str(error)}).encode() + b"\n")
