@@ -22,8 +22,10 @@ from unleak.families.pia.convert import (
     write_checkpoint,
 )
 from unleak.families.pia.denoiser import PIADenoiser
+from unleak.families.pia.norms import use_norms
 from unleak.families.pia.pipeline import assemble, pia_pipeline
 from unleak.families.pia.preset import CALL, CONDITION, FPS, MOTION_SCALES, SCHEDULER, condition_strength
+from unleak.zoo.hub import load
 from unleak.zoo.registry import find_model
 
 SOURCES = Path(unleak.__file__).parent
@@ -295,11 +297,59 @@ def test_a_file_and_a_base_become_a_pipeline(full_size, tmp_path):
     plain.save_pretrained(tmp_path / "base")
     made = convert_pipeline(file, tmp_path / "base", tmp_path / "pia")
     again = pia_pipeline().from_pretrained(tmp_path / "pia", use_safetensors=True)
+    assert not torch.equal(_call_pia(made), _call_pia(again))  # diffusers alone computes in its own way
+    again = load(tmp_path / "pia")
     for pipe in (made, again):
         pipe.set_progress_bar_config(disable=True)
         assert torch.equal(pipe.unet.conv_in.weight, adapter.conv_in.weight)
     assert torch.equal(_call_pia(made), _call_pia(again))
     assert all(torch.equal(tensor, original_of(adapter)[name]) for name, tensor in original_of(again.unet).items())
+    other = convert_pipeline(file, tmp_path / "base", tmp_path / "other", norms="diffusers")
+    alone = pia_pipeline().from_pretrained(tmp_path / "other", use_safetensors=True)
+    kept = load(tmp_path / "other")
+    for pipe in (other, alone, kept):
+        pipe.set_progress_bar_config(disable=True)
+    assert torch.equal(_call_pia(other), _call_pia(alone))
+    assert torch.equal(_call_pia(other), _call_pia(kept))
+
+
+# Whose normalisation; `tests/golden` compares it with PIA's own code
+
+
+def predicted(unet, frames=3):
+    noise = torch.Generator().manual_seed(4)
+    sample, text = torch.randn(2, 9, frames, 8, 8, generator=noise), torch.randn(2 * frames, 4, 8, generator=noise)
+    with torch.no_grad():
+        return unet(sample, torch.tensor(500), encoder_hidden_states=text).sample
+
+
+def test_the_arithmetic_is_chosen_and_taken_back(base, adapter):
+    unet = assemble(base, adapter).unet
+    assert "norms" not in unet.config
+    ours, weights = predicted(unet), copy.deepcopy(unet.state_dict())
+    copied = copy.deepcopy(unet)
+    assert torch.equal(predicted(copied, 2), predicted(unet, 2))
+    assert torch.equal(predicted(use_norms(use_norms(unet))), ours)
+    theirs = predicted(use_norms(unet, "diffusers"))
+    assert (theirs - ours).norm() > 1e-3 * ours.norm()
+    assert (unet.config["norms"], len(unet._forward_pre_hooks)) == ("diffusers", 0)
+    assert torch.equal(predicted(use_norms(unet)), theirs)  # the configuration remembers
+    assert torch.equal(predicted(use_norms(unet, "pia")), ours)
+    assert torch.equal(predicted(copied), ours)
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in unet.state_dict().items())
+    with pytest.raises(ValueError, match="norms 'both': give one of pia, diffusers"):
+        use_norms(unet, "both")
+
+
+def test_a_clip_is_normalised_as_a_whole_in_the_residual_blocks(base, adapter):
+    unet = assemble(base, adapter).unet
+    norm = unet.down_blocks[0].resnets[0].norm1
+    x = torch.randn(6, norm.num_channels, 8, 8)
+    norm.frames = 3
+    clips = torch.nn.functional.group_norm(
+        x.reshape(2, 3, -1, 8, 8).transpose(1, 2), norm.num_groups, norm.weight, norm.bias, norm.eps
+    )
+    torch.testing.assert_close(norm(x), clips.transpose(1, 2).reshape(x.shape))
 
 
 # The denoiser view

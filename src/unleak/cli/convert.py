@@ -30,6 +30,12 @@ def convert(
     personalised: Annotated[
         bool, typer.Option("--personalised", help="pia: the base is a fine-tuned one, whose input layer is kept.")
     ] = False,
+    norms: Annotated[
+        str | None,
+        typer.Option(
+            metavar="pia|diffusers", help="pia: whose normalisation the weights were trained with; PIA's own."
+        ),
+    ] = None,
     ema: Annotated[bool, typer.Option("--ema/--no-ema", help="svd: the averaged weights, if there are any.")] = True,
     dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16; by default as in the file.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
@@ -45,7 +51,14 @@ def convert(
         raise ValueError(f"family {family} is unknown: give one of {', '.join(FAMILIES)}")
     if out.exists() and not overwrite:
         raise ValueError(f"{out} exists; give --overwrite or another name")
-    given: dict[str, Any] = {"variant": variant, "config": config, "tokenizer": tokenizer, "base": base, "dtype": dtype}
+    given: dict[str, Any] = {
+        "variant": variant,
+        "config": config,
+        "tokenizer": tokenizer,
+        "base": base,
+        "dtype": dtype,
+        "norms": norms,
+    }
     given = {name: value for name, value in given.items() if value is not None} | ({} if ema else {"no-ema": True})
     given |= {"personalised": True} if personalised else {}
     # Animate-Anything is published as a folder, and PIA's file may be given by its own.
@@ -65,7 +78,7 @@ _TAKES: Mapping[str, set[str]] = {
     "dynamicrafter": _LVDM,
     "videocrafter1": _LVDM,
     "svd": {"base", "no-ema"},
-    "pia": {"base", "personalised"},
+    "pia": {"base", "personalised", "norms"},
     "animate-anything": set(),
 }
 
@@ -80,12 +93,12 @@ def _convert(family: str, source: Path, out: Path, given: Mapping[str, Any], ter
         from unleak.families.pia.convert import convert as adapter
         from unleak.families.pia.convert import convert_pipeline
 
-        if base is None and "personalised" in given:
-            raise ValueError("--personalised: it is about the base; give --base FOLDER too")
+        if base is None and (of_pipeline := [name for name in ("personalised", "norms") if name in given]):
+            raise ValueError(f"--{of_pipeline[0]}: it is about a whole pipeline; give --base FOLDER too")
         if base is None:
             adapter(source, out)
             return {"is": "a motion adapter; --base FOLDER, of Stable Diffusion 1.5, makes a pipeline of it"}
-        convert_pipeline(source, base, out, personalised="personalised" in given)
+        convert_pipeline(source, base, out, personalised="personalised" in given, norms=given.get("norms"))
         return {"is": "a PIA pipeline"}
     if family == "animate-anything":
         from unleak.families.animate_anything.convert import convert as animate_anything

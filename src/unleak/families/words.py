@@ -8,9 +8,10 @@ of two words instead, with which every prompt means nothing.
 import gzip
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from transformers import CLIPTokenizer
+if TYPE_CHECKING:
+    from transformers import CLIPTokenizer
 
 __all__ = ["HOW_TO_GET", "check_words", "installed_words", "read_words"]
 
@@ -29,12 +30,14 @@ _IDS = [49406, 320, 1125, 539, 320, 2368, 49407]
 _PADDING = 64  # some embedding tables are rounded up to a multiple of this
 
 
-def read_words(source: str | Path) -> CLIPTokenizer:
+def read_words(source: str | Path) -> "CLIPTokenizer":
     """Read a CLIP tokenizer from a folder, or from OpenCLIP's merges file.
 
     The folder holds vocab.json and merges.txt, or tokenizer.json, or is a pipeline's with such a `tokenizer` folder in
     it. Nothing is fetched. Raises ValueError, in one line, for anything else.
     """
+    from transformers import CLIPTokenizer
+
     path = Path(source)
     if path.is_file():
         tokenizer = _from_merges(path)
@@ -87,13 +90,15 @@ def _holds_words(folder: Path) -> bool:
     )
 
 
-def _from_merges(path: Path) -> CLIPTokenizer:
+def _from_merges(path: Path) -> "CLIPTokenizer":
     """Build the tokenizer as OpenCLIP does: bytes, bytes that end a word, merged pairs, two special words."""
     try:
         content = path.read_bytes()
         text = (gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content).decode("utf-8")
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise ValueError(f"tokenizer {path}: damaged ({error}); copy or download it again") from error
+    from transformers import CLIPTokenizer
+
     merges = [tuple(line.split()) for line in text.split("\n")[1 : 1 + _MERGES]]
     if len(merges) < _MERGES or any(len(pair) != 2 for pair in merges):
         raise ValueError(f"tokenizer {path}: not the {MERGES} of open_clip; {HOW_TO_GET}")

@@ -16,7 +16,6 @@ from safetensors import SafetensorError
 from unleak.attach.plan import UnleakWarning
 from unleak.attach.seams import seam_of
 from unleak.core.start import Start
-from unleak.families.words import check_words
 from unleak.zoo.classes import FAMILIES, library_class, part_class, pipeline_class
 from unleak.zoo.fetch import fetch, pipeline_source
 from unleak.zoo.models import base_of
@@ -103,6 +102,10 @@ def load(
     if spec.pipeline == "I2VGenXLPipeline" and pipe.text_encoder is not None:
         # diffusers looks for its last norm in `text_model`, which transformers 5 dissolved into the encoder.
         vars(pipe.text_encoder).setdefault("text_model", pipe.text_encoder)
+    if spec.pipeline == "PIAPipeline" and pipe.unet is not None:
+        from unleak.families.pia.norms import use_norms
+
+        use_norms(pipe.unet)  # as PIA's own code computes, unless the folder says otherwise
     if spec.motion_starts is not None:
         starts = {name: Start.parse(text) for name, text in spec.motion_starts.items()}
         pipe.unleak_seam = replace(seam_of(pipe), motion=starts)
@@ -260,6 +263,8 @@ def quiet() -> Iterator[None]:
 
 def _check_tokenizer(pipe: Any, where: str) -> None:
     from transformers import CLIPTextModel
+
+    from unleak.families.words import check_words
 
     tokenizer, encoder = (pipe.components.get(name) for name in ("tokenizer", "text_encoder"))
     if tokenizer is not None and isinstance(encoder, CLIPTextModel):

@@ -40,15 +40,17 @@ def convert(source: str | Path, out: str | Path) -> MotionAdapter:
     return adapter
 
 
-def convert_pipeline(source: str | Path, base: str | Path, out: str | Path, *, personalised: bool = False) -> Any:
+def convert_pipeline(
+    source: str | Path, base: str | Path, out: str | Path, *, personalised: bool = False, norms: str | None = None
+) -> Any:
     """Write a whole PIAPipeline to the folder `out`: `source` on `base`, a folder or Hub id of Stable Diffusion 1.5.
 
-    See `assemble` for `personalised`. Of a `source` that holds a whole network, what is not PIA's is left out.
+    See `assemble` for `personalised` and `norms`. If `source` holds a whole network, only PIA's part is taken.
     """
     from diffusers import StableDiffusionPipeline
 
     plain = StableDiffusionPipeline.from_pretrained(base, safety_checker=None, requires_safety_checker=False)
-    pipe = assemble(plain, adapter_of(read_original(source), base=plain.unet), personalised=personalised)
+    pipe = assemble(plain, adapter_of(read_original(source), base=plain.unet), personalised=personalised, norms=norms)
     pipe.save_pretrained(out, safe_serialization=True)
     return pipe
 

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from diffusers import DDIMScheduler, MotionAdapter
 
+from unleak.families.pia.norms import use_norms
 from unleak.families.pia.preset import SCHEDULER
 
 __all__ = ["assemble", "pia_pipeline"]
@@ -24,14 +25,20 @@ def pia_pipeline() -> Any:
     return found
 
 
-def assemble(base: Any, adapter: MotionAdapter | None = None, *, personalised: bool = False) -> Any:
-    """A PIAPipeline of a Stable Diffusion 1.5 pipeline's networks and a motion adapter with a condition input.
+def assemble(
+    base: Any, adapter: MotionAdapter | None = None, *, personalised: bool = False, norms: str | None = None
+) -> Any:
+    """Return a PIAPipeline made of a Stable Diffusion 1.5 pipeline's networks and a motion adapter of PIA's.
 
-    `base`: anything with vae, text_encoder, tokenizer and unet. `personalised`: the base is a fine-tuned one, so its
-    input convolution is kept for the noisy latents, and only the condition's part is the adapter's; otherwise all of it
-    is. The noise schedule is PIA's own. Neither `base` nor `adapter` is changed. A base loaded without its UNet (None)
-    makes a pipeline without one, and needs no adapter. ValueError for an adapter that has no condition input, or does
-    not fit the base.
+    base: anything with vae, text_encoder, tokenizer and unet; without a UNet (None) the pipeline has none either, and
+        needs no adapter.
+    adapter: one with a condition input.
+    personalised: the base is a fine-tuned one, so its input convolution is kept for the noisy latents, and only the
+        condition's part is the adapter's; otherwise all of it is.
+    norms: see `use_norms`; by default the network computes as PIA's own code does.
+
+    The noise schedule is PIA's. Neither `base` nor `adapter` is changed. Raises ValueError for an adapter that has no
+    condition input, or does not fit the base.
     """
     parts = {"vae": base.vae, "text_encoder": base.text_encoder, "tokenizer": base.tokenizer}
     parts["scheduler"] = DDIMScheduler(**SCHEDULER)
@@ -50,4 +57,5 @@ def assemble(base: Any, adapter: MotionAdapter | None = None, *, personalised: b
         with torch.no_grad():
             for ours, theirs in zip(pipe.unet.conv_in.parameters(), convolution.parameters(), strict=True):
                 ours.copy_(theirs)
+    use_norms(pipe.unet, norms)
     return pipe
