@@ -1,11 +1,14 @@
 import io
 import resource
+import subprocess
+import sys
 import zlib
 
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+from unleak.data import image as module
 from unleak.data.image import MAX_PIXELS, MediaError, fit_image, load_image
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
@@ -180,3 +183,37 @@ def test_fit_image_keeps_the_middle_and_is_antialiased():
     stripes[:, 96:160] = np.where(np.arange(64) % 2, 255, 0)[None, :, None]  # the middle: one-pixel stripes
     fitted = np.asarray(fit_image(Image.fromarray(stripes), 16, 16), float)
     assert np.abs(fitted[:, 3:-3] - 127.5).max() < 12  # aliased, it would be 0 or 255
+
+
+@pytest.mark.parametrize("mode", ["I;16", "RGBA", "P", "CMYK"])
+def test_the_memory_of_a_large_photo_is_bounded_as_documented(tmp_path, mode):
+    """The defect: a PNG of 291 kB with 12240 x 12240 pixels of 16 bits peaked at 3.4 GB."""
+    side, suffix = 4000, "jpg" if mode == "CMYK" else "png"
+    image = Image.new(mode, (side, side))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned
+    image.save(tmp_path / f"a.{suffix}", exif=exif)
+    code = (
+        "import resource, sys; from PIL import Image; from unleak.data.image import load_image\n"
+        "load_image(sys.argv[2])\n"  # whatever is loaded once
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "assert load_image(sys.argv[1]).mode == 'RGB'\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    Image.new(mode, (8, 8)).save(tmp_path / f"small.{suffix}")
+    command = [sys.executable, "-c", code, *(str(tmp_path / f"{name}.{suffix}") for name in ("a", "small"))]
+    taken = 1024 * int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    assert taken < 8 * side**2 + 40_000_000  # a strip and the file
+
+
+def test_converting_in_strips_is_converting_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_STRIP", 100)
+    noise = Image.effect_noise((30, 50), 90)
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    noise.convert("RGB").save(tmp_path / "a.png", icc_profile=profile)
+    assert load_image(tmp_path / "a.png").tobytes() == noise.convert("RGB").tobytes()
+    rgba = noise.convert("RGBA")
+    rgba.putalpha(Image.effect_noise((30, 50), 50))
+    rgba.save(tmp_path / "b.png")
+    at_once = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    assert load_image(tmp_path / "b.png").tobytes() == at_once.tobytes()

@@ -1,4 +1,4 @@
-"""Photos as people have them, to upright 8-bit sRGB."""
+"""Read photos as people have them into upright 8-bit sRGB."""
 
 import io
 import struct
@@ -15,8 +15,9 @@ IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".gif", ".jp2", ".ppm", ".pgm"}
 )
 
-# Enough for phones and cameras, little enough for a laptop (450 MB decoded), and below the size at which Pillow raises.
+# Enough for phones and cameras, little enough for a laptop (see `load_image`), and less than Pillow itself refuses.
 MAX_PIXELS = 150_000_000
+_STRIP = 2_000_000  # pixels that are converted at a time
 
 _TOO_LARGE = f"more than the {MAX_PIXELS // 1_000_000} million pixels that are read; scale the image down first"
 
@@ -38,12 +39,15 @@ _DAMAGED = (
 )
 
 
-def load_image(path: str | Path) -> Image.Image:
+def load_image(path: str | Path, *, background: str = "white") -> Image.Image:
     """Load a photo as an upright 8-bit sRGB image (mode "RGB").
 
-    EXIF orientation is applied, transparency is composited on white, 16-bit samples are scaled by 1/257, palette, grey,
-    CMYK and images with a colour profile are converted to sRGB, and of several frames or pages the first is taken.
-    What a person should know about the conversion is in `image.info["notes"]`, a list of sentences.
+    EXIF orientation is applied, transparency is composited on `background`, 16-bit samples are scaled by 1/257,
+    palette, grey, CMYK and images with a colour profile are converted to sRGB, and of several frames or pages the first
+    is taken. What a person should know about the conversion is in `image.info["notes"]`, a list of sentences.
+
+    Beside what Pillow's decoder needs, this takes at most 8 bytes a pixel: the image as stored and as returned, 1.2 GB
+    at `MAX_PIXELS`.
 
     Raises MediaError if the file is not an image, is empty, damaged or larger than `MAX_PIXELS` (by its header, before
     anything is decoded), and OSError if it cannot be opened.
@@ -56,7 +60,8 @@ def load_image(path: str | Path) -> Image.Image:
             if width * height > MAX_PIXELS:
                 raise MediaError(f"{width}x{height} has {_TOO_LARGE}")
             notes = _notes(image)
-            rgb = _to_srgb(ImageOps.exif_transpose(image), notes)
+            ImageOps.exif_transpose(image, in_place=True)
+            rgb = _to_srgb(image, background, notes)
         except UnidentifiedImageError:
             file.seek(0)
             raise MediaError(f"{path}: {_why_unidentified(file.read(16))}") from None
@@ -90,32 +95,55 @@ def _notes(image: Image.Image) -> list[str]:
     return [f"{count} {'pages' if image.format == 'TIFF' else 'frames'}, the first is used"]
 
 
-def _to_srgb(image: Image.Image, notes: list[str]) -> Image.Image:
-    """Any mode Pillow has to RGB; `image` is loaded and upright."""
-    profile = image.info.get("icc_profile")
+def _to_srgb(image: Image.Image, background: str, notes: list[str]) -> Image.Image:
+    """Convert any mode Pillow has to RGB, a strip at a time; `image` is upright."""
     if image.mode == "F":
         raise MediaError("floating-point pixels have no defined white; save the image with 8 or 16 bits")
+    if image.has_transparency_data:
+        notes.append(f"transparency is filled with {background}")
+    transform = _Profile(image.info.get("icc_profile"))
+    rgb = Image.new("RGB", image.size)
+    rows = max(1, _STRIP // image.width)
+    for top in range(0, image.height, rows):
+        box = (0, top, image.width, min(top + rows, image.height))
+        rgb.paste(transform(_plain(image.crop(box), background)), box)
+    if not transform.is_usable:
+        notes.append("its colour profile is unusable and ignored")
+    return rgb
+
+
+def _plain(image: Image.Image, background: str) -> Image.Image:
+    """Convert to a mode that colour profiles are for: RGB, L or CMYK, 8 bits, without transparency."""
     if image.mode.startswith("I"):
         samples = np.asarray(image, dtype=np.int64)
         if samples.min() < 0 or samples.max() > 65535:
             raise MediaError("more than 16 bits a sample; save the image with 8 or 16 bits")
-        image = Image.fromarray(((samples + 128) // 257).astype(np.uint8))
-    elif image.has_transparency_data:
+        return Image.fromarray(((samples + 128) // 257).astype(np.uint8))
+    if image.has_transparency_data:
         image = image.convert("RGBA")
-        notes.append("transparency is filled with white")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    elif image.mode not in ("L", "CMYK"):
-        image = image.convert("RGB")
-    if profile:
-        srgb = ImageCms.createProfile("sRGB")
-        try:
-            converted = ImageCms.profileToProfile(image, io.BytesIO(profile), srgb, outputMode="RGB")
-        except (ImageCms.PyCMSError, OSError):
-            notes.append("its colour profile is unusable and ignored")
-        else:
-            assert converted is not None  # only an in-place conversion returns nothing
-            return converted
-    return image.convert("RGB")
+        return Image.alpha_composite(Image.new("RGBA", image.size, background), image).convert("RGB")
+    return image if image.mode in ("L", "CMYK") else image.convert("RGB")
+
+
+class _Profile:
+    """Convert from a file's colour profile to sRGB; without one, or with one that is unusable, as Pillow does."""
+
+    def __init__(self, profile: bytes | None) -> None:
+        self._profile, self._transform = profile, None
+        self.is_usable = True
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        if self._profile and self.is_usable:
+            try:
+                if self._transform is None:
+                    own, srgb = ImageCms.ImageCmsProfile(io.BytesIO(self._profile)), ImageCms.createProfile("sRGB")
+                    self._transform = ImageCms.buildTransform(own, srgb, image.mode, "RGB")
+                converted = ImageCms.applyTransform(image, self._transform)
+                assert converted is not None  # only an in-place conversion returns nothing
+                return converted
+            except (ImageCms.PyCMSError, OSError):
+                self.is_usable = False
+        return image.convert("RGB")
 
 
 def _one_line(error: BaseException) -> str:

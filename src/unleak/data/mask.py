@@ -1,8 +1,8 @@
-"""Masks as people draw them."""
+"""Read masks as people draw them."""
 
 from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from unleak.data.image import load_image
 
@@ -10,13 +10,8 @@ __all__ = ["load_mask"]
 
 
 def load_mask(path: str | Path) -> Image.Image:
-    """A mask as an upright RGB image: what is clear is black, other than in a photo, where it is white.
+    """Load a mask as an upright RGB image; what is transparent becomes black, where in a photo it becomes white.
 
     Raises what `load_image` does.
     """
-    flat = load_image(path)
-    with Image.open(path) as image:
-        if not image.has_transparency_data:
-            return flat
-        drawn = ImageOps.exif_transpose(image).convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", drawn.size, "black"), drawn).convert("RGB")
+    return load_image(path, background="black")
