@@ -19,6 +19,7 @@ from unleak.cli.evaluate import evaluate
 from unleak.cli.generate import generate
 from unleak.cli.models import models
 from unleak.cli.stats import stats
+from unleak.cli.streams import open_standard_streams
 from unleak.cli.sweep import sweep
 from unleak.cli.train import train
 from unleak.cli.tune import tune
@@ -61,6 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
     defaults["OMP_WAIT_POLICY"] = "PASSIVE"
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    open_standard_streams()
     if arguments is None:
         arguments = sys.argv[1:]
         # So that a killed run, too, removes its temporary files.

@@ -1,4 +1,4 @@
-"""What goes wrong, in one red line and an exit status: the only place of the command line that knows how."""
+"""Turn what goes wrong into one red line and an exit status; no other file of the command line does that."""
 
 import errno
 import os
@@ -9,18 +9,31 @@ from typing import Any
 
 import typer
 
+from unleak.cli.streams import finish, printable, say
+
 # Their common base is in a private module, and not the same one in every version of typer.
 _UsageError: Any = typer.BadParameter.__base__
 
 WRONG_INPUT = 2
 INTERRUPTED = 130
+READER_GONE = 141
 
 
 def run_reporting_errors(run: Callable[[], int | None]) -> int:
-    """Call `run` and return an exit status: its own, 2 for bad input or a full disk, 130 for Ctrl-C.
+    """Call `run` and return an exit status: its own, 2 for bad input or a full disk, 130 for Ctrl-C, 141 for SIGPIPE.
 
     With UNLEAK_DEBUG=1 in the environment errors are raised instead, with their traceback.
     """
+    status = _reported(run)
+    try:
+        finish()
+    except OSError as error:
+        print_error(describe_error(error))
+        return WRONG_INPUT
+    return status
+
+
+def _reported(run: Callable[[], int | None]) -> int:
     try:
         return run() or 0
     except typer.Exit as exit_:
@@ -33,11 +46,12 @@ def run_reporting_errors(run: Callable[[], int | None]) -> int:
         command = error.ctx.command_path if error.ctx else "unleak"
         print_error(f"{_in_full(error)} (see {command} --help)")
         return WRONG_INPUT
+    except BrokenPipeError:  # whoever read what a library prints, such as a progress bar, reads no more
+        return READER_GONE
     except (ValueError, OSError) as error:
         if os.environ.get("UNLEAK_DEBUG"):
             raise
         print_error(describe_error(error))
-        _give_up_stdout()
         return WRONG_INPUT
 
 
@@ -72,15 +86,7 @@ def refuse_unmeasurable() -> None:
 
 
 def print_error(text: str) -> None:
-    """One line on stderr, its first word red on a terminal; what a name holds beside letters cannot break it."""
+    """Print one line on stderr, its first word red on a terminal."""
     head = "\x1b[31merror:\x1b[0m" if sys.stderr.isatty() and "NO_COLOR" not in os.environ else "error:"
     line = re.sub(r"\s*\n\s*", " ", text.strip())
-    print(head, "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line), file=sys.stderr)
-
-
-def _give_up_stdout() -> None:
-    """If it was stdout that failed (a full disk, a closed pipe), the interpreter shall not fail again at exit."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    say(f"{head} {printable(line)}", sys.stderr)

@@ -47,7 +47,8 @@ def table(
         place = "here" if _files(spec) else "-"
         terminal.line(f"{spec.name:<{width}}  {place:<5} {spec.summary}; licence: {spec.terms}")
     if rows:
-        terminal.note("\n`unleak models show NAME` says more; `unleak models fetch NAME` gets the files")
+        terminal.note("")
+        terminal.note("`unleak models show NAME` says more; `unleak models fetch NAME` gets the files")
     terminal.json({"models": [_values(spec) for spec in rows]})
 
 

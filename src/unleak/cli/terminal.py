@@ -1,4 +1,4 @@
-"""What a command says: results on stdout, all else on stderr, nothing but results and failures when quiet."""
+"""Say what a command has to say: results on stdout, all else on stderr; only results and failures when quiet."""
 
 import json
 import os
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unleak.cli.errors import print_error
+from unleak.cli.streams import printable, say
 
 
 @dataclass(frozen=True)
@@ -23,36 +24,39 @@ class Terminal:
             os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
     def note(self, text: str) -> None:
-        """Something worth knowing, for a person."""
+        """Print something worth knowing, for a person."""
         if not self.quiet:
-            print(text, file=sys.stderr)
+            say(printable(text), sys.stderr)
 
     def failure(self, text: str) -> None:
-        """Something that failed while the command goes on."""
+        """Print what failed while the command goes on."""
         print_error(text)
 
     def line(self, text: str) -> None:
-        """A piece of the result for people; `json` is the same for programs."""
+        """Print one line of the result for people; `json` is the same for programs."""
         if not self.as_json:
-            # A file's name may hold bytes that are no text, or letters that the terminal does not have.
-            encoding = sys.stdout.encoding or "utf-8"
-            print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+            say(printable(text), sys.stdout)
 
     def json(self, values: dict[str, Any]) -> None:
-        """The whole result for programs."""
+        """Print the whole result for programs."""
         if self.as_json:
-            print(json.dumps(values, indent=2), flush=True)
+            say(json.dumps(values, indent=2), sys.stdout)
 
     @contextmanager
     def progress(self) -> Iterator[Any]:
-        """A `rich.progress.Progress` on stderr, gone at the end; nothing where no terminal is."""
+        """Show a `rich.progress.Progress` on stderr until the block ends; nothing where no terminal is."""
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.text import Text
+
+        class Description(TextColumn):
+            def render(self, task: Any) -> Text:
+                return Text(printable(task.description))
 
         console = Console(stderr=True)
         silent = self.quiet or not console.is_terminal
         columns = (
-            TextColumn("{task.description}", markup=False),
+            Description(""),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),

@@ -45,7 +45,8 @@ def train(
                 raise
             except (OSError, ValueError) as error:  # the recipe is whole; its model or its data are not on this machine
                 why = " ".join(str(error).split())
-            terminal.line(dump_recipe(checked).rstrip())
+            for line in dump_recipe(checked).splitlines():
+                terminal.line(line)
             for line in told.lines if told else [f"not estimated: {why}"]:
                 terminal.line(f"# {line}")
             estimate = {**asdict(told), "memory": told.memory} if told else {"not_estimated": why}
