@@ -182,7 +182,7 @@ def test_the_grammar_of_a_case(text, case):
         (("--start", "0.9"), "start 0.9 is ambiguous"),
         (("--start", ","), "give one or more"),
         (("--models", "nothing-here"), "nothing-here"),
-        (("--lora", "no.safetensors"), "--lora no.safetensors: no such file"),
+        (("--lora", "no.safetensors"), "LoRA no.safetensors: no such file"),
         (("--case", "lora=someone/style:0.5"), "--lora: a StableVideoDiffusionPipeline takes none"),
         (("--offload", "model", "--device", "cpu"), "offload model: it spares the memory of an accelerator"),
         (("--vae-tiling",), "cannot decode in tiles"),

@@ -1,6 +1,6 @@
 """One photo to one video with a loaded model, and the record of how."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,11 @@ from PIL import Image, ImageOps
 
 from unleak.animate.call import Call
 from unleak.animate.frames import frames_of
+from unleak.animate.request import Guidance, Request
 from unleak.attach.apply import applied, summary
+from unleak.attach.plan import Strategy
 from unleak.attach.schedule import nearest, process_of
 from unleak.attach.seams import seam_of_class
-from unleak.attach.strategies.texts import BuiltIn
 from unleak.core.initial import AnalyticInit, InitialNoise, parse_init
 from unleak.core.start import Start, describe
 from unleak.data.image import fit_image
@@ -35,91 +36,44 @@ class Settings:
     """Every plain argument of the pipeline's call by its own name; None: the pipeline decides while it runs."""
     fps: float
     """Of the video, in Hz."""
-    start: str | None
+    start: Start | None
     init: str
     """`standard`, `unit`, `analytic` (the model's own moments), or a moments file, folder or Hub id."""
     mode: str
     motion: str | None
     seed: int
-    strategies: tuple[BuiltIn, ...] = ()
+    strategies: tuple[Strategy, ...] = ()
 
     @classmethod
-    def for_model(
-        cls,
-        spec: ModelSpec,
-        *,
-        start: str | None = None,
-        init: str | None = None,
-        motion: str | None = None,
-        mode: str = "rescale",
-        seed: int = 0,
-        strategies: Sequence[BuiltIn] = (),
-        height: int | None = None,
-        width: int | None = None,
-        num_frames: int | None = None,
-        fps: float | None = None,
-        steps: int | None = None,
-        min_guidance: float | None = None,
-        max_guidance: float | None = None,
-        noise_aug_strength: float | None = None,
-        prompt: str | None = None,
-        negative_prompt: str | None = None,
-        others: Sequence[str] = (),
-    ) -> "Settings":
-        """The defaults of a model, with what is given (not None) in their place; `others` are texts `NAME=VALUE`.
+    def for_model(cls, spec: ModelSpec, request: Request | None = None, **asked: Any) -> "Settings":
+        """The defaults of a model, with what `request` asks (not None) in their place; or the same as keywords.
 
-        Without `start` and `motion` the model's recommended fix is chosen, the `medium` of its family unless it brings
-        its own; a given `start` comes with the `standard` initial noise, so that 1.0T is the plain pipeline. Raises
-        ValueError for what this pipeline cannot be asked, a size or a number of frames that the network cannot take, a
-        start outside its noise process (where its configuration is known), a strategy that its structure does not
-        allow, and for `motion` together with `start`.
+        Without `start` and `motion` the model's recommended fix is chosen: the `medium` of its family, unless the model
+        has its own. A given `start` comes with the `standard` initial noise, so that 1.0T is the plain pipeline.
+
+        Raises ValueError for what this pipeline cannot be asked, a size or a number of frames that the network cannot
+        take, a start outside its noise process (where its configuration is known), and a strategy that its structure
+        does not allow.
         """
-        if motion and start:
-            raise ValueError("motion chooses the start; give motion or start, not both")
+        asks = request or Request.of(**asked)
         call = Call.of(pipeline_class(spec.pipeline))
         if "image" not in call.names or call.names & _MORE_THAN_A_PHOTO:
             raise ValueError(
                 f"a {spec.pipeline} takes more than a photo; call it from Python, after unleak.apply(pipe)"
             )
-        arguments = {name: parameter.default for name, parameter in call.parameters.items()}
-        arguments |= {name: value for name, value in spec.defaults.items() if name in arguments}
-        given: dict[str, tuple[str, Any]] = {
-            "height": ("size", height),
-            "width": ("size", width),
-            "num_frames": ("num-frames", num_frames),
-        }
-        given |= {"steps": ("steps", steps), "noise_aug": ("noise-aug", noise_aug_strength)}
-        given |= {"prompt": ("prompt", prompt), "negative_prompt": ("negative-prompt", negative_prompt)}
-        given |= _guidance(call, min_guidance, max_guidance)
-        for option, (flag, value) in given.items():
-            if value is not None:
-                arguments[call.need(option, flag)] = value
-        told = call.name("fps")
-        if fps is not None and told is not None:
-            arguments[told] = call.parameters[told].parse(f"{fps:g}")
-        if call.name("prompt") and arguments["prompt"] is None:
-            arguments["prompt"] = ""
-        for text in others:
-            name, value = call.set(text)
-            if sum(other.partition("=")[0] == name for other in others) > 1:
-                raise ValueError(f"--set {text}: {name} is given twice")
-            arguments[name] = value
-        if negative_prompt:
-            _check_guided(arguments)
-        if "motion_scale" in arguments and not 0 <= arguments["motion_scale"] <= 8:  # -1 would be the last, in silence
-            raise ValueError(f"--set motion_scale={arguments['motion_scale']}: give 0 to 8; loops are 3 to 5")
-
-        recommended = start is None and motion is None
-        playback = fps or spec.fps or (arguments[told] if told else None) or 16
+        arguments = _arguments(call, spec, asks)
+        recommended = asks.start is None and asks.motion is None
+        takes_rate = call.name("fps")
+        playback = asks.fps or spec.fps or (arguments[takes_rate] if takes_rate else None) or 16
         settings = cls(
             arguments,
             fps=float(playback),
-            start=(spec.start or _recommended(spec)) if recommended else start,
-            init=init or (spec.init if recommended else "standard"),
-            mode=mode,
-            motion=motion,
-            seed=seed,
-            strategies=tuple(strategies),
+            start=_recommended(spec) if recommended else asks.start,
+            init=asks.init or (spec.init if asks.start is None else "standard"),
+            mode=asks.mode,
+            motion=asks.motion,
+            seed=asks.seed,
+            strategies=tuple(asks.strategies),
         )
         pipeline, scheduler = pipeline_class(spec.pipeline), scheduler_from(spec.scheduler)
         for strategy in settings.strategies:
@@ -154,7 +108,9 @@ class Settings:
     @property
     def record(self) -> dict[str, Any]:
         """As plain values."""
-        return {**vars(self), "arguments": dict(self.arguments), "strategies": [repr(one) for one in self.strategies]}
+        start = None if self.start is None else str(self.start)
+        strategies = [repr(one) for one in self.strategies]
+        return {**vars(self), "arguments": dict(self.arguments), "start": start, "strategies": strategies}
 
     def prompted(self, prompt: str | None) -> "Settings":
         """The same for a photo with a prompt of its own (None: as it is)."""
@@ -165,12 +121,12 @@ class Settings:
         scheduler = scheduler_from(spec.scheduler)
         if scheduler is None:
             return {"text": "told once the model is loaded"}
-        start = self.start or (_presets(spec).get(self.motion or "") if self.motion else "1.0T")
+        start = self.start or (_presets(spec).get(self.motion) if self.motion else Start.fraction(1.0))
         if start is None:
             known = ", ".join(_presets(spec)) or "none of these"
             raise ValueError(f"motion {self.motion!r}: {spec.name} has {known}; give --start instead")
         process = process_of(scheduler)
-        return describe(nearest(scheduler, Start.parse(start).resolve(process)), process)
+        return describe(nearest(scheduler, start.resolve(process)), process)
 
 
 class OutOfMemoryError(ValueError):
@@ -308,15 +264,52 @@ _MAX_MOMENTS = 1_000_000_000  # bytes; those of a film in full resolution have l
 _MORE_THAN_A_PHOTO = frozenset({"id_cond", "pose_video", "control_video", "controls"})
 
 
-def _guidance(call: Call, low: float | None, high: float | None) -> dict[str, tuple[str, float | None]]:
-    """The guidance options of this pipeline: of the first and the last frame, or one."""
+def _arguments(call: Call, spec: ModelSpec, asks: Request) -> dict[str, Any]:
+    """The plain arguments of the pipeline's call: its own defaults, then the model's, then what is asked."""
+    arguments = {name: parameter.default for name, parameter in call.parameters.items()}
+    arguments |= {name: value for name, value in spec.defaults.items() if name in arguments}
+    given = {
+        "height": ("size", asks.height),
+        "width": ("size", asks.width),
+        "num_frames": ("num-frames", asks.num_frames),
+        "steps": ("steps", asks.steps),
+        "noise_aug": ("noise-aug", asks.noise_aug_strength),
+        "prompt": ("prompt", asks.prompt),
+        "negative_prompt": ("negative-prompt", asks.negative_prompt),
+    }
+    for option, (flag, value) in given.items():
+        if value is not None:
+            arguments[call.need(option, flag)] = value
+    if asks.guidance is not None:
+        arguments |= _guidance(call, asks.guidance)
+    rate = call.name("fps")
+    if asks.fps is not None and rate is not None:
+        arguments[rate] = call.parameters[rate].parse(f"{asks.fps:g}")
+    if call.name("prompt") and arguments["prompt"] is None:
+        arguments["prompt"] = ""
+    for text in asks.others:
+        name, value = call.set(text)
+        if sum(other.partition("=")[0] == name for other in asks.others) > 1:
+            raise ValueError(f"--set {text}: {name} is given twice")
+        arguments[name] = value
+    if asks.negative_prompt:
+        _check_guided(arguments)
+    if "motion_scale" in arguments and not 0 <= arguments["motion_scale"] <= 8:  # -1 would be the last, in silence
+        raise ValueError(f"--set motion_scale={arguments['motion_scale']}: give 0 to 8; loops are 3 to 5")
+    return arguments
+
+
+def _guidance(call: Call, asked: Guidance) -> dict[str, float]:
+    """The guidance scales under the names that this pipeline has for them."""
+    if asked.experts:
+        if "guidance_scale_2" not in call.parameters:
+            raise ValueError(f"--guidance {asked}: a {call.pipeline} has one denoiser, no experts; give one number")
+        return {"guidance_scale": asked.first, "guidance_scale_2": asked.last}
     if call.name("min_guidance"):
-        return {"min_guidance": ("guidance", low), "max_guidance": ("guidance", high)}
-    if low != high:
-        raise ValueError(
-            f"--guidance {low:g}:{high:g}: a {call.pipeline} has one guidance for all frames; give {high:g}"
-        )
-    return {"guidance": ("guidance", low)}
+        return {"min_guidance_scale": asked.first, "max_guidance_scale": asked.last}
+    if asked.first != asked.last:
+        raise ValueError(f"--guidance {asked}: a {call.pipeline} has one guidance for all frames; give {asked.last:g}")
+    return {call.need("guidance", "guidance"): asked.first}
 
 
 def _check_guided(arguments: Mapping[str, Any]) -> None:
@@ -329,14 +322,14 @@ def _check_guided(arguments: Mapping[str, Any]) -> None:
         )
 
 
-def _presets(spec: ModelSpec) -> Mapping[str, str]:
+def _presets(spec: ModelSpec) -> Mapping[str, Start]:
     if spec.motion_starts is not None:
-        return spec.motion_starts
-    return {name: str(start) for name, start in seam_of_class(pipeline_class(spec.pipeline)).motion.items()}
+        return {name: Start.parse(text) for name, text in spec.motion_starts.items()}
+    return seam_of_class(pipeline_class(spec.pipeline)).motion
 
 
-def _recommended(spec: ModelSpec) -> str | None:
-    return _presets(spec).get("medium")
+def _recommended(spec: ModelSpec) -> Start | None:
+    return Start.parse(spec.start) if spec.start else _presets(spec).get("medium")
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

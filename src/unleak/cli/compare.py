@@ -23,12 +23,12 @@ from unleak.cli.options import (
     SizeOption,
     StepsOption,
     choose_prompts,
+    command_line,
     parse_guidance,
     parse_size,
     refuse_empty,
 )
 from unleak.cli.placement import DeviceOption, DtypeOption, LoraOption, OffloadOption, Placement, TilingOption
-from unleak.cli.sweep import command_line
 from unleak.cli.terminal import Terminal
 
 if TYPE_CHECKING:  # this module is imported for `unleak --help`, which needs none of these
@@ -113,7 +113,7 @@ def compare(
     if seed + seeds + max(entry.seed or 0 for entry in entries) > 2**63:
         raise ValueError(f"--seed {seed} and {seeds} noises go beyond 2^63; give a lower --seed")
     width, height = parse_size(size)
-    low, high = parse_guidance(guidance)
+    guided = parse_guidance(guidance)
 
     from unleak.study.compare import RECORD, Case, Comparison, Made
 
@@ -138,7 +138,6 @@ def compare(
         spec = find_model(one.model or model)
         call = Call.of(pipeline_class(spec.pipeline))
         reads = call.name("prompt") is not None
-        own_low, own_high = parse_guidance(one.guidance) if one.guidance else (low, high)
         settings = Settings.for_model(
             spec,
             height=height,
@@ -146,8 +145,7 @@ def compare(
             num_frames=num_frames,
             fps=fps,
             steps=one.steps or steps,
-            min_guidance=own_low,
-            max_guidance=own_high,
+            guidance=parse_guidance(one.guidance) if one.guidance else guided,
             noise_aug_strength=noise_aug,
             prompt=next((text for text in texts if text is not None), prompt) if reads else None,
             negative_prompt=negative_prompt,
@@ -276,7 +274,7 @@ class Planned:
         return {
             "label": self.case.label,
             "model": {"name": self.spec.name, "source": self.spec.source, "revision": self.spec.revision},
-            "start": self.settings.start or f"motion {self.settings.motion}",
+            "start": str(self.settings.start or "") or f"motion {self.settings.motion}",
             "level": self.settings.level(self.spec)["text"],
             "init": self.settings.init,
             "mode": self.settings.mode,
@@ -321,7 +319,7 @@ def _usual(spec: "ModelSpec") -> "list[Case]":
     pipeline = pipeline_class(spec.pipeline)
     seam, call = seam_of_class(pipeline), Call.of(pipeline)
     return default_cases(
-        start=Settings.for_model(spec).start,
+        start=str(Settings.for_model(spec).start or "") or None,
         analytic=spec.moments is not None and seam.layout is not None,
         guided=call.name("guidance") is not None or call.name("max_guidance") is not None,
         low_pass=seam.condition is not None and seam.branches is not None,

@@ -12,12 +12,12 @@ from unleak.cli.options import (
     NoiseAugOption,
     OthersOption,
     QuietOption,
+    command_line,
     parse_guidance,
     parse_size,
     refuse_empty,
 )
 from unleak.cli.placement import DeviceOption, DtypeOption, LoraOption, OffloadOption, Placement, TilingOption
-from unleak.cli.sweep import command_line
 from unleak.cli.terminal import Terminal
 
 if TYPE_CHECKING:  # this module is imported for `unleak --help`, which needs none of these
@@ -91,7 +91,6 @@ def diagnose(
     found = find_videos(videos or [])
     spec = find_model(model)
     width, height = parse_size(size)
-    low, high = parse_guidance(guidance)
     out = out or Path("out") / f"{Path(spec.name).name}-diagnosis"
 
     from unleak.animate.call import Call
@@ -116,8 +115,7 @@ def diagnose(
         num_frames=num_frames,
         fps=fps,
         steps=steps,
-        min_guidance=low,
-        max_guidance=high,
+        guidance=parse_guidance(guidance),
         noise_aug_strength=noise_aug,
         prompt=prompt,
         negative_prompt=negative_prompt,

@@ -12,10 +12,9 @@ import typer
 
 from unleak import __version__
 from unleak.cli.errors import WRONG_INPUT, describe_error, refuse_unmeasurable
-from unleak.cli.options import JsonOption, QuietOption, parse_size, refuse_empty
+from unleak.cli.options import JsonOption, QuietOption, command_line, parse_size, refuse_empty
 from unleak.cli.placement import DeviceOption
 from unleak.cli.processes import Processes, launched
-from unleak.cli.sweep import command_line
 from unleak.cli.terminal import Terminal
 
 if TYPE_CHECKING:  # this module is imported for `unleak --help`, which needs none of these

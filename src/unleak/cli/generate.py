@@ -131,7 +131,6 @@ def generate(
                 raise ValueError("--overwrite and --skip-existing exclude each other; give one of them")
             refuse_empty(model=model, start=start, init=init)
             width, height = parse_size(size)
-            low, high = parse_guidance(guidance)
             asked = prompt is not None or prompts is not None
             entries = find_entries(inputs, allow_outside=allow_outside, prompt_folders=not asked)
             texts = choose_prompts(entries, prompts, prompt)
@@ -166,8 +165,7 @@ def generate(
                 num_frames=num_frames,
                 fps=fps,
                 steps=steps,
-                min_guidance=low,
-                max_guidance=high,
+                guidance=parse_guidance(guidance),
                 noise_aug_strength=noise_aug,
                 prompt=next((text for text in texts if text is not None), prompt),
                 negative_prompt=negative_prompt,
@@ -432,7 +430,7 @@ def _animate(
                 mask=mask,
                 on_step=preview,
             )
-            settings = replace(settings, start=str(tuned.start))
+            settings = replace(settings, start=tuned.start)
             terminal.note(f"{job.photo}: {tuned.reason}")
             progress.update(task, description=job.photo.name, completed=0, total=settings.steps)
         made = sample(

@@ -1,14 +1,519 @@
-"""The options that commands share, and their values that are more than a word or a number."""
+"""Options that commands share: declared once, as dataclasses that a command takes whole.
 
+A command lists the groups of options that it has, and its own arguments beside them::
+
+    @command
+    def sweep(
+        photo: Annotated[Path, argument("PHOTO", "The photo to animate.")],
+        video: Video,
+        fix: Fix,
+        memory: Memory,
+        output: Output,
+        typed: CommandLine,
+    ) -> None:
+        spec = find_model(video.model)
+        settings = Settings.for_model(spec, video.request(fix, start=Start.parse("0.94T")))
+
+`command` turns each field of `Video`, `Fix`, `Memory` and `Output` into an option of the command line and hands the
+filled dataclasses over; `typed` is what the user typed, to be shown beside the results. A group is an ordinary frozen
+dataclass that derives from `Group`; a command may derive its own from one of those here, to add options or to replace
+them. A group checks its fields in `__post_init__`: a ValueError there is shown before anything heavy is imported.
+"""
+
+import inspect
+import math
 import re
-from collections.abc import Sequence
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, ForwardRef, Literal, get_args, get_origin
 
 import typer
 
-if TYPE_CHECKING:
+from unleak.cli.terminal import Terminal
+
+if TYPE_CHECKING:  # this module is imported for `unleak --help`, which needs none of these
+    from unleak.animate.request import Guidance, Request
+    from unleak.core.start import Start
     from unleak.data.lists import Entry
+    from unleak.zoo.lora import Lora
+    from unleak.zoo.registry import ModelSpec
+
+BASIC, FIX, OUTPUT, MEMORY, MODEL = "Basic", "Fix", "Output", "Memory", "Model"
+PANELS = (BASIC, FIX, OUTPUT, MEMORY, MODEL)
+"""Panels of the help page, in their order."""
+
+
+class Group:
+    """A dataclass whose fields are options; `panel` is the part of the help page that lists those that name none."""
+
+    panel: ClassVar[str | None] = None
+
+
+def option(
+    metavar: str | None, help: str, *names: str, parse: Callable[[str], Any] | None = None, panel: str | None = None
+) -> Any:
+    """Declare an option, to be put into `Annotated`.
+
+    metavar: what stands for the value on the help page; None for a choice of words, "" for a flag. names: such as
+    "--json"; without any, the field's own name. parse: makes the value of the text, or raises ValueError.
+    """
+    read = None if parse is None else partial(_read, parse)
+    return typer.Option(*names, metavar=metavar, help=help, parser=read, rich_help_panel=panel)
+
+
+def argument(metavar: str, help: str) -> Any:
+    """Declare an argument, to be put into `Annotated`."""
+    return typer.Argument(metavar=metavar, help=help)
+
+
+@dataclass(frozen=True)
+class _Value:
+    """What an option says, and the text that said so."""
+
+    value: Any
+    text: str
+
+
+def _read(parse: Callable[[str], Any], text: Any) -> _Value:
+    if isinstance(text, _Value):
+        return text
+    try:
+        return _Value(parse(str(text)), str(text))
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """The command as the user typed it: its name and, by parameter, the words that differ from the defaults."""
+
+    name: str
+    words: Mapping[str, list[str]]
+    options: Mapping[str, str | None]
+    """The option of each parameter; None for an argument."""
+
+    def text(self, **resolved: Any) -> str:
+        """The command as a line for a shell; `resolved` replaces what was typed for these parameters."""
+        said = {name: [str(one) for one in _listed(value)] for name, value in resolved.items()}
+        line = ["unleak", self.name]
+        for name, option in self.options.items():
+            words = said.get(name, self.words.get(name))
+            for word in words or []:
+                line += [word] if option is None else [option, word] if word else [option]
+        return shlex.join(line)
+
+
+_SILENT = ("overwrite", "quiet", "verbose", "as_json", "dry_run")  # they change no result
+
+
+def command(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a command of `function`: its parameters that are a `Group` become one option for each field.
+
+    A parameter of type `CommandLine` is filled with what was typed.
+    """
+    shown: dict[str, inspect.Parameter] = {}
+    groups: dict[str, tuple[type, list[str]]] = {}
+    typed = None
+    for name, parameter in inspect.signature(function, eval_str=True).parameters.items():
+        kind = parameter.annotation
+        if kind is CommandLine:
+            typed = name
+        elif isinstance(kind, type) and issubclass(kind, Group):
+            own = [_parameter(kind, field) for field in fields(kind)]  # type: ignore[arg-type]
+            groups[name] = kind, [one.name for one in own]
+            shown |= {one.name: one for one in own}
+        else:
+            shown[name] = parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+    assert not any(name in names for name in groups for _, names in groups.values()), "a group is called as an option"
+
+    def run(**given: Any) -> Any:
+        values = {name: _plain(value) for name, value in given.items()}
+        arguments: dict[str, Any] = {}
+        for name, (kind, names) in groups.items():
+            arguments[name] = kind(**{one: values.pop(one) for one in names})
+        if typed is not None:
+            arguments[typed] = _command_line(function.__name__, shown, given)
+        return function(**values, **arguments)
+
+    shown = dict(sorted(shown.items(), key=lambda one: _place(one[1])))
+    run.__name__, run.__doc__, run.__module__ = function.__name__, function.__doc__, function.__module__
+    run.__signature__ = inspect.Signature(list(shown.values()))  # type: ignore[attr-defined]
+    run.__annotations__ = {name: parameter.annotation for name, parameter in shown.items()}
+    return run
+
+
+def _place(parameter: inspect.Parameter) -> int:
+    """Where a parameter stands on the help page: arguments first, then the panels in their order."""
+    declared = next(iter(getattr(parameter.annotation, "__metadata__", ())), None)
+    if isinstance(declared, typer.models.ArgumentInfo):
+        return 0
+    panel = getattr(declared, "rich_help_panel", None)
+    return 1 + (PANELS.index(panel) if panel in PANELS else len(PANELS))
+
+
+def _parameter(group: type, field: Any) -> inspect.Parameter:
+    """A field of a group as a parameter of a command."""
+    annotation = field.type
+    assert get_origin(annotation) is Annotated, f"{group.__name__}.{field.name} declares no option"
+    kind, declared = get_args(annotation)
+    if isinstance(kind, ForwardRef):  # a type that is not imported yet; its parser makes the value
+        kind = list[str] | None if kind.__forward_arg__.startswith("list") else str | None
+    if isinstance(declared, typer.models.OptionInfo) and declared.rich_help_panel is None:
+        declared.rich_help_panel = getattr(group, "panel", None)
+    default = inspect.Parameter.empty if field.default is MISSING else field.default
+    return inspect.Parameter(
+        field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, declared]
+    )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return value.value if isinstance(value, _Value) else value
+
+
+def _listed(value: Any) -> list[Any]:
+    if value is None or value is False:
+        return []
+    if value is True:
+        return [""]
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _command_line(name: str, shown: Mapping[str, inspect.Parameter], given: Mapping[str, Any]) -> CommandLine:
+    words, options = {}, {}
+    for key, parameter in shown.items():
+        declared = get_args(parameter.annotation)[1] if get_origin(parameter.annotation) is Annotated else None
+        is_argument = isinstance(declared, typer.models.ArgumentInfo)
+        names = getattr(declared, "param_decls", None) or ()
+        first = getattr(declared, "default", None)
+        spelled = [one for one in (first, *names) if isinstance(one, str) and one.startswith("--")]
+        options[key] = None if is_argument else spelled[0] if spelled else f"--{key.replace('_', '-')}"
+        said = [one.text if isinstance(one, _Value) else str(one) for one in _listed(given[key]) if one != ""]
+        said = [""] if given[key] is True else said
+        if key not in _SILENT and said and said != [str(one) for one in _listed(parameter.default)]:
+            words[key] = said
+    return CommandLine(name, words, options)
+
+
+# What texts mean.
+
+
+def whole(low: int, high: int) -> Callable[[str], int]:
+    """Read a whole number from `low` to `high`."""
+
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"\s*[+-]?[0-9_]{1,40}\s*", text) or not low <= int(text) <= high:
+            raise ValueError(f"{text} is not a whole number from {low} to {high}")
+        return int(text)
+
+    return parse
+
+
+def number(low: float, high: float) -> Callable[[str], float]:
+    """Read a number from `low` to `high`."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:
+            raise ValueError(f"{text} is not a number from {low:g} to {high:g}")
+        return value
+
+    return parse
+
+
+def to_text(given: str) -> str:
+    """Read a text that says something; an unset variable of a script gives an empty one."""
+    if not given.strip():
+        raise ValueError("it is empty; give a value, or leave the option out")
+    return given
+
+
+def to_start(given: str) -> "Start":
+    """Read where sampling starts."""
+    from unleak.core.start import Start
+
+    return Start.parse(to_text(given))
+
+
+def to_starts(given: str) -> "tuple[Start, ...]":
+    """Read several starts with commas between them."""
+    found = tuple(to_start(one) for one in given.split(",") if one.strip())
+    if not found:
+        raise ValueError("give one start or more, such as 1.00T,0.94T,0.90T")
+    return found
+
+
+def to_size(given: str) -> tuple[int, int]:
+    """Read `1024x576` as (width, height) in pixels."""
+    width, _, height = given.lower().partition("x")
+    if not all(re.fullmatch(r"[0-9]{1,5}", side) and int(side) for side in (width, height)):
+        raise ValueError(f"{given}: give width and height in pixels, up to 99999, such as 1024x576")
+    return int(width), int(height)
+
+
+def to_guidance(given: str) -> "Guidance":
+    """Read `3`, `1:3` or `high=3.5,low=1`."""
+    from unleak.animate.request import Guidance
+
+    return Guidance.parse(given)
+
+
+def to_lora(given: str) -> "Lora":
+    """Read `PATH[:SCALE]`, with `high=` or `low=` before it for one expert of a model that has two."""
+    from unleak.zoo.lora import Lora
+
+    return Lora.parse(given)
+
+
+def to_fix(given: str) -> Any:
+    """Read `NAME` or `NAME=ARGS`, one of the fixes that act beside the start."""
+    from unleak.attach.strategies import parse_fix
+
+    return parse_fix(to_text(given))
+
+
+# Groups of options.
+
+
+@dataclass(frozen=True)
+class Photos(Group):
+    """The photos of a command that takes many, each perhaps with a prompt, a mask and a seed of its own."""
+
+    inputs: Annotated[list[str], argument("PHOTO...", "Photos: files, folders, patterns, or lists.")]
+    prompts: Annotated[
+        Path | None, option("FILE", "A file with a prompt per line, for the photos in their order.", panel=BASIC)
+    ] = None
+    mask: Annotated[
+        Path | None,
+        option("FILE", "Picture that is white where things move, for models that take one.", panel=BASIC),
+    ] = None
+    allow_outside: Annotated[
+        bool,
+        option("", "Let a list name photos outside its own folder.", "--allow-outside", panel=BASIC),
+    ] = False
+
+    def entries(self, prompt: str | None) -> "tuple[list[Entry], list[str | None]]":
+        """Find the photos, and the prompt of each (None without one); `prompt` is the one given for all.
+
+        Raises ValueError if there are none, if a file cannot be read, or if prompts come from two places.
+        """
+        from unleak.data.lists import find_entries
+
+        asked = prompt is not None or self.prompts is not None
+        found = find_entries(self.inputs, allow_outside=self.allow_outside, prompt_folders=not asked)
+        return found, choose_prompts(found, self.prompts, prompt)
+
+
+@dataclass(frozen=True)
+class Video(Group):
+    """What the video is to be like, and the model that makes it."""
+
+    panel = BASIC
+
+    model: Annotated[
+        str, option("NAME", "A name that `unleak models` lists, a folder, or a Hub id.", parse=to_text, panel=MODEL)
+    ] = "nano"
+    prompt: Annotated[str | None, option("TEXT", "What happens in the video, for models that read a prompt.")] = None
+    negative_prompt: Annotated[str | None, option("TEXT", "What should not happen in it.")] = None
+    num_frames: Annotated[int | None, option("N", "Frames of each video.", parse=whole(2, 10_000))] = None
+    fps: Annotated[
+        float | None,
+        option("HZ", "Frames per second; models that take a frame rate are given it.", parse=number(1, 240)),
+    ] = None
+    steps: Annotated[int | None, option("N", "Denoising steps of each video.", parse=whole(1, 10_000))] = None
+    size: Annotated[
+        "tuple[int, int] | None", option("WxH", "Width and height in pixels, such as 1024x576.", parse=to_size)
+    ] = None
+    guidance: Annotated[
+        "Guidance | None",
+        option(
+            "SCALE[:LAST]",
+            "Guidance scale; for SVD of the first and the last frame; for Wan 2.2 also high=3.5,low=1.",
+            parse=to_guidance,
+            panel=MODEL,
+        ),
+    ] = None
+    noise_aug: Annotated[
+        float | None,
+        option("X", "Noise added to the photo; the model is given its level.", parse=number(0, 100), panel=MODEL),
+    ] = None
+    others: Annotated[
+        list[str] | None,
+        option(
+            "NAME=VALUE",
+            "Another argument of the pipeline, as `unleak models show` lists them; repeatable.",
+            "--set",
+            panel=MODEL,
+        ),
+    ] = None
+
+    def request(self, fix: "Fix | None" = None, **more: Any) -> "Request":
+        """What the user asks of a video, as `Settings.for_model` takes it; `more` are fields of `Request`."""
+        from unleak.animate.request import Request
+
+        width, height = self.size or (None, None)
+        asked = {
+            "height": height,
+            "width": width,
+            "num_frames": self.num_frames,
+            "fps": self.fps,
+            "steps": self.steps,
+            "guidance": self.guidance,
+            "noise_aug_strength": self.noise_aug,
+            "prompt": self.prompt,
+            "negative_prompt": self.negative_prompt,
+            "others": tuple(self.others or ()),
+        }
+        if fix is not None:
+            asked |= {"init": fix.init, "mode": fix.mode, "strategies": tuple(fix.fixes or ())}
+        return Request(**{**asked, **more})
+
+
+@dataclass(frozen=True)
+class Fix(Group):
+    """What fixes the motion, beside the start."""
+
+    panel = FIX
+
+    init: Annotated[
+        str | None,
+        option("NAME|FILE", "Initial noise: standard, unit, analytic, or a file of moments.", parse=to_text),
+    ] = None
+    mode: Annotated[
+        Literal["rescale", "truncate"],
+        option("WAY", "rescale: space the steps anew below the start; truncate: drop the steps above it."),
+    ] = "rescale"
+    fixes: Annotated[
+        "list[Any] | None",
+        option(
+            "NAME[=ARGS]",
+            "Another fix, such as low-pass=0.25:0.1 or guidance-interval=..sigma=10; repeatable.",
+            "--fix",
+            parse=to_fix,
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class Memory(Group):
+    """Where and how the model is loaded."""
+
+    panel = MEMORY
+
+    device: Annotated[
+        str | None, option("NAME", "cpu, cuda, cuda:1 or mps; by default the accelerator, if there is one.")
+    ] = None
+    dtype: Annotated[str | None, option("NAME", "float32, float16 or bfloat16.")] = None
+    offload: Annotated[
+        Literal["none", "model", "sequential", "group"],
+        option(
+            "WAY",
+            "Keep weights off the accelerator until needed: none, model, group or sequential, from fast to small; "
+            "`unleak doctor --model` says what fits.",
+        ),
+    ] = "none"
+    vae_tiling: Annotated[bool, option("", "Decode in tiles, to save memory.", "--vae-tiling")] = False
+    lora: Annotated[
+        "list[Lora] | None",
+        option(
+            "PATH[:SCALE]",
+            "LoRA weights to add; high=PATH or low=PATH for one expert of Wan 2.2; repeatable.",
+            parse=to_lora,
+            panel=MODEL,
+        ),
+    ] = None
+
+    @property
+    def loras(self) -> "tuple[Lora, ...]":
+        """The LoRAs to add."""
+        return tuple(self.lora or ())
+
+    def picked(self) -> Any:
+        """The device, as torch has it."""
+        from unleak.zoo.hub import pick_device
+
+        return pick_device(self.device)
+
+    def check(self, spec: "ModelSpec", device: Any) -> None:
+        """Raise ValueError for what this model, or this device, cannot do; nothing is loaded."""
+        from unleak.zoo.hub import check_abilities, pick_dtype
+
+        pick_dtype(self.dtype, device)
+        check_abilities(spec, device=device, offload=self.offload, vae_tiling=self.vae_tiling, loras=self.loras)
+
+    def load(self, spec: "ModelSpec", device: Any, terminal: Terminal) -> Any:
+        """Load the pipeline, without a progress bar of its own."""
+        from unleak.zoo.hub import load
+
+        pipe = load(
+            spec,
+            device=device,
+            dtype=self.dtype,
+            offload=self.offload,
+            vae_tiling=self.vae_tiling,
+            loras=self.loras,
+            say=terminal.note,
+        )
+        pipe.set_progress_bar_config(disable=True)
+        return pipe
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """As plain values."""
+        loras = [lora.record for lora in self.loras]
+        return {"loras": loras, "offload": self.offload, "vae_tiling": self.vae_tiling}
+
+
+@dataclass(frozen=True)
+class Output(Group):
+    """How the command speaks."""
+
+    panel = OUTPUT
+
+    quiet: Annotated[bool, option("", "Print results and failures only.", "--quiet", "-q")] = False
+    verbose: Annotated[bool, option("", "Print noise levels in every unit, and more.", "--verbose", "-v")] = False
+    as_json: Annotated[bool, option("", "Print one JSON object.", "--json")] = False
+    dry_run: Annotated[bool, option("", "Check everything; load no model and write nothing.", "--dry-run")] = False
+
+    def terminal(self) -> Terminal:
+        """Where the command's words go."""
+        return Terminal(self.quiet, self.as_json, self.verbose)
+
+
+def choose_prompts(entries: "Sequence[Entry]", file: Path | None, prompt: str | None) -> list[str | None]:
+    """Choose a prompt for each entry: its own, or what `read_prompts` says; ValueError where both say something."""
+    if own := next((entry for entry in entries if entry.prompt is not None), None):
+        for option, given in (("--prompts", file), ("--prompt", prompt)):
+            if given is not None:
+                raise ValueError(f"{option} {given}: {own.origin} has prompts of its own; leave {option} out")
+        return [entry.prompt for entry in entries]
+    return read_prompts(file, len(entries), prompt)
+
+
+def read_prompts(file: Path | None, photos: int, prompt: str | None) -> list[str | None]:
+    """Read a prompt for each of `photos` photos, the lines of `file`; None for each without a file."""
+    if file is None:
+        return [None] * photos
+    if prompt is not None:
+        raise ValueError("--prompt is for all photos, --prompts for each its own; give one of them")
+    from unleak.data.lists import read_prompts as read
+
+    try:
+        return list(read(file, photos))
+    except ValueError as error:
+        raise ValueError(f"--prompts {error}") from None
+    except OSError as error:
+        raise ValueError(f"--prompts {file}: {error.strerror}; give a text file, one line for each photo") from None
+
+
+# The same one by one, for commands that do not take the groups yet.
 
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Say results and failures only.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -32,6 +537,8 @@ DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Check everything;
 ModeOption = Annotated[
     Literal["rescale", "truncate"], typer.Option(help="Space the steps anew below the start, or drop those above.")
 ]
+
+
 LowPassOption = Annotated[
     str | None,
     typer.Option(
@@ -43,13 +550,6 @@ ConditionNoiseOption = Annotated[str | None, typer.Option(metavar="BETA", help="
 GuidanceIntervalOption = Annotated[
     str | None, typer.Option(metavar="LOW..HIGH", help="Guidance between these levels alone; one may be missing.")
 ]
-
-
-def refuse_empty(**options: str | None) -> None:
-    """ValueError for an option that was given and says nothing, as an unset variable of a script does."""
-    for name, text in options.items():
-        if text is not None and not text.strip():
-            raise ValueError(f"--{name} is empty; give a value, or leave it out")
 
 
 def parse_strategies(low_pass: str | None, condition_noise: str | None, guidance_interval: str | None) -> Any:
@@ -64,53 +564,35 @@ def parse_strategies(low_pass: str | None, condition_noise: str | None, guidance
         raise ValueError(f"--{error}") from None
 
 
-def parse_size(text: str | None) -> tuple[int | None, int | None]:
-    """`1024x576` to width and height in pixels; (None, None) if not given."""
-    if text is None:
-        return None, None
-    width, _, height = text.lower().partition("x")
-    if not all(re.fullmatch(r"[0-9]{1,5}", side) and int(side) for side in (width, height)):
-        raise ValueError(f"--size {text}: give width and height in pixels, up to 99999, such as 1024x576")
-    return int(width), int(height)
+def command_line(context: Any, **resolved: Any) -> str:
+    """The command with every option that decides its result and has a value."""
+    words = ["unleak", str(context.info_name)]
+    for parameter in context.command.params:
+        value = resolved.get(str(parameter.name), context.params.get(str(parameter.name)))
+        silent = parameter.name in ("overwrite", "quiet", "as_json", "dry_run")
+        if silent or value is None or value is False:
+            continue
+        option = [] if parameter.param_type_name == "argument" else [parameter.opts[0]]
+        for one in value if isinstance(value, list | tuple) else [value]:
+            words += option if isinstance(one, bool) else [*option, str(one)]
+    return shlex.join(words)
 
 
-def parse_guidance(text: str | None) -> tuple[float | None, float | None]:
-    """`1:3` to the guidance at the first and at the last frame; one number stands for both."""
-    if text is None:
-        return None, None
-    low, _, high = text.partition(":")
+def refuse_empty(**options: str | None) -> None:
+    """Raise ValueError for an option that was given and says nothing, as an unset variable of a script does."""
+    for name, given in options.items():
+        if given is not None and not given.strip():
+            raise ValueError(f"--{name} is empty; give a value, or leave it out")
+
+
+def parse_size(given: str | None) -> tuple[int | None, int | None]:
+    """Read `1024x576` as width and height in pixels; (None, None) if not given."""
     try:
-        scales = float(low), float(high or low)
-    except ValueError:
-        scales = (0.0, 0.0)
-    if not all(1 <= scale <= 100 for scale in scales):
-        raise ValueError(f"--guidance {text}: give one or two numbers from 1 (none) to 100, such as 1:3")
-    if scales[0] > scales[1] == 1:  # diffusers asks the last frame whether there is any guidance
-        raise ValueError(f"--guidance {text}: 1 at the last frame turns guidance off for all; give more, such as 3:1.1")
-    return scales
-
-
-def choose_prompts(entries: "Sequence[Entry]", file: Path | None, prompt: str | None) -> list[str | None]:
-    """A prompt for each entry: its own, or what `read_prompts` says; ValueError where both say something."""
-    if own := next((entry for entry in entries if entry.prompt is not None), None):
-        for option, given in (("--prompts", file), ("--prompt", prompt)):
-            if given is not None:
-                raise ValueError(f"{option} {given}: {own.origin} has prompts of its own; leave {option} away")
-        return [entry.prompt for entry in entries]
-    return read_prompts(file, len(entries), prompt)
-
-
-def read_prompts(file: Path | None, photos: int, prompt: str | None) -> list[str | None]:
-    """A prompt for each of `photos` photos: the lines of `file`; None for each without one."""
-    if file is None:
-        return [None] * photos
-    if prompt is not None:
-        raise ValueError("--prompt is for all photos, --prompts for each its own; give one of them")
-    from unleak.data.lists import read_prompts as read
-
-    try:
-        return list(read(file, photos))
+        return (None, None) if given is None else to_size(given)
     except ValueError as error:
-        raise ValueError(f"--prompts {error}") from None
-    except OSError as error:
-        raise ValueError(f"--prompts {file}: {error.strerror}; give a text file, one line for each photo") from None
+        raise ValueError(f"--size {error}") from None
+
+
+def parse_guidance(given: str | None) -> "Guidance | None":
+    """Read guidance scales; None if not given."""
+    return None if given is None else to_guidance(given)

@@ -1,76 +1,54 @@
 """`unleak sweep`: one photo from several starts, on one page."""
 
 import hashlib
-import shlex
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from unleak.cli.errors import refuse_unmeasurable
 from unleak.cli.options import (
-    ConditionNoiseOption,
-    DryRunOption,
-    FpsOption,
-    FramesOption,
-    GuidanceIntervalOption,
-    GuidanceOption,
-    JsonOption,
-    LowPassOption,
-    ModelOption,
-    ModeOption,
-    NegativePromptOption,
-    NoiseAugOption,
-    OthersOption,
-    PromptOption,
-    QuietOption,
-    SizeOption,
-    StepsOption,
-    parse_guidance,
-    parse_size,
-    parse_strategies,
+    BASIC,
+    FIX,
+    CommandLine,
+    Fix,
+    Memory,
+    Output,
+    Video,
+    argument,
+    command,
+    option,
+    to_starts,
+    whole,
 )
-from unleak.cli.placement import DeviceOption, DtypeOption, LoraOption, OffloadOption, Placement, TilingOption
-from unleak.cli.terminal import Terminal
-
-# What a command is really given; in a private module, and not the same one in every version of typer.
-_Context: Any = typer.Context.__base__
 
 
-def sweep(
-    context: _Context,
-    photo: Annotated[Path, typer.Argument(metavar="PHOTO", help="The photo to animate.")],
-    start: Annotated[
-        str, typer.Option(metavar="START,START,...", help="Where sampling starts: 1.00T,0.94T, sigma=100, 940, ...")
-    ] = "1.00T,0.94T,0.90T,0.86T,0.82T",
-    model: ModelOption = "nano",
+@dataclass(frozen=True)
+class SweepOutput(Output):
+    """Where the page goes."""
+
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the page and all it shows; by default out/PHOTO-sweep.")
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**64 - 1, help="Of the noise, the same for every start.")] = 0,
-    num_frames: FramesOption = None,
-    fps: FpsOption = None,
-    steps: StepsOption = None,
-    size: SizeOption = None,
-    init: Annotated[str, typer.Option(help="Initial noise: standard, unit, analytic, or moments file.")] = "standard",
-    mode: ModeOption = "rescale",
-    guidance: GuidanceOption = None,
-    prompt: PromptOption = None,
-    negative_prompt: NegativePromptOption = None,
-    noise_aug: NoiseAugOption = None,
-    low_pass: LowPassOption = None,
-    condition_noise: ConditionNoiseOption = None,
-    guidance_interval: GuidanceIntervalOption = None,
-    others: OthersOption = None,
-    lora: LoraOption = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older sweep of the same name.")] = False,
-    device: DeviceOption = None,
-    dtype: DtypeOption = None,
-    offload: OffloadOption = "none",
-    vae_tiling: TilingOption = False,
-    quiet: QuietOption = False,
-    as_json: JsonOption = False,
-    dry_run: DryRunOption = False,
+        Path | None, option("FOLDER", "Folder for the page and all it shows; by default out/PHOTO-sweep.")
+    ] = None
+    overwrite: Annotated[bool, option("", "Replace an older sweep of the same name.", "--overwrite")] = False
+
+
+@command
+def sweep(
+    photo: Annotated[Path, argument("PHOTO", "The photo to animate.")],
+    video: Video,
+    fix: Fix,
+    memory: Memory,
+    output: SweepOutput,
+    typed: CommandLine,
+    start: Annotated[
+        Any,
+        option(
+            "START,START,...", "Where sampling starts: 1.00T,0.94T, sigma=100, 940, ...", parse=to_starts, panel=FIX
+        ),
+    ] = "1.00T,0.94T,0.90T,0.86T,0.82T",
+    seed: Annotated[
+        int, option("N", "Seed of the noise, the same for every start.", parse=whole(0, 2**64 - 1), panel=BASIC)
+    ] = 0,
 ) -> None:
     """Animate a photo from several starts with the same noise, and see what the start does to the motion.
 
@@ -80,67 +58,42 @@ def sweep(
     from unleak.data.image import load_image
     from unleak.zoo.registry import find_model
 
-    terminal = Terminal(quiet, as_json)
-    out = out or Path("out") / f"{photo.stem}-sweep"
-    spec = find_model(model)
-    width, height = parse_size(size)
-    low, high = parse_guidance(guidance)
+    terminal = output.terminal()
+    out = output.out or Path("out") / f"{photo.stem}-sweep"
+    spec = find_model(video.model)
     image = load_image(photo)
 
     refuse_unmeasurable()
     from unleak.animate.memory import advising
     from unleak.animate.sample import Settings, check_init, initial_noise, sample, size_of
+    from unleak.animate.versions import versions
     from unleak.core.start import Start
     from unleak.data.atomic import check_writable
-    from unleak.study.sweep import Sweep, check_replaceable, parse_starts, run_all, versions
-    from unleak.zoo.hub import pick_device
+    from unleak.study.sweep import Sweep, check_replaceable, run_all
 
-    picked, placed = pick_device(device), Placement.of(dtype, offload, vae_tiling, lora)
-    placed.check(spec, picked)
-    starts = parse_starts(start)
-    fixes = parse_strategies(low_pass, condition_noise, guidance_interval)
-    each = {
-        one: Settings.for_model(
-            spec,
-            height=height,
-            width=width,
-            num_frames=num_frames,
-            fps=fps,
-            steps=steps,
-            min_guidance=low,
-            max_guidance=high,
-            noise_aug_strength=noise_aug,
-            prompt=prompt,
-            negative_prompt=negative_prompt,
-            others=others or (),
-            start=str(one),
-            init=init,
-            mode=mode,
-            seed=seed,
-            strategies=fixes,
-        )
-        for one in starts
-    }
-    settings = each[starts[0]]
-    check_init(init, spec, **size_of(settings))
-    check_replaceable(out, overwrite=overwrite)
+    picked = memory.picked()
+    memory.check(spec, picked)
+    each = {one: Settings.for_model(spec, video.request(fix, start=one, seed=seed)) for one in start}
+    settings = each[start[0]]
+    check_init(settings.init, spec, **size_of(settings))
+    check_replaceable(out, overwrite=output.overwrite)
     for note in image.info["notes"]:
         terminal.note(f"{photo}: {note}")
-    terminal.note(f"{spec.name}: {len(starts)} starts, steps {settings.steps}, seed {seed}, init {init}")
+    terminal.note(f"{spec.name}: {len(start)} starts, steps {settings.steps}, seed {seed}, init {settings.init}")
     for one, its in each.items():
         terminal.note(f"start {one}: {its.level(spec)['text']}")
-    if dry_run:
+    if output.dry_run:
         terminal.line(f"{photo} -> {out / 'index.html'}")
         planned = {str(one): its.level(spec) for one, its in each.items()}
         terminal.json({"planned": str(out / "index.html"), "starts": planned, "settings": dict(settings.arguments)})
         return
 
     check_writable(out.parent)
-    noise = initial_noise(init, spec, **size_of(settings))
-    with advising(spec, settings, picked, offload=offload, vae_tiling=vae_tiling):
-        pipe = placed.load(spec, picked, terminal)
+    noise = initial_noise(settings.init, spec, **size_of(settings))
+    with advising(spec, settings, picked, offload=memory.offload, vae_tiling=memory.vae_tiling):
+        pipe = memory.load(spec, picked, terminal)
         with terminal.progress() as progress:
-            overall = progress.add_task("starts", total=len(starts))
+            overall = progress.add_task("starts", total=len(start))
 
             def make(one: Start) -> Any:
                 task = progress.add_task(str(one), total=settings.steps)
@@ -155,12 +108,12 @@ def sweep(
                 progress.advance(overall)
                 return made.frames, made.record["sigmas"]
 
-            runs = run_all(pipe, starts, make, init=noise, mode=mode, steps=settings.steps)
+            runs = run_all(pipe, start, make, init=noise, mode=fix.mode, steps=settings.steps)
     about = {
         "title": f"{photo.name}: motion against start",
         "seed": seed,
-        "init": init,
-        "mode": mode,
+        "init": settings.init,
+        "mode": fix.mode,
         "strategies": settings.record["strategies"],
         "photo": {
             "file": str(photo),
@@ -169,29 +122,15 @@ def sweep(
             "notes": image.info["notes"],
         },
         "model": {"name": spec.name, "source": spec.source, "revision": spec.revision, "moments": spec.moments},
-        "loras": placed.record["loras"],
+        "loras": memory.record["loras"],
         "settings": dict(settings.arguments),
         "device": str(pipe.device),
         "dtype": str(pipe.dtype).removeprefix("torch."),
         "versions": versions(),
-        "reproduce": command_line(context, out=out),
+        "reproduce": typed.text(out=out),
     }
     done = Sweep(runs, settings.fps, about)
-    shown = done.save(out, overwrite=overwrite)
+    shown = done.save(out, overwrite=output.overwrite)
     terminal.line(str(shown))
     terminal.note(repr(done))
     terminal.json({"page": str(shown), **done.record})
-
-
-def command_line(context: _Context, **resolved: Any) -> str:
-    """The command with every option that decides its result and has a value."""
-    words = ["unleak", str(context.info_name)]
-    for parameter in context.command.params:
-        value = resolved.get(str(parameter.name), context.params.get(str(parameter.name)))
-        silent = parameter.name in ("overwrite", "quiet", "as_json", "dry_run")
-        if silent or value is None or value is False:
-            continue
-        option = [] if parameter.param_type_name == "argument" else [parameter.opts[0]]
-        for one in value if isinstance(value, list | tuple) else [value]:
-            words += option if isinstance(one, bool) else [*option, str(one)]
-    return shlex.join(words)

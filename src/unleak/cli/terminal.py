@@ -18,6 +18,7 @@ class Terminal:
 
     quiet: bool = False
     as_json: bool = False
+    verbose: bool = False
 
     def __post_init__(self) -> None:
         if self.quiet:  # read by huggingface_hub when it is imported, which is after this
@@ -27,6 +28,11 @@ class Terminal:
         """Print something worth knowing, for a person."""
         if not self.quiet:
             say(printable(text), sys.stderr)
+
+    def detail(self, text: str) -> None:
+        """Something that only a person who asked for it wants to know."""
+        if self.verbose:
+            self.note(text)
 
     def failure(self, text: str) -> None:
         """Print what failed while the command goes on."""

@@ -26,13 +26,13 @@ from unleak.cli.options import (
     QuietOption,
     SizeOption,
     StepsOption,
+    command_line,
     parse_guidance,
     parse_size,
     parse_strategies,
     refuse_empty,
 )
 from unleak.cli.placement import DeviceOption, DtypeOption, LoraOption, OffloadOption, Placement, TilingOption
-from unleak.cli.sweep import command_line
 from unleak.cli.terminal import Terminal
 
 # What a command is really given; in a private module, and not the same one in every version of typer.
@@ -104,7 +104,6 @@ def tune(
         folders[folder] = photo
     spec = find_model(model)
     width, height = parse_size(size)
-    low, high = parse_guidance(guidance)
     if len(photos) == 1:
         load_image(photos[0])
 
@@ -130,8 +129,7 @@ def tune(
         num_frames=num_frames,
         fps=fps,
         steps=steps,
-        min_guidance=low,
-        max_guidance=high,
+        guidance=parse_guidance(guidance),
         noise_aug_strength=noise_aug,
         prompt=prompt,
         negative_prompt=negative_prompt,

@@ -3,9 +3,10 @@
 import math
 import re
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from unleak.core.process import Level, NoiseProcess
+if TYPE_CHECKING:  # the command line reads a start before it imports torch
+    from unleak.core.process import Level, NoiseProcess
 
 __all__ = ["Start", "describe"]
 
@@ -66,7 +67,7 @@ class Start:
             raise ValueError(f"start {text!s} is ambiguous: {text!s}T or sigma={text!s}?")
         raise ValueError(f"start {text!r} is not understood: say for example {_EXAMPLES}.")
 
-    def resolve(self, process: NoiseProcess) -> Level:
+    def resolve(self, process: "NoiseProcess") -> "Level":
         """The level of `process` that this start names; ValueError with the range if it lies outside."""
         level: Level = getattr(process, f"level_at_{self.unit}")(self.value)
         return level
@@ -82,7 +83,7 @@ class Start:
                 return f"{unit.replace('_', '')}={number}"
 
 
-def describe(level: Level, process: NoiseProcess) -> dict[str, Any]:
+def describe(level: "Level", process: "NoiseProcess") -> dict[str, Any]:
     """A level in every unit, for people (`text`) and for JSON (numbers; None where the value is infinite).
 
     `edm_sigma` and `flow_sigma` are the sigmas of the same SNR in a VE and in an RF model.

@@ -3,8 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from hashlib import sha256
+from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +17,7 @@ from unleak.attach.seams import seam_of
 from unleak.core.start import Start
 from unleak.zoo.classes import FAMILIES, library_class, part_class, pipeline_class
 from unleak.zoo.fetch import fetch, pipeline_source
+from unleak.zoo.lora import Lora
 from unleak.zoo.models import base_of
 from unleak.zoo.registry import ModelSpec, find_model
 from unleak.zoo.source import Source, one_line
@@ -34,7 +34,7 @@ def load(
     only: Sequence[str] | None = None,
     offload: str = "none",
     vae_tiling: bool = False,
-    loras: Sequence["Lora"] = (),
+    loras: Sequence[Lora] = (),
     say: Callable[[str], None] | None = None,
 ) -> Any:
     """The pipeline of a name that `unleak models` lists ("nano", "svd", ...), a folder or a Hub id.
@@ -121,39 +121,6 @@ _IN_FLOAT32 = {
 }
 
 
-@dataclass(frozen=True)
-class Lora:
-    """Weights of a LoRA, and how strongly they count."""
-
-    source: str
-    """A .safetensors file, a folder with one, or a Hub id."""
-    scale: float = 1.0
-
-    @classmethod
-    def parse(cls, text: str) -> "Lora":
-        """`PATH` or `PATH:SCALE`. ValueError for a file that is not there, and for one that is no safetensors."""
-        source, colon, scale = text.rpartition(":")
-        try:
-            lora = cls(source, float(scale)) if colon else cls(text)
-        except ValueError:
-            lora = cls(text)
-        if not -100 <= lora.scale <= 100:  # NaN too
-            raise ValueError(f"--lora {text}: give a scale such as 0.8 after the colon")
-        path = Path(lora.source)
-        if path.is_file() and path.suffix != ".safetensors":
-            raise ValueError(f"--lora {lora.source}: only .safetensors files are read")
-        if not path.exists() and (lora.source.count("/") != 1 or lora.source.endswith(".safetensors")):
-            raise ValueError(f"--lora {lora.source}: no such file or folder; give one, or a Hub id owner/name")
-        return lora
-
-    @property
-    def record(self) -> dict[str, Any]:
-        """What it is, for the record of a video."""
-        path = Path(self.source)
-        digest = {"sha256": sha256(path.read_bytes()).hexdigest()} if path.is_file() else {}
-        return {"source": self.source, "scale": self.scale, **digest}
-
-
 def check_abilities(
     spec: ModelSpec,
     *,
@@ -171,9 +138,15 @@ def check_abilities(
         raise ValueError(f"--lora: a {spec.pipeline} takes none")
     if loras and find_spec("peft") is None:
         raise ValueError("--lora needs peft; install it with `pip install peft`")
+    if any(lora.expert for lora in loras) and not _has_experts(spec):
+        raise ValueError(f"--lora high=..., low=...: {spec.name} has one denoiser, no experts; give PATH alone")
     if vae_tiling and not can_tile(spec):
         instead = "; --set decode_chunk_size=1 saves memory too" if "decode_chunk_size" in spec.defaults else ""
         raise ValueError(f"--vae-tiling: the VAE of {spec.name} cannot decode in tiles{instead}")
+
+
+def _has_experts(spec: ModelSpec) -> bool:
+    return bool((pipeline_source(spec).read("model_index.json").get("transformer_2") or [None])[0])
 
 
 def can_tile(spec: ModelSpec) -> bool:
@@ -272,10 +245,12 @@ def _check_tokenizer(pipe: Any, where: str) -> None:
 
 
 def _add_loras(pipe: Any, loras: Sequence[Lora]) -> None:
+    """Load every LoRA into its denoiser, and set their scales."""
     names = [f"lora{number}" for number in range(len(loras))]
     for name, lora in zip(names, loras, strict=True):
+        second = {"load_into_transformer_2": True} if lora.expert == "low" else {}
         try:
-            pipe.load_lora_weights(lora.source, adapter_name=name, use_safetensors=True)
+            pipe.load_lora_weights(lora.source, adapter_name=name, use_safetensors=True, **second)
         except (
             OSError,
             ValueError,

@@ -120,7 +120,7 @@ def tune_settings(
     def make(start: Start, steps: int = fewer) -> Sample:
         arguments = {**settings.arguments, "num_inference_steps": steps}
         told = None if on_step is None else partial(on_step, str(start))
-        asked = replace(settings, start=str(start), motion=None, arguments=arguments)
+        asked = replace(settings, start=start, motion=None, arguments=arguments)
         return sample(pipe, image, asked, noise, mask=mask, on_step=told)
 
     def preview(start: Start) -> tuple[Frames, Sequence[float] | None]:
