@@ -189,7 +189,7 @@ def children(commands: dict[str, tuple[str, ...]], *, rounds: int) -> dict[str, 
 
 
 def train(arguments: argparse.Namespace) -> Iterator[Row]:
-    from unleak.train import loop
+    from unleak.train import trainer
     from unleak.train.config import parse_recipe
     from unleak.train.log import Log
 
@@ -216,8 +216,8 @@ def train(arguments: argparse.Namespace) -> Iterator[Row]:
                 costs["bare"].append(cost(bare.step))
                 self.began = now()
 
-        with patch.object(loop, "Log", TakingTurns):
-            loop.train(recipe, quiet=True)
+        with patch.object(trainer, "Log", TakingTurns):
+            trainer.train(recipe, quiet=True)
     what = f"training step, batch of {arguments.batch}"
     yield Row.of(what, "bare loop", *(costs[name][2:] for name in ("unleak", "bare")))  # the first steps allocate
 

@@ -59,7 +59,7 @@ def recipe(folder: Path, batch: int, *, steps: int = STEPS, cached: bool = True)
 
 def ours(folder: Path, batch: int) -> int:
     """The bytes of the process before the first step."""
-    from unleak.train import loop
+    from unleak.train import trainer
     from unleak.train.log import Log
 
     before = []
@@ -70,8 +70,8 @@ def ours(folder: Path, batch: int) -> int:
             before.append(resident("VmRSS"))
             return self
 
-    with patch.object(loop, "Log", Looked):
-        loop.train(recipe(folder, batch), quiet=True)
+    with patch.object(trainer, "Log", Looked):
+        trainer.train(recipe(folder, batch), quiet=True)
     return before[0]
 
 
@@ -87,7 +87,7 @@ def bare(folder: Path, batch: int) -> int:
 
 
 def step(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    from unleak.train import loop
+    from unleak.train import trainer
     from unleak.train.config import parse_recipe
     from unleak.train.log import Log
 
@@ -111,8 +111,8 @@ def step(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 costs["bare"].append(cost(self.bare.step))
                 self.began = now()
 
-        with patch.object(loop, "Log", TakingTurns):
-            loop.train(run, quiet=True)
+        with patch.object(trainer, "Log", TakingTurns):
+            trainer.train(run, quiet=True)
     ours, bare = (costs[side][2:] for side in ("ours", "bare"))  # the first steps allocate
     what = f"training step of a Wan of {weights / 1e6:.1f} million weights, batch of {arguments.batch}"
     wall = Ratio.of([c.wall for c in ours], [c.wall for c in bare])
@@ -232,7 +232,7 @@ def cache(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 def steps_of(run: Any) -> list[Cost]:
     """What each step of a run costs, without the first two, which allocate."""
-    from unleak.train import loop
+    from unleak.train import trainer
     from unleak.train.log import Log
 
     seen: list[Cost] = []
@@ -248,8 +248,8 @@ def steps_of(run: Any) -> list[Cost]:
             seen.append(now() - self.began)
             self.began = now()
 
-    with patch.object(loop, "Log", Timed):
-        loop.train(run, quiet=True)
+    with patch.object(trainer, "Log", Timed):
+        trainer.train(run, quiet=True)
     return seen[2:]
 
 

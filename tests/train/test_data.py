@@ -10,7 +10,7 @@ from unleak.data.image import MediaError
 from unleak.data.video import write_video
 from unleak.train.config import RecipeError, parse_recipe
 from unleak.train.data import Order, open_dataset
-from unleak.train.loop import train
+from unleak.train.trainer import train
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from tests.train.tiny_ltx import tiny_ltx
 from tests.train.tiny_wan import tiny_wan
 from unleak.data.video import write_video
 from unleak.train.config import RecipeError, parse_recipe
-from unleak.train.loop import train
+from unleak.train.trainer import train
 from unleak.zoo import hub
 
 DOCS = (Path(__file__).parents[2] / "docs/train.md").read_text()

@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from tests.train.test_loop import assert_same, state
-from unleak.train.loop import train
+from tests.train.runs import assert_same, state
 from unleak.train.optimizer import Muon, make_optimizer, orthogonalize
+from unleak.train.trainer import train
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (6, 24), (24, 6)])

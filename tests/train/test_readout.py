@@ -5,8 +5,8 @@ import torch
 
 from tests.train.test_loop import assert_same, state
 from unleak.train.config import RecipeError, parse_recipe
-from unleak.train.loop import train
 from unleak.train.readout import MotionReadout
+from unleak.train.trainer import train
 
 
 def test_the_network_is_the_same_with_a_readout(tiny_svd):

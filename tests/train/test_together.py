@@ -44,24 +44,26 @@ def _sharded(rank, folder):
     network = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64))
     shard([network], torch.device("cpu"))
     weights = {name: weight.detach() for name, weight in network.named_parameters()}
-    tensors = {"model": weights, "ema": dict(weights), "optimizer": {}}
+    tensors = {f"{kind}/{name}": weight for kind in ("model", "ema") for name, weight in weights.items()}
     checkpoints = folder / "checkpoints"
-    checkpoint.save_parts(checkpoints, 1, {"lr": 1}, tensors, scaler={"scale": 2.0}, keep=1)
+    checkpoint.save(checkpoints, 1, {"lr": 1}, tensors, scaler={"scale": 2.0}, keep=1, alone=False)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     for full, largest in ((1, 5000), (0, 5000), (0, 90_000)):  # the part of one, of the other, and what only one writes
         if rank == full:
             resource.setrlimit(resource.RLIMIT_FSIZE, (largest, before[1]))
         with pytest.raises(OSError, match="File too large") as refusal:
-            checkpoint.save_parts(checkpoints, 2, {"long": "x" * 100_000}, tensors, keep=1)
+            checkpoint.save(checkpoints, 2, {"long": "x" * 100_000}, tensors, keep=1, alone=False)
         assert (refusal.value.errno, refusal.value.filename) == (errno.EFBIG, str(checkpoints / "step-00000002"))
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         assert [path.name for path in checkpoints.iterdir()] == ["step-00000001"]
         dist.barrier()
-    read = {"model": {name: torch.zeros_like(weight) for name, weight in weights.items()}}
-    checkpoint.load_parts(checkpoint.latest(checkpoints), read)
-    assert all(torch.equal(read["model"][name].to_local(), weight.to_local()) for name, weight in weights.items())
-    assert checkpoint.load(checkpoint.latest(checkpoints)).scaler == {"scale": 2.0}
-    checkpoint.save_parts(checkpoints, 2, {"lr": 1}, tensors, keep=1)
+    read = {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
+    stored = checkpoint.newest(checkpoints)
+    checkpoint.compare(stored, read)
+    checkpoint.load(stored, read)
+    assert all(torch.equal(read[name].to_local(), tensor.to_local()) for name, tensor in tensors.items())
+    assert stored.scaler == {"scale": 2.0}
+    checkpoint.save(checkpoints, 2, {"lr": 1}, tensors, keep=1, alone=False)
     dist.barrier()
     assert [path.name for path in checkpoints.iterdir()] == ["step-00000002"]
 

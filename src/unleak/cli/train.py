@@ -52,9 +52,10 @@ def train(
             estimate = {**asdict(told), "memory": told.memory} if told else {"not_estimated": why}
             terminal.json({"recipe": checked.model_dump(mode="json"), "estimate": estimate})
             return 0
-        from unleak.train import loop
+        from unleak.train.export import export as write_export
+        from unleak.train.trainer import train as run
 
-        done = loop.export(checked, export) if export else loop.train(checked, quiet=quiet)
+        done = write_export(checked, export) if export else run(checked, quiet=quiet)
     except RecipeError as error:  # one line per problem: a recipe is mended faster when all are seen at once
         for line in str(error).splitlines():
             print_error(line.strip())

@@ -2,11 +2,11 @@
 
 import json
 import os
-import pickle
 import struct
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -24,7 +24,7 @@ _LAYOUT = "c f h w"
 
 # What torch's unpickler raises on damaged files, seen by damaging files.
 DAMAGED = (
-    pickle.UnpicklingError,
+    UnpicklingError,
     RuntimeError,
     EOFError,
     ValueError,

@@ -1,11 +1,11 @@
 """Checkpoint files of other code, read as data: mapped into memory, never run, refused in one line."""
 
-import pickle
 import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ _ZIP = b"PK\x03\x04"  # how torch.save begins a file since 2020
 _ENTRIES = ("state_dict", "module")  # of Lightning and most training scripts; of DeepSpeed
 _PREFIXES = ("_forward_module.", "module.")  # of DeepSpeed under Lightning; of DistributedDataParallel
 # What torch's unpickler raises on damaged files.
-_DAMAGED = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError)
+_DAMAGED = (UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError)
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ class Progress:
             skipped = {Path(video): str(reason) for video, reason in about["skipped"].items()}
             moments = LatentMoments(about["count"], mean, mean_square, MomentsMeta(**about["meta"]))
             begun, position = dict(about["settings"]), int(about["position"])
-        except (SafetensorError, OSError, LookupError, AttributeError, TypeError, ValueError) as error:
+        except (SafetensorError, OSError, LookupError, AttributeError, TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"{path} is not the progress of a run, or damaged; move or delete it") from error
         settings = json.loads(json.dumps(settings))
         if begun != settings:

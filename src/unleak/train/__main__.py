@@ -25,13 +25,16 @@ def main(arguments: list[str] | None = None) -> int:
         # Only now: --help and a wrong recipe need neither torch nor diffusers.
         from accelerate import PartialState
 
-        from unleak.train.loop import export, train
+        from unleak.train.export import export
+        from unleak.train.trainer import train
 
         done = export(recipe, options.export) if options.export else train(recipe)
     except (ValueError, OSError) as error:
         about = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else error
         print(about, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:  # the run has said at which step it stopped
+        return 130
     if PartialState().is_main_process:
         print(done)
     return 0

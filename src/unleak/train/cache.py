@@ -15,6 +15,7 @@ from torch import Tensor
 
 from unleak.data.atomic import written_whole
 from unleak.data.pixels import to_unit
+from unleak.train.data import Dataset
 
 
 class LatentCache:
@@ -25,7 +26,7 @@ class LatentCache:
     """
 
     def __init__(self, folder: Path):
-        arrays = {path.stem: np.load(path, mmap_mode="r") for path in folder.glob("*.npy")}
+        arrays = _arrays(folder)
         self.images, self.scalars = arrays.pop("first_frames"), arrays.pop("scalars")
         self.more, self.velocities = arrays.pop("more", None), arrays.pop("velocities", None)
         self.encoded = arrays
@@ -65,7 +66,7 @@ class GroupedCache:
         return self.caches[k][row]
 
 
-def cache_folder(data: Any, dataset: Any, vae: Any, *, latents: str = "mode") -> Path:
+def cache_folder(data: Any, dataset: Dataset, vae: Any, *, latents: str = "mode") -> Path:
     """Where the latents of a recipe's `data` lie; `dataset` are its clips, `latents` whether their spread is kept."""
     free = {"cache", "workers", "seconds", "max_failures"}
     described = data.model_dump(mode="json", exclude=free)
@@ -74,7 +75,7 @@ def cache_folder(data: Any, dataset: Any, vae: Any, *, latents: str = "mode") ->
     return data.cache / cache_key(described, dataset, vae)
 
 
-def cache_key(described: dict[str, Any], dataset: Any, vae: Any) -> str:
+def cache_key(described: dict[str, Any], dataset: Dataset, vae: Any) -> str:
     """A name that changes with the data's description, the names and sizes of the files, the first and last clip (so
     with the code that makes them), and with every bit of the VAE's encoder and its scaling."""
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
@@ -82,7 +83,7 @@ def cache_key(described: dict[str, Any], dataset: Any, vae: Any) -> str:
         item = dataset[index]
         digest.update(",".join(sorted(item)).encode())
         digest.update(item["video"].numpy().tobytes())
-    for entry in getattr(dataset, "entries", ()):
+    for entry in dataset.entries:
         digest.update(f"{entry.path} {entry.path.stat().st_size}\n".encode(errors="surrogateescape"))
     scaling = [vae.config.get(name) for name in ("scaling_factor", "latents_mean", "latents_std")]
     digest.update(" ".join(str(value) for value in scaling if value is not None).encode())
@@ -95,7 +96,7 @@ def cache_key(described: dict[str, Any], dataset: Any, vae: Any) -> str:
 
 def build_cache(
     folder: Path,
-    dataset: Any,
+    dataset: Dataset,
     encode: Callable[[Float[Tensor, "b f 3 H W"]], Any],
     *,
     batch: int = 8,
@@ -107,7 +108,7 @@ def build_cache(
     `encode` maps videos in [-1, 1] to model latents, or to a dictionary of tensors, `latents` among them. `progress` is
     called with (clips done, clips in all), `failed` with the videos that could not be read and the reasons.
     """
-    groups = getattr(dataset, "groups", None)
+    groups = dataset.groups
     parts: list[tuple[Path, Sequence[int]]] = [(folder, range(len(dataset)))]
     if groups is not None:
         parts = [(folder / f"group-{k}", group) for k, group in enumerate(groups)]
@@ -124,7 +125,7 @@ _MORE = ("condition_frame", "stride", "clip")
 
 def _fill(
     folder: Path,
-    dataset: Any,
+    dataset: Dataset,
     clips: Sequence[int],
     encode: Callable[[Tensor], Any],
     batch: int,
@@ -133,7 +134,7 @@ def _fill(
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     total, counter = len(clips), folder / "done.json"
-    done = json.loads(counter.read_text()) if counter.exists() else 0
+    done = _done(folder, total)
     while done < total:
         items = [dataset[clips[i]] for i in range(done, min(done + batch, total))]
         if failed:
@@ -157,6 +158,38 @@ def _fill(
             temporary.write_text(json.dumps(done))
         if progress:
             progress(done, total)
+
+
+def _done(folder: Path, total: int) -> int:
+    """Read how many of `total` clips are encoded. Raises ValueError if that is not what the file says."""
+    counter = folder / "done.json"
+    if not counter.exists():
+        return 0
+    with counter.open("rb") as file:
+        text = file.read(20)
+    if not text.isdigit() or int(text) > total:
+        raise ValueError(f"{counter} is damaged: it should say how many of {total} clips are encoded; delete {folder}")
+    return int(text)
+
+
+def _arrays(folder: Path) -> dict[str, np.ndarray]:
+    """Map the files of a finished cache into memory. Raises ValueError for what `build_cache` did not write."""
+    arrays = dict[str, np.ndarray]()
+    for path in sorted(folder.glob("*.npy")):
+        try:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            if not isinstance(array, np.ndarray):
+                raise ValueError("an archive of arrays")
+            arrays[path.stem] = array
+        except (OSError, ValueError, EOFError) as error:
+            raise ValueError(f"{path} is damaged; delete {folder} to have it encoded again") from error
+    kinds = {name: (array.dtype.kind, array.ndim) for name, array in arrays.items()}
+    if kinds.get("first_frames") != ("u", 4) or kinds.get("scalars") != ("f", 2):
+        raise ValueError(f"{folder} is not a latent cache; delete it to have it encoded again")
+    rows = {name: len(array) for name, array in arrays.items()}
+    if len(set(rows.values())) > 1:
+        raise ValueError(f"{folder} is damaged: its files have {rows} rows; delete it to have it encoded again")
+    return arrays
 
 
 def _write_rows(path: Path, rows: np.ndarray, start: int, total: int) -> None:

@@ -429,7 +429,9 @@ def differing_keys(a: Recipe, b: Recipe) -> list[str]:
         flat["data.cache"] = (
             flat["data.cache"] is not None
         )  # it may lie elsewhere, but its latents are rounded to float16
-    changed = {k for k in flat_a.keys() | flat_b.keys() if flat_a.get(k) != flat_b.get(k)} - FREE_ON_RESUME
+    # The learning rate of every step depends on the last one, unless it is constant.
+    free = FREE_ON_RESUME - (set() if a.schedule == "constant" else {"steps"})
+    changed = {k for k in flat_a.keys() | flat_b.keys() if flat_a.get(k) != flat_b.get(k)} - free
     return sorted(k for k in changed if k.split(".")[0] != "validation")
 
 

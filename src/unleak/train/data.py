@@ -1,11 +1,11 @@
 """From a recipe's `data:` to batches: the clips of videos, and which clips belong to which step."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch.utils.data import DataLoader, Sampler
@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Sampler
 from unleak.data.decode_worker import ClipReader, ClipRequest, Decoding
 from unleak.data.image import MediaError
 from unleak.data.sources import VideoEntry, folder_videos, listed_videos, webvid_videos
+from unleak.data.synthetic import MotionRange, SyntheticClips
 from unleak.data.video import VideoHeader, video_header
 from unleak.train.config import FolderData, ListData, SyntheticData, WebVidData
 from unleak.train.draws import clip_at, generator
@@ -22,13 +23,61 @@ VideoData = FolderData | ListData | WebVidData
 _ATTEMPTS = 20  # a set of which this many random videos in a row cannot be read is no set of videos
 
 
-def open_dataset(config: SyntheticData | VideoData) -> Any:
-    """The map-style dataset a recipe asks for."""
-    if isinstance(config, SyntheticData):
-        from unleak.data.synthetic import MotionRange, SyntheticClips
+@runtime_checkable
+class Dataset(Protocol):
+    """Clips by number, the same whenever they are asked for."""
 
+    groups: Sequence[Sequence[int]] | None
+    """The clips of each shape, if there are several shapes."""
+    failures: Mapping[Path, str]
+    """The videos that are left out, and why."""
+    missing: int
+    """How many videos a table names that are not there."""
+    entries: Sequence[VideoEntry]
+    """The files that clips are made of, as far as a cache depends on them."""
+
+    def __len__(self) -> int:
+        """Return the number of clips."""
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Return a clip: `video`, uint8 [f 3 H W], `fps`, `motion_bucket_id`, and what else is known of it."""
+
+    def caption(self, clip: int) -> str:
+        """Return what is seen in a clip; empty if nobody says."""
+
+    def name(self, clip: int) -> str:
+        """Return what people know a clip by."""
+
+    def close(self) -> None:
+        """End the processes that decode."""
+
+
+class MovingPhotos(SyntheticClips):
+    """Procedural clips of photos as a `Dataset`."""
+
+    groups = None
+    missing = 0
+    failures: Mapping[Path, str] = {}
+    entries: Sequence[VideoEntry] = ()
+
+    def caption(self, clip: int) -> str:
+        """Return nothing: nobody describes the photos."""
+        del clip
+        return ""
+
+    def name(self, clip: int) -> str:
+        """Return the clip's number."""
+        return f"clip {clip}"
+
+    def close(self) -> None:
+        """Do nothing: no process was started."""
+
+
+def open_dataset(config: SyntheticData | VideoData) -> Dataset:
+    """Return the dataset that a recipe asks for."""
+    if isinstance(config, SyntheticData):
         law: dict[str, Any] = config.motion
-        return SyntheticClips(
+        return MovingPhotos(
             config.photos,
             size=config.size,
             num_frames=config.num_frames,

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from unleak.train.sharding import as_parts_of, own_part
+from unleak.train.sharding import own_part
 
 
 class EMA:
@@ -22,9 +22,3 @@ class EMA:
         decay = min(self.decay, (1 + n) / (10 + n))
         current = [own_part(weights[name].detach()).float() for name in self.average]
         torch._foreach_lerp_([own_part(tensor) for tensor in self.average.values()], current, 1 - decay)
-
-    def load(self, average: Mapping[str, Tensor]) -> None:
-        """Take over a saved average."""
-        assert average.keys() == self.average.keys()
-        for name, tensor in self.average.items():
-            tensor.copy_(as_parts_of(tensor, average[name]))

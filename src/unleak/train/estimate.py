@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from unleak.animate.memory import LiveBytes
 from unleak.families.denoisers import denoiser_class
+from unleak.train.check import check, shapes_of
 from unleak.train.config import Recipe
 from unleak.train.data import open_dataset
-from unleak.train.loop import check, shapes_of
 from unleak.train.networks import DTYPES, trained_weights
 from unleak.zoo.fetch import pipeline_source
 from unleak.zoo.registry import ModelSpec

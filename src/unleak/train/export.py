@@ -9,19 +9,50 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from unleak.data.atomic import check_writable
 from unleak.train import checkpoint
-from unleak.train.config import Recipe, dump_recipe
-from unleak.train.networks import DTYPES, adapter_weights
+from unleak.train.config import Recipe, RecipeError, dump_recipe
+from unleak.train.networks import DTYPES, adapter_weights, load_denoiser, trained_weights
 from unleak.zoo import hub
 
-__all__ = ["COMFYUI", "DIFFUSERS", "comfyui_names", "export_folder", "write_adapters", "write_pipeline"]
+__all__ = ["COMFYUI", "DIFFUSERS", "comfyui_names", "export", "export_folder", "write_adapters", "write_run"]
 
 DIFFUSERS, COMFYUI = "pytorch_lora_weights.safetensors", "comfyui.safetensors"
 
 
+def export(recipe: Recipe, folder: Path) -> Path:
+    """Write the average weights of the newest checkpoint as a pipeline folder, or the adapters, and return `folder`.
+
+    A run in progress is not disturbed. Raises RecipeError if `folder` holds something else or there is no checkpoint,
+    ValueError if the checkpoint is damaged or does not fit the network.
+    """
+    if folder.exists() and not (folder / "recipe.yaml").exists():  # every export has one
+        raise RecipeError(f"{folder} exists and is no pipeline of a training run: give --export a new folder")
+    stored = checkpoint.newest(recipe.output / "checkpoints")
+    if stored is None:
+        raise RecipeError(f"no checkpoint in {recipe.output / 'checkpoints'} to export: train first")
+    check_writable(folder.parent)
+    denoiser = load_denoiser(recipe)
+    weights = trained_weights(recipe, denoiser)
+    average = {f"ema/{name}": torch.zeros_like(weight.detach()) for name, weight in weights.items()}
+    checkpoint.compare(stored, average)
+    checkpoint.load(stored, average)
+    average = {name.removeprefix("ema/"): tensor for name, tensor in average.items()}
+    write_run(denoiser, weights, average, recipe, folder)
+    return folder
+
+
 def export_folder(recipe: Recipe) -> Path:
-    """Where a run leaves what it made."""
+    """Return where a run leaves what it made."""
     return recipe.output / ("lora" if recipe.lora else "pipeline")
+
+
+def write_run(
+    denoiser: Any, weights: Mapping[str, nn.Parameter], average: Mapping[str, Tensor], recipe: Recipe, folder: Path
+) -> None:
+    """Write the pipeline with the average weights or, where adapters were trained, the adapters."""
+    write = write_adapters if recipe.lora else write_pipeline
+    write(denoiser, weights, average, recipe, folder)
 
 
 def write_pipeline(

@@ -2,13 +2,15 @@
 
 import json
 from collections.abc import Iterable
-from typing import Any
+from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 
 from unleak.data.atomic import written_whole
 from unleak.data.image import MediaError
 from unleak.train.config import Recipe, SyntheticData
+from unleak.train.data import Dataset
 
 __all__ = ["Failures"]
 
@@ -19,18 +21,18 @@ class Failures:
     Raises MediaError where they are more than the share `max_failures` of the videos. Each process counts its own.
     """
 
-    def __init__(self, recipe: Recipe, clips: Any, console: Console, *, main: bool):
+    def __init__(self, recipe: Recipe, clips: Dataset, console: Console, *, main: bool):
         self.data, self.console, self.main = recipe.data, console, main
         self.file = recipe.output / "failures.json"
-        before = {str(path): reason for path, reason in getattr(clips, "failures", {}).items()}
-        self.videos = len(before) + len(getattr(clips, "entries", ()))
-        if missing := getattr(clips, "missing", 0):
+        before = {str(path): reason for path, reason in clips.failures.items()}
+        self.videos = len(before) + len(clips.entries)
+        if missing := clips.missing:
             console.print(f"{missing} videos of the table are not in the folder")
         self.reasons: dict[str, str] = before
         for reason in before.values():
             console.print(f"skipped: {reason}")
         if main and self.file.exists():
-            self.reasons |= json.loads(self.file.read_text())
+            self.reasons |= _read(self.file)
 
     def add(self, failures: Iterable[tuple[str, str]]) -> None:
         """Take in the videos of a batch that could not be read, and why."""
@@ -49,3 +51,10 @@ class Failures:
                 f"{data.path}: {len(self.reasons)} of {self.videos} videos cannot be used, more than the share "
                 f"max_failures = {data.max_failures:g} allows; the last: {reason}; all of them: {self.file}"
             )
+
+
+def _read(file: Path) -> dict[str, str]:
+    try:
+        return TypeAdapter(dict[str, str]).validate_json(file.read_bytes())
+    except ValidationError as error:
+        raise ValueError(f"{file} is damaged: it should pair videos with reasons; delete it") from error

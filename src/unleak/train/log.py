@@ -169,7 +169,7 @@ def _forget_after(path: Path, step: int) -> None:
         lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
         try:
             kept = [line for line in lines if json.loads(line)["step"] <= step]
-        except (ValueError, TypeError, LookupError) as error:
+        except (ValueError, TypeError, LookupError, RecursionError) as error:
             raise ValueError(f"{path}: not the log of a run; move it away or choose another output") from error
         with written_whole(path) as temporary:
             temporary.write_text("".join(kept))

@@ -1,5 +1,6 @@
 """Optimizers: AdamW, the same with its state in 8 bits, and Muon for networks trained from scratch."""
 
+import math
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import Any
@@ -33,14 +34,12 @@ def make_optimizer(recipe: Recipe, weights: dict[str, nn.Parameter]) -> torch.op
     return Muon(hidden.values(), rest, **common)
 
 
-def kept_by(optimizer: Any, weights: dict[str, nn.Parameter]) -> dict[str, dict[str, Any]]:
-    """What AdamW keeps of each weight, by the weights' names; zeros before its first step."""
-    state, fused = optimizer.state, optimizer.param_groups[0]["fused"]
-    for weight in weights.values():
-        if not state[weight]:
-            zeros = {name: torch.zeros_like(weight.detach()) for name in ("exp_avg", "exp_avg_sq")}
-            state[weight] = {"step": torch.zeros((), device=weight.device if fused else None), **zeros}
-    return {name: state[weight] for name, weight in weights.items()}
+def lr_at(recipe: Recipe, step: int) -> float:
+    """Return the learning rate of optimizer step `step` (from 0): linear warm-up, then constant, or down to 0."""
+    warm = min(1.0, (step + 1) / recipe.warmup_steps) if recipe.warmup_steps else 1.0
+    done = min(1.0, max(0, step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps))
+    decay = {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}[recipe.schedule]
+    return recipe.lr * warm * decay
 
 
 class Muon(torch.optim.AdamW):

@@ -1,16 +1,78 @@
-"""Weights in parts: every process holds a share of each layer and gathers the rest when it needs it (FSDP2)."""
+"""How several processes share the weights: each has all of them, or each a part and gathers the rest (FSDP2)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 
-__all__ = ["as_parts_of", "gather_anew", "own_part", "shard", "synchronise"]
+from unleak.train.networks import named_again
+
+__all__ = ["InParts", "Whole", "gather_anew", "own_part", "shard"]
+
+
+class Whole:
+    """Every process has all weights, and the gradients of all processes are added up."""
+
+    in_parts = False
+
+    def __init__(self, accelerator: Accelerator):
+        self.accelerator = accelerator
+
+    def cut(self, denoiser: Any, weights: dict[str, nn.Parameter]) -> dict[str, nn.Parameter]:
+        """Return the weights as they are."""
+        del denoiser
+        return weights
+
+    def wrap(self, module: nn.Module) -> Any:
+        """Return the module that adds the gradients of all processes up."""
+        return self.accelerator.prepare_model(module)
+
+    def piece(self, module: Any, networks: Mapping[str, nn.Module], *, last: bool) -> AbstractContextManager[Any]:
+        """Open one piece of a step; the gradients are added up with the last one."""
+        del networks
+        return nullcontext() if last else self.accelerator.no_sync(module)
+
+    def whole(self, norm: Tensor) -> Tensor:
+        """Return the norm of all gradients."""
+        return norm
+
+
+class InParts:
+    """Every process has a part of each layer's weights, and gathers the layer when it needs it."""
+
+    in_parts = True
+
+    def __init__(self, accelerator: Accelerator):
+        self.accelerator = accelerator
+
+    def cut(self, denoiser: Any, weights: dict[str, nn.Parameter]) -> dict[str, nn.Parameter]:
+        """Cut the networks into parts and return the new weights by the same names."""
+        shard(denoiser.networks.values(), self.accelerator.device)
+        return named_again(denoiser, weights)
+
+    def wrap(self, module: nn.Module) -> Any:
+        """Return the module, whose networks add their gradients up themselves."""
+        return self.accelerator.prepare_model(module, evaluation_mode=True)
+
+    def piece(self, module: Any, networks: Mapping[str, nn.Module], *, last: bool) -> AbstractContextManager[Any]:
+        """Open one piece of a step; the gradients are added up with the last one."""
+        del module
+        for network in networks.values():
+            assert isinstance(network, FSDPModule)
+            network.set_requires_gradient_sync(last)
+        return nullcontext()
+
+    def whole(self, norm: Any) -> Tensor:
+        """Return the norm of all gradients, of which each process has a part."""
+        gathered: Tensor = norm.full_tensor()
+        return gathered
 
 
 def shard(networks: Iterable[nn.Module], device: torch.device) -> None:
@@ -28,13 +90,6 @@ def shard(networks: Iterable[nn.Module], device: torch.device) -> None:
         fully_shard(network, mesh=mesh)
 
 
-def synchronise(networks: Iterable[nn.Module], wanted: bool) -> None:
-    """Whether the next backward pass adds the gradients of all processes up: with the last piece of a step."""
-    for network in networks:
-        assert isinstance(network, FSDPModule)
-        network.set_requires_gradient_sync(wanted)
-
-
 def gather_anew(networks: Iterable[nn.Module]) -> None:
     """After weights were changed by other means than a step: what was gathered of them is of no use any more.
 
@@ -48,11 +103,3 @@ def gather_anew(networks: Iterable[nn.Module]) -> None:
 def own_part(tensor: Tensor) -> Tensor:
     """The part of a tensor that this process holds, which shares its memory; a whole tensor itself."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
-
-
-def as_parts_of(like: Tensor, whole: Tensor) -> Tensor:
-    """`whole` cut as `like` is, or as it is where that is whole."""
-    if not isinstance(like, DTensor) or whole.ndim == 0:
-        return whole
-    parts: Any = distribute_tensor(whole.to(like.device), like.device_mesh, like.placements)
-    return parts

@@ -9,29 +9,20 @@ from accelerate import DistributedType
 from diffusers import StableVideoDiffusionPipeline
 from safetensors.torch import load_file
 
+from tests.train.runs import assert_same, state
 from unleak.data.synthetic import SyntheticClips
 from unleak.data.video import write_video
-from unleak.train import checkpoint, together
+from unleak.train import together
 from unleak.train.__main__ import main
+from unleak.train.check import check
 from unleak.train.config import RecipeError, dump_recipe
 from unleak.train.data import Order, StepSampler
+from unleak.train.export import export
 from unleak.train.log import DivergedError
-from unleak.train.loop import check, export, lr_at, train
+from unleak.train.optimizer import lr_at
+from unleak.train.trainer import train
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
-
-
-def state(recipe):
-    return checkpoint.load(checkpoint.latest(recipe.output / "checkpoints"))
-
-
-def assert_same(a, b):
-    assert a.step == b.step
-    for part in ("model", "ema"):
-        ours, theirs = getattr(a, part), getattr(b, part)
-        assert ours.keys() == theirs.keys()
-        assert all(torch.equal(ours[name], theirs[name]) for name in ours), part
-    torch.testing.assert_close(a.optimizer["state"], b.optimizer["state"], rtol=0, atol=0)
 
 
 @pytest.fixture
@@ -112,9 +103,9 @@ def test_accumulation_changes_rounding_only(recipe, tmp_path):
     pieces = whole.model_copy(update={"output": tmp_path / "pieces", "accumulation": 2})
     train(whole)
     train(pieces)
-    for ours, theirs in zip(
-        state(whole).optimizer["state"].values(), state(pieces).optimizer["state"].values(), strict=True
-    ):
+    one, other = state(whole).optimizer, state(pieces).optimizer
+    assert one.keys() == other.keys()
+    for ours, theirs in zip(one.values(), other.values(), strict=True):
         torch.testing.assert_close(ours["exp_avg"], theirs["exp_avg"], rtol=1e-3, atol=1e-6)
 
 
@@ -291,8 +282,10 @@ def test_validation_videos_leave_the_run_as_it_was(recipe, straight, photos, tmp
     ],
 )
 def test_what_is_missing_is_told_before_anything_is_loaded(recipe, monkeypatch, change, line):
-    monkeypatch.setattr("unleak.train.loop.find_spec", lambda name: None if name in ("bitsandbytes", "wandb") else name)
-    monkeypatch.setattr("unleak.train.loop.load_denoiser", None)
+    monkeypatch.setattr(
+        "unleak.train.check.find_spec", lambda name: None if name in ("bitsandbytes", "wandb") else name
+    )
+    monkeypatch.setattr("unleak.train.trainer.load_denoiser", None)
     run = recipe()
     with pytest.raises(RecipeError, match=line):
         check(run.model_copy(update=change))
@@ -319,7 +312,7 @@ def test_settings_of_the_launcher_do_not_change_a_run(recipe, straight, monkeypa
     other = straight.model_copy(update={"output": straight.output.with_name("other")})
     train(other)
     assert_same(state(other), state(straight))
-    monkeypatch.setattr("unleak.train.loop.Accelerator.distributed_type", DistributedType.FSDP)
+    monkeypatch.setattr("unleak.train.trainer.Accelerator.distributed_type", DistributedType.FSDP)
     with pytest.raises(RecipeError, match=r"accelerate is configured for FSDP.*sharding: fsdp"):
         train(other)
 
@@ -330,6 +323,6 @@ def test_eight_bits(recipe, monkeypatch):
         AdamW8bit=lambda weights, **options: made.append(options) or torch.optim.AdamW(weights)
     )
     monkeypatch.setitem(sys.modules, "bitsandbytes.optim", module)
-    monkeypatch.setattr("unleak.train.loop.find_spec", lambda name: name)
+    monkeypatch.setattr("unleak.train.check.find_spec", lambda name: name)
     train(recipe(optimizer="adamw8bit", steps=1))
     assert made == [{"lr": 1e-3, "betas": (0.9, 0.999), "weight_decay": 0.01}]
