@@ -44,7 +44,7 @@ def _sharded(rank, folder):
     network = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64))
     shard([network], torch.device("cpu"))
     weights = {name: weight.detach() for name, weight in network.named_parameters()}
-    tensors = {f"{kind}/{name}": weight for kind in ("model", "ema") for name, weight in weights.items()}
+    tensors = {f"{kind}/{name}": weight.clone() for kind in ("model", "ema") for name, weight in weights.items()}
     checkpoints = folder / "checkpoints"
     checkpoint.save(checkpoints, 1, {"lr": 1}, tensors, scaler={"scale": 2.0}, keep=1, alone=False)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
