@@ -1,5 +1,8 @@
 """What tests of training runs share: to read a run's newest checkpoint, and to compare two."""
 
+import os
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -7,6 +10,10 @@ import torch
 from safetensors import safe_open
 
 from unleak.train import checkpoint
+from unleak.train.config import dump_recipe
+
+ENVIRONMENT = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+TWO = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 
 
 @dataclass
@@ -55,3 +62,19 @@ def assert_same(a, b):
         assert all(torch.equal(ours[name], theirs[name]) for name in ours), part
     assert a.optimizer
     torch.testing.assert_close(a.optimizer, b.optimizer, rtol=0, atol=0)
+
+
+def assert_close(ours, theirs, *, atol=1e-6):
+    """Of the optimizer's averages: Adam's step makes a sign of what rounding leaves of a gradient that is zero."""
+    assert ours.step == theirs.step
+    for a, b in zip(ours.optimizer.values(), theirs.optimizer.values(), strict=True):
+        torch.testing.assert_close(a["exp_avg"], b["exp_avg"], rtol=0, atol=atol)
+
+
+def launch(recipe, *, processes=1, **changes):
+    """Train in processes of their own, joined by gloo."""
+    path = recipe.output.with_suffix(".yaml")
+    path.write_text(dump_recipe(recipe.model_copy(update=changes)))
+    command = [sys.executable, *(TWO if processes == 2 else []), "-m", "unleak.train", str(path)]
+    ran = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=900)
+    assert ran.returncode == 0, ran.stderr

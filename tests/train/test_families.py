@@ -14,8 +14,7 @@ from safetensors.torch import load_file
 from tests.tiny.lvdm import build_dynamicrafter, build_videocrafter1
 from tests.tiny.model import embeds, noise, photo
 from tests.tiny.svd import tiny_svd
-from tests.train.test_loop import assert_same, state
-from tests.train.test_processes import assert_close, launch
+from tests.train.runs import assert_close, assert_same, launch, state
 from tests.train.tiny_ltx import tiny_ltx
 from tests.train.tiny_wan import tiny_wan
 from unleak.data.video import write_video

@@ -1,7 +1,6 @@
 """Runs over several processes, and runs that are killed."""
 
 import json
-import os
 import random
 import signal
 import subprocess
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.train.runs import assert_same, files, state
+from tests.train.runs import ENVIRONMENT, TWO, assert_close, assert_same, files, launch, state
 from unleak.data.video import read_video
 from unleak.train import checkpoint
 from unleak.train.config import dump_recipe
@@ -20,7 +19,6 @@ from unleak.train.trainer import train
 
 pytestmark = pytest.mark.slow
 
-ENVIRONMENT = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
 LIMITED = """
 import resource, sys
 from unleak.train.__main__ import main
@@ -47,16 +45,6 @@ def destroy_late(group=None):
 dist.destroy_process_group = destroy_late
 sys.exit(main())
 """
-TWO = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-
-
-def launch(recipe, *, processes=1, **changes):
-    """Train in processes of their own, joined by gloo."""
-    path = recipe.output.with_suffix(".yaml")
-    path.write_text(dump_recipe(recipe.model_copy(update=changes)))
-    command = [sys.executable, *(TWO if processes == 2 else []), "-m", "unleak.train", str(path)]
-    ran = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=900)
-    assert ran.returncode == 0, ran.stderr
 
 
 def fails_on_a_full_disk(recipe, **changes):
@@ -72,13 +60,6 @@ def fails_on_a_full_disk(recipe, **changes):
     assert 1 <= ran.stderr.count(line) <= 2  # the launcher may end one before it has spoken
     assert "unleak/train" not in ran.stderr  # no traceback of ours
     assert [p.name for p in (recipe.output / "checkpoints").iterdir()] == ["step-00000001"]
-
-
-def assert_close(ours, theirs, *, atol=1e-6):
-    """Of the optimizer's averages: Adam's step makes a sign of what rounding leaves of a gradient that is zero."""
-    assert ours.step == theirs.step
-    for a, b in zip(ours.optimizer.values(), theirs.optimizer.values(), strict=True):
-        torch.testing.assert_close(a["exp_avg"], b["exp_avg"], rtol=0, atol=atol)
 
 
 def test_two_processes_compute_what_one_does(recipe, tmp_path):

@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 
-from tests.train.test_loop import assert_same, state
+from tests.train.runs import assert_same, state
 from unleak.train.config import RecipeError, parse_recipe
 from unleak.train.readout import MotionReadout
 from unleak.train.trainer import train
