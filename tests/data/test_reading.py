@@ -88,7 +88,7 @@ def test_names_that_are_no_text_survive(tmp_path):
 def test_only_a_line_feed_ends_a_line(tmp_path, mark):
     (tmp_path / "a.jsonl").write_text(f'{{"text": "one{mark}two"}}\r\n\n{{"text": "three"}}', newline="")
     if ord(mark) < 32:  # JSON itself wants these escaped
-        with pytest.raises(MediaError, match="line 1: not JSON that can be read"):
+        with pytest.raises(MediaError, match="line 1: damaged, not JSON that can be read"):
             list(json_rows(tmp_path / "a.jsonl", "{}"))
     else:
         rows = list(json_rows(tmp_path / "a.jsonl", "{}"))

@@ -195,7 +195,7 @@ def _json(text: str, where: str) -> Any:
     except RecursionError:
         raise MediaError(f"{where}: JSON nested too deeply; give one of at most {_DEEPEST} levels") from None
     except ValueError as error:
-        raise MediaError(f"{where}: not JSON that can be read ({error}); write it again") from None
+        raise MediaError(f"{where}: damaged, not JSON that can be read ({error})") from None
     if _is_deep(values):
         raise MediaError(f"{where}: JSON nested too deeply; give one of at most {_DEEPEST} levels")
     return values

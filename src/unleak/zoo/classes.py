@@ -1,13 +1,12 @@
 """The classes that a pipeline's files name: diffusers' own and our families', only those that unleak can attach to."""
 
-import json
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from unleak.attach.seams import SEAMS, seam_of_class
-from unleak.zoo.source import one_line
+from unleak.zoo.source import Source, one_line
 
 __all__ = [
     "FAMILIES",
@@ -63,13 +62,10 @@ def library_class(name: str) -> Any:
 
 
 def part_class(folder: Path) -> Any:
-    """The diffusers model class that a part's config.json names; ValueError if it names none."""
+    """Find the diffusers model class that a part's config.json names; ValueError if it names none."""
     from diffusers import ModelMixin
 
-    try:
-        name = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("_class_name")
-    except (OSError, ValueError, AttributeError):
-        name = None
+    name = Source(str(folder)).read("config.json").get("_class_name")
     found = _diffusers(str(name), ModelMixin)
     if found is None:
         raise ValueError(f"{folder}: its config.json names {name!r}, which is no model class of diffusers: refused")

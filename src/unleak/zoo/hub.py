@@ -63,6 +63,8 @@ def load(
     found = fetch(spec, wanted=lambda part: only is None or part in only or is_light(part), variant=variant, **told)
     index = Source(str(found.folder)).read("model_index.json")
     check_abilities(spec, device=device, vae_tiling=vae_tiling)
+    for folder in (found.folder, *found.parts.values()):
+        check_configurations(folder)
     unwanted = [] if only is None else [part for part in networks(index) if part not in only]
     kept = in_float32(spec) if dtype is None and device.type != "cpu" else ()
     with quiet():
@@ -147,6 +149,13 @@ def check_abilities(
 
 def _has_experts(spec: ModelSpec) -> bool:
     return bool((pipeline_source(spec).read("model_index.json").get("transformer_2") or [None])[0])
+
+
+def check_configurations(folder: Path) -> None:
+    """Raise ValueError, in one line, if a part of a pipeline's folder has a configuration that cannot be built."""
+    for part in (folder, *sorted(path for path in folder.iterdir() if path.is_dir())):
+        for name in ("config.json", "scheduler_config.json"):
+            Source(str(part)).read(name)
 
 
 def can_tile(spec: ModelSpec) -> bool:

@@ -1,12 +1,13 @@
-"""The small files of a pipeline, read before anything large is loaded: from its folder, or from the Hub."""
+"""Read the small files of a pipeline before anything large is loaded: from its folder, or from the Hub."""
 
-import json
 import math
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from unleak.data.reading import read_json
+from unleak.zoo.configuration import check_configuration
 from unleak.zoo.download import network_errors, patiently, status_of
 from unleak.zoo.names import nearest
 
@@ -47,15 +48,16 @@ class Source:
             raise ValueError(f"model {self.location}: {why_not_to_be_had(error, self.location)}") from error
 
     def read(self, name: str) -> dict[str, Any]:
-        """The JSON object in a file; empty if there is no such file. ValueError for a damaged one."""
+        """Read the JSON object in a file; empty if there is no such file. ValueError for a damaged or absurd one."""
         path = self.file(name)
         if path is None:
             return {}
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise ValueError(f"{path}: damaged ({error}); save or download the pipeline again") from error
-        return values if isinstance(values, dict) else {}
+            values = read_json(path, dict)
+        except ValueError as error:
+            raise ValueError(f"{error}; save or download the pipeline again") from error
+        check_configuration(values, str(path))
+        return values
 
     def weights(self, part: str, variant: str | None = None) -> list[int]:
         """Parameters of each tensor of a network, from the headers of its safetensors files; of no file: none.
