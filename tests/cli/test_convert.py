@@ -17,7 +17,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("original")
     for family in ("dynamicrafter", "videocrafter1"):
         params = original.params(family)
-        torch.save({"state_dict": original.checkpoint(params), "epoch": 1}, folder / f"{family}.ckpt")
+        torch.save(
+            {"state_dict": original.checkpoint(params), "epoch": 1, "optimizer_states": []}, folder / f"{family}.ckpt"
+        )
         (folder / f"{family}.yaml").write_text(yaml.safe_dump({"model": {"params": params}}))
     words = ["!", "a", "a</w>", "<|startoftext|>", "<|endoftext|>"]
     (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
@@ -33,7 +35,7 @@ def test_there_and_back(family: str, files: Path, tmp_path: Path, unleak: Any) -
     result = unleak("convert", family, files / f"{family}.ckpt", out, *options)
     assert result.status == 0
     assert result.out.startswith(f"{out}: a {family} pipeline (custom), ")
-    assert "left behind, of training only: epoch" in result.err
+    assert "left behind, of training only: optimizer_states" in result.err
     assert "tensors that nothing uses are kept in" in result.err
     again = unleak("convert", family, files / f"{family}.ckpt", out, *options)
     assert (again.status, again.out) == (2, "")

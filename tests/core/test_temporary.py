@@ -40,3 +40,20 @@ def test_a_folder_comes_back_that_was_put_aside(tmp_path, monkeypatch):
         raise KeyboardInterrupt
     assert (out / "file").read_text() == "new"
     assert list(tmp_path.iterdir()) == [out]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes of files")
+def test_what_a_library_wrote_for_its_owner_alone_others_may_read(tmp_path):
+    (tmp_path / "plain").touch()
+    usual = (tmp_path / "plain").stat().st_mode
+
+    def private(path):
+        path.touch(mode=0o600)
+
+    with written_whole(tmp_path / "file") as made:
+        private(made)
+    with folder_written_whole(tmp_path / "folder") as made:
+        (made / "inner").mkdir()
+        private(made / "inner/file")
+    assert (tmp_path / "file").stat().st_mode == usual
+    assert (tmp_path / "folder/inner/file").stat().st_mode == usual

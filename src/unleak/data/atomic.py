@@ -5,6 +5,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 
@@ -24,6 +25,7 @@ def written_whole(path: str | Path) -> Iterator[Path]:
     temporary = temporary_beside(path)
     try:
         yield temporary
+        _open_to_others(temporary)
         os.replace(temporary, path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
@@ -44,6 +46,8 @@ def folder_written_whole(path: str | Path) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
+        for file in temporary.rglob("*"):
+            _open_to_others(file)
         if path.exists():  # a folder cannot be renamed over a full one: the old one steps aside
             path.rename(aside)
         temporary.rename(path)
@@ -53,6 +57,19 @@ def folder_written_whole(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     shutil.rmtree(aside, ignore_errors=True)
+
+
+def _open_to_others(path: Path) -> None:
+    """Give a file that a library made for its owner alone (safetensors 0.8 does) the mode that the umask allows."""
+    if os.name == "posix" and path.is_file() and path.stat().st_mode & 0o777 == 0o600:
+        path.chmod(0o666 & ~_umask())
+
+
+@lru_cache
+def _umask() -> int:
+    umask = os.umask(0o077)  # it can be read by setting it only
+    os.umask(umask)
+    return umask
 
 
 def check_writable(folder: Path) -> None:

@@ -3,7 +3,7 @@
 import re
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -18,16 +18,22 @@ __all__ = ["Wrapping", "read_checkpoint", "unwrap", "wrap"]
 _ZIP = b"PK\x03\x04"  # how torch.save begins a file since 2020
 _ENTRIES = ("state_dict", "module")  # of Lightning and most training scripts; of DeepSpeed
 _PREFIXES = ("_forward_module.", "module.")  # of DeepSpeed under Lightning; of DistributedDataParallel
+_PLAIN = (bool, int, float, str)  # values that are kept beside the weights
 # What torch's unpickler raises on damaged files.
 _DAMAGED = (UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError)
 
 
 @dataclass(frozen=True)
 class Wrapping:
-    """What stands around the weights in a checkpoint: an entry of the outer dictionary, a prefix of every name."""
+    """What stands around the weights in a checkpoint: an entry of the outer dictionary, a prefix of every name.
+
+    `before` and `after` are the plain values that stand beside that entry, such as `epoch` and `global_step`.
+    """
 
     entry: str | None = "state_dict"
     prefix: str = ""
+    before: Mapping[str, Any] = field(default_factory=dict)
+    after: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
@@ -66,10 +72,20 @@ def unwrap(content: Mapping[str, Any]) -> tuple[dict[str, Tensor], Wrapping]:
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"no weights: a dictionary of tensors is expected, or one under {' or '.join(_ENTRIES)}")
     prefix = next((prefix for prefix in _PREFIXES if all(key.startswith(prefix) for key in state)), "")
-    return {key.removeprefix(prefix): tensor for key, tensor in state.items()}, Wrapping(entry, prefix)
+    weights = {key.removeprefix(prefix): tensor for key, tensor in state.items()}
+    if entry is None:
+        return weights, Wrapping(None, prefix)
+    place = list(content).index(entry)
+    beside = [{key: value for key, value in part if isinstance(value, _PLAIN)} for part in _around(content, place)]
+    return weights, Wrapping(entry, prefix, *beside)
 
 
 def wrap(state: Mapping[str, Tensor], wrapping: Wrapping) -> dict[str, Any]:
     """The inverse of `unwrap`."""
     named = {wrapping.prefix + key: tensor for key, tensor in state.items()}
-    return named if wrapping.entry is None else {wrapping.entry: named}
+    return named if wrapping.entry is None else {**wrapping.before, wrapping.entry: named, **wrapping.after}
+
+
+def _around(content: Mapping[str, Any], place: int) -> tuple[list[tuple[str, Any]], list[tuple[str, Any]]]:
+    items = list(content.items())
+    return items[:place], items[place + 1 :]

@@ -84,7 +84,7 @@ def load(
                 **({} if assembling else parts),
             )
             if assembling:
-                pipe = import_module(f"{FAMILIES}.{spec.family}.pipeline").assemble(pipe, *parts.values())
+                pipe = import_module(f"{FAMILIES}.{spec.family}.pipeline").assemble(pipe, *parts.values(), share=True)
         except ImportError as error:
             raise ValueError(f"model {spec.name} needs another package: {one_line(error)}") from error
         except torch.OutOfMemoryError:

@@ -14,6 +14,7 @@ from diffusers import AutoencoderKL, DDIMScheduler
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from unleak.data.atomic import folder_written_whole
 from unleak.families.animate_anything.pipeline import AnimateAnythingPipeline
 from unleak.families.animate_anything.unet import AnimateAnythingUNet
 from unleak.families.checkpoint import read_checkpoint
@@ -70,7 +71,8 @@ def load_original(folder: str | Path, *, torch_dtype: torch.dtype = torch.float3
 def convert(folder: str | Path, out: str | Path) -> AnimateAnythingPipeline:
     """Write an original folder as one that `AnimateAnythingPipeline.from_pretrained` reads, all in safetensors."""
     pipe = load_original(folder)
-    pipe.save_pretrained(out, safe_serialization=True)
+    with folder_written_whole(out) as written:
+        pipe.save_pretrained(written, safe_serialization=True, max_shard_size="2GB")
     return pipe
 
 
@@ -82,8 +84,9 @@ def unet_weights(original: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _unet(folder: Path, dtype: torch.dtype) -> AnimateAnythingUNet:
     config = {name: value for name, value in _read(folder / "config.json").items() if not name.startswith("_")}
     try:
-        unet = AnimateAnythingUNet(**config)
-        unet.load_state_dict(unet_weights(_weights(folder)))
+        with torch.device("meta"):
+            unet = AnimateAnythingUNet(**config)
+        unet.load_state_dict(unet_weights(_weights(folder)), assign=True)
     except (TypeError, RuntimeError) as error:  # an unknown entry of the configuration; weights that do not fit
         raise ValueError(f"{folder}: not the network that is expected: {' '.join(str(error).split())[:300]}") from error
     return (unet if unet.dtype == dtype else unet.to(dtype)).eval()

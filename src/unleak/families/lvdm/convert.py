@@ -57,6 +57,8 @@ class Layout:
     """Names in use of `_ALIASES`."""
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """Shapes of parameters that are not as published (attention projected by 1x1 convolutions)."""
+    order: tuple[str, ...] = ()
+    """Names of all tensors in the order of the file; what they do not name comes last."""
 
 
 def from_original(
@@ -93,7 +95,7 @@ def from_original(
         raise ValueError(f"{_some(missing)} missing")
     if unknown := [key for key in rest if not any(re.fullmatch(kind, key) for kind in _LEFTOVERS)]:
         raise ValueError(f"{_some(unknown)} not known")
-    return components, rest, Layout(layout_aliases, shapes)
+    return components, rest, Layout(layout_aliases, shapes, tuple(state))
 
 
 def to_original(
@@ -115,7 +117,9 @@ def to_original(
                 state[key] = (tensor.T if place.transposed else tensor).reshape(shape)
         state |= {key: torch.cat(parts) for key, parts in thirds.items()}
     back = {_ALIASES[alias]: alias for alias in layout.aliases}
-    return {_replaced(key, back): tensor for key, tensor in state.items()}
+    named = {_replaced(key, back): tensor for key, tensor in state.items()}
+    first = {name: named[name] for name in layout.order if name in named}
+    return first | named
 
 
 def _renamed(key: str, aliases: Iterable[str]) -> str:

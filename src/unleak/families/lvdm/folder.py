@@ -41,6 +41,8 @@ from unleak.families.words import HOW_TO_GET, check_words, installed_words, read
 __all__ = ["Converted", "Family", "components", "convert", "restore"]
 
 LEFTOVERS = "original.safetensors"
+SHARD = "2GB"
+"""The most that one file of weights holds."""
 
 Config = Mapping[str, Any]
 
@@ -139,7 +141,9 @@ def convert(
             whole = {name: t if _is_whole(t) else t.clone() for name, t in filled.pop(part).items()}
             _assign(module, whole)
             del whole
-            (module if dtype is None else module.to(dtype)).save_pretrained(folder / part)  # type: ignore[operator]
+            # Shards bound what loading in another precision holds at once.
+            whole_part = module if dtype is None else module.to(dtype)
+            whole_part.save_pretrained(folder / part, max_shard_size=SHARD)  # type: ignore[operator]
             module.to("meta")
         for part in lacking:
             assert base is not None
@@ -159,7 +163,8 @@ def convert(
         about = {"wrapping": asdict(wrapping), "layout": asdict(layout)}
         kept = {key: tensor.clone(memory_format=torch.contiguous_format) for key, tensor in leftovers.items()}
         save_file(kept, folder / LEFTOVERS, metadata={name: json.dumps(value) for name, value in about.items()})
-    dropped = () if wrapping.entry is None else tuple(key for key in content if key != wrapping.entry)
+    known = {wrapping.entry, *wrapping.before, *wrapping.after}
+    dropped = () if wrapping.entry is None else tuple(key for key in content if key not in known)
     return Converted(variant, parameters, tuple(leftovers), dropped, str(found))
 
 
@@ -171,8 +176,8 @@ def _is_whole(tensor: Tensor) -> bool:
 def restore(folder: str | Path, out: str | Path) -> int:
     """Write a pipeline folder as an original checkpoint, `.safetensors` or what `torch.save` writes; its tensors.
 
-    The same tensors that were converted, under the same names, if the folder was converted; else those that the
-    networks have.
+    A folder that was converted gives the same tensors under the same names in the same order, with the plain values
+    that stood beside them (epoch, global_step). Any other folder gives the tensors that its networks have.
     """
     folder, out = Path(folder), Path(out)
     parts = {part: _weights(folder / part) for part in PREFIXES}
@@ -183,7 +188,7 @@ def restore(folder: str | Path, out: str | Path) -> int:
             about = {name: json.loads(value) for name, value in file.metadata().items()}
         wrapping = Wrapping(**about["wrapping"])
         shapes = {name: tuple(shape) for name, shape in about["layout"]["shapes"].items()}
-        layout = Layout(tuple(about["layout"]["aliases"]), shapes)
+        layout = Layout(tuple(about["layout"]["aliases"]), shapes, tuple(about["layout"].get("order", ())))
     state = to_original(parts, leftovers, layout)
     with written_whole(out) as temporary:
         if out.suffix == ".safetensors":

@@ -12,9 +12,11 @@ from typing import Any
 
 import torch
 from diffusers import MotionAdapter, UNet2DConditionModel
+from diffusers.models.embeddings import SinusoidalPositionalEmbedding
 from safetensors.torch import save_file
 from torch import Tensor
 
+from unleak.data.atomic import folder_written_whole
 from unleak.families.checkpoint import read_checkpoint, unwrap
 from unleak.families.pia.pipeline import assemble
 
@@ -36,7 +38,8 @@ _SECOND_POSITIONS = ".attention_blocks.1.pos_encoder.pe"
 def convert(source: str | Path, out: str | Path) -> MotionAdapter:
     """Write the motion adapter in `source`, a checkpoint file or a folder with one pia.ckpt, to the folder `out`."""
     adapter = adapter_of(read_original(source))
-    adapter.save_pretrained(out, safe_serialization=True)
+    with folder_written_whole(out) as folder:
+        adapter.save_pretrained(folder, safe_serialization=True)
     return adapter
 
 
@@ -50,8 +53,10 @@ def convert_pipeline(
     from diffusers import StableDiffusionPipeline
 
     plain = StableDiffusionPipeline.from_pretrained(base, safety_checker=None, requires_safety_checker=False)
-    pipe = assemble(plain, adapter_of(read_original(source), base=plain.unet), personalised=personalised, norms=norms)
-    pipe.save_pretrained(out, safe_serialization=True)
+    adapter = adapter_of(read_original(source), base=plain.unet)
+    pipe = assemble(plain, adapter, personalised=personalised, norms=norms, share=True)
+    with folder_written_whole(out) as folder:
+        pipe.save_pretrained(folder, safe_serialization=True, max_shard_size="2GB")
     return pipe
 
 
@@ -79,16 +84,21 @@ def adapter_of(
         wrong = sorted(rest ^ known if known else rest)
         hint = "" if base is not None else "; of a whole network, give the base it belongs to"
         raise ValueError(f"not what PIA's checkpoint has: {', '.join(wrong[:3])} (of {len(wrong)}){hint}")
-    adapter = MotionAdapter(
-        **_sizes(own), motion_num_attention_heads=num_attention_heads, motion_norm_num_groups=norm_num_groups
-    )
+    with torch.device("meta"):
+        adapter = MotionAdapter(
+            **_sizes(own), motion_num_attention_heads=num_attention_heads, motion_norm_num_groups=norm_num_groups
+        )
     weights = {_renamed(name): tensor for name, tensor in own.items() if not name.endswith(_SECOND_POSITIONS)}
-    positions = {name: tensor for name, tensor in adapter.state_dict().items() if name.endswith(".pe")}
+    positions = {
+        name: SinusoidalPositionalEmbedding(tensor.shape[2], tensor.shape[1]).pe
+        for name, tensor in adapter.state_dict().items()
+        if name.endswith(".pe")
+    }
     for name, constant in positions.items():
         if name in weights and not torch.allclose(weights[name].float(), constant, atol=2e-3):  # half precision
             raise ValueError(f"{name}: not the sinusoidal positions that diffusers has")
     try:
-        adapter.load_state_dict(weights | positions)
+        adapter.load_state_dict({name: tensor.float() for name, tensor in (weights | positions).items()}, assign=True)
     except RuntimeError as error:
         raise ValueError(f"not PIA's checkpoint: {' '.join(str(error).split())[:300]}") from error
     return adapter.eval()

@@ -4,7 +4,7 @@ import copy
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler, MotionAdapter
+from diffusers import DDIMScheduler, MotionAdapter, UNet2DConditionModel, UNetMotionModel
 
 from unleak.families.pia.norms import use_norms
 from unleak.families.pia.preset import SCHEDULER
@@ -26,7 +26,12 @@ def pia_pipeline() -> Any:
 
 
 def assemble(
-    base: Any, adapter: MotionAdapter | None = None, *, personalised: bool = False, norms: str | None = None
+    base: Any,
+    adapter: MotionAdapter | None = None,
+    *,
+    personalised: bool = False,
+    norms: str | None = None,
+    share: bool = False,
 ) -> Any:
     """Return a PIAPipeline made of a Stable Diffusion 1.5 pipeline's networks and a motion adapter of PIA's.
 
@@ -36,9 +41,10 @@ def assemble(
     personalised: the base is a fine-tuned one, so its input convolution is kept for the noisy latents, and only the
         condition's part is the adapter's; otherwise all of it is.
     norms: see `use_norms`; by default the network computes as PIA's own code does.
+    share: the new network may share its weights with `base` and `adapter`, which saves their memory where neither is
+        used again; otherwise it has copies, and neither is changed.
 
-    The noise schedule is PIA's. Neither `base` nor `adapter` is changed. Raises ValueError for an adapter that has no
-    condition input, or does not fit the base.
+    The noise schedule is PIA's. Raises ValueError for an adapter that has no condition input, or does not fit the base.
     """
     parts = {"vae": base.vae, "text_encoder": base.text_encoder, "tokenizer": base.tokenizer}
     parts["scheduler"] = DDIMScheduler(**SCHEDULER)
@@ -46,16 +52,27 @@ def assemble(
         return pia_pipeline()(**parts, unet=None)
     if adapter is None or not adapter.config.conv_in_channels:
         raise ValueError("PIA needs its own motion adapter, with a condition input: AnimateDiff's have none.")
-    adapter = copy.deepcopy(adapter)
-    convolution = copy.deepcopy(adapter.conv_in)  # diffusers overwrites part of it with the base's
+    if not share:
+        adapter = copy.deepcopy(adapter)
     try:
-        pipe = pia_pipeline()(**parts, unet=base.unet, motion_adapter=adapter)
-    except (RuntimeError, AttributeError) as error:  # sizes that differ, by layer or in the number of blocks
+        unet = _video_network(base.unet, adapter, personalised=personalised)
+    except (ValueError, RuntimeError, AttributeError) as error:  # sizes that differ, by layer or in number
         raise ValueError(f"the motion adapter does not fit the base: {' '.join(str(error).split())[:300]}") from error
-    adapter.conv_in = convolution
-    if not personalised:
-        with torch.no_grad():
-            for ours, theirs in zip(pipe.unet.conv_in.parameters(), convolution.parameters(), strict=True):
-                ours.copy_(theirs)
-    use_norms(pipe.unet, norms)
-    return pipe
+    if not share:
+        unet = copy.deepcopy(unet)
+    use_norms(unet, norms)
+    return pia_pipeline()(**parts, unet=unet, motion_adapter=adapter)
+
+
+def _video_network(image: UNet2DConditionModel, adapter: MotionAdapter, *, personalised: bool) -> UNetMotionModel:
+    """Put the weights of an image network and of an adapter together, in the image network's precision, uncopied."""
+    with torch.device("meta"):  # else it would be filled with random numbers first
+        unet = UNetMotionModel.from_unet2d(image, adapter, load_weights=False)
+    own = {name: tensor.to(image.dtype) for name, tensor in adapter.state_dict().items()}
+    weights = image.state_dict() | own
+    if personalised:
+        noisy = image.conv_in.weight
+        weights["conv_in.weight"] = torch.cat([noisy, own["conv_in.weight"][:, noisy.shape[1] :]], dim=1)
+        weights["conv_in.bias"] = image.conv_in.bias
+    unet.load_state_dict(weights, assign=True)
+    return unet.eval().requires_grad_(image.conv_in.weight.requires_grad)

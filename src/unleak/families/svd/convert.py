@@ -70,7 +70,7 @@ def convert(
     with folder_written_whole(out) as folder:
         if base is not None:
             shutil.copytree(base, folder, ignore=shutil.ignore_patterns("unet"), dirs_exist_ok=True)
-        unet.save_pretrained(folder if base is None else folder / "unet")
+        unet.save_pretrained(folder if base is None else folder / "unet", max_shard_size="2GB")
     return sum(tensor.numel() for tensor in weights.values())
 
 
