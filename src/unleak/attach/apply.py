@@ -14,6 +14,7 @@ from unleak.attach.plan import Mode, Plan, Strategy, UnleakWarning
 from unleak.attach.schedule import nearest, process_of, started
 from unleak.attach.seams import seam_of
 from unleak.attach.session import session
+from unleak.attach.turns import calling, waiting
 from unleak.core.initial import AnalyticInit, InitialNoise, Standard, parse_init
 from unleak.core.process import VP, NoiseProcess
 from unleak.core.start import Start, describe
@@ -44,8 +45,9 @@ def apply(
     (`unleak.attach.session`).
     """
     plan = _plan(pipe, start, init, mode, motion, strategies)
-    remove(pipe)
-    pipe.__class__ = _attached(type(pipe), plan)
+    with waiting(pipe):
+        remove(pipe)
+        pipe.__class__ = _attached(type(pipe), plan)
     return pipe
 
 
@@ -72,7 +74,8 @@ def remove(pipe: Any) -> Any:
             UnleakWarning,
             stacklevel=2,
         )
-    pipe.__class__ = plan_class.__base__
+    with waiting(pipe):
+        pipe.__class__ = plan_class.__base__
     return pipe
 
 
@@ -200,12 +203,13 @@ def _attached(cls: type, plan: Plan) -> type:
     def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
         bound = parameters.bind_partial(self, *args, **kwargs)
         bound.apply_defaults()
-        with session(self, plan, bound.arguments):
+        with calling(self), session(self, plan, bound.arguments):
             return plain(self, *args, **kwargs)
 
     def __reduce_ex__(self: Any, protocol: int) -> Any:  # noqa: N807  # no module holds this class, which pickle wants
         del protocol
-        return _revived, (cls, plan), self.__getstate__()
+        with waiting(self):  # a copy made while a call is running would be of that call's settings
+            return _revived, (cls, plan), self.__getstate__().copy()
 
     names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
     methods = {"__call__": __call__, "_unleak_call": __call__, "__reduce_ex__": __reduce_ex__}

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from unleak.attach.stand_in import standing_in
+
 __all__ = ["encoded_once"]
 
 _KEPT = 8  # answers of each encoder: a prompt, a negative one, a photo, with some to spare
@@ -16,31 +18,20 @@ _KEPT = 8  # answers of each encoder: a prompt, a negative one, a photo, with so
 
 @contextmanager
 def encoded_once(pipe: Any) -> Iterator[None]:
-    """Inside, the encoders of `pipe` answer from memory what they were asked before, with the same bits.
+    """Let the encoders of `pipe` answer from memory, in the body, what they were asked before, with the same bits.
 
-    Those are the VAE's `encode` and the parts with `encoder` in their name. Attributes of these instances alone are
-    replaced, and put back whatever happens. Random draws from what is encoded are made anew each time.
+    The encoders are the VAE's `encode` and the parts with `encoder` in their names. Stand-ins take their places in this
+    pipeline, and the parts are back whatever happens. Random draws from what is encoded are made anew each time.
     """
     with ExitStack() as stack:
         for name, part in getattr(pipe, "components", {}).items():
             if not isinstance(part, nn.Module):
                 continue
-            method = "forward" if "encoder" in name else "encode" if hasattr(part, "encode") else None
-            if method is not None:
-                stack.enter_context(_remembering(part, method))
+            if "encoder" in name:
+                stack.enter_context(standing_in(pipe, name, {"__call__": _remembered(part)}))
+            elif hasattr(part, "encode"):
+                stack.enter_context(standing_in(pipe, name, {"encode": _remembered(part.encode)}))
         yield
-
-
-@contextmanager
-def _remembering(part: nn.Module, method: str) -> Iterator[None]:
-    own = part.__dict__.get(method)  # a hook of accelerate lives there
-    part.__dict__[method] = _remembered(getattr(part, method))
-    try:
-        yield
-    finally:
-        del part.__dict__[method]
-        if own is not None:
-            part.__dict__[method] = own
 
 
 def _remembered(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -49,7 +40,7 @@ def _remembered(function: Callable[..., Any]) -> Callable[..., Any]:
     def answer(*args: Any, **kwargs: Any) -> Any:
         try:
             asked = _key((args, kwargs))
-        except TypeError:  # of what cannot be compared, such as a cache of keys and values
+        except TypeError:  # for what cannot be compared, such as a cache of keys and values
             return function(*args, **kwargs)
         if asked not in known:
             if len(known) == _KEPT:
@@ -61,7 +52,7 @@ def _remembered(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _key(value: Any) -> Any:
-    """Equal for equal arguments; of tensors by their bytes, which are not kept. TypeError for other objects."""
+    """Return what is equal for equal arguments; of a tensor a hash of its bytes. TypeError for other objects."""
     match value:
         case None | bool() | int() | float() | str() | torch.dtype():
             return type(value), value

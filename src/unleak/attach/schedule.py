@@ -1,6 +1,8 @@
 """Make a scheduler start at a level: one adapter per kind of scheduler, always applied to a copy."""
 
 import copy
+from functools import wraps
+from types import MethodType
 from typing import Any
 
 from unleak.attach.plan import Mode
@@ -16,9 +18,21 @@ from unleak.attach.schedulers.vp import (
     VPStrides,
     VPTimesteps,
 )
-from unleak.core.process import Level, NoiseProcess
+from unleak.core.process import VP, Level, NoiseProcess
 
-__all__ = ["ADAPTERS", "REFUSED", "few_steps", "in_latents", "nearest", "process_of", "started", "steps_run"]
+__all__ = [
+    "ADAPTERS",
+    "REFUSED",
+    "count_steps",
+    "few_steps",
+    "in_latents",
+    "level_of_step",
+    "nearest",
+    "process_of",
+    "started",
+    "steps_counted",
+    "steps_run",
+]
 
 _OWN_RANGE, _FLOW, _SIGMAS, _EXPLODED = VarianceExploding(), RectifiedFlow(), VariancePreserving(), Exploded()
 
@@ -93,6 +107,53 @@ def started(scheduler: Any, level: Level, mode: Mode) -> Any:
 def steps_run(scheduler: Any) -> int:
     """Steps of a schedule that has been set, each from one level to the next, whatever the order of the solver."""
     return len(_adapter(scheduler).nodes(scheduler))
+
+
+def level_of_step(scheduler: Any, step: int = 0) -> Level:
+    """Return the level at which step `step` of a schedule that has been set begins."""
+    adapter = _adapter(scheduler)
+    process, node = adapter.process(scheduler), adapter.nodes(scheduler)[[step]]
+    if isinstance(process, VP):
+        return process.level_at_timestep(float(node.timesteps.item()) + 1)
+    sigma = float(node.sigmas.item())
+    return Level(1.0, sigma) if process.kind == "VE" else Level(1 - sigma, sigma)
+
+
+def count_steps(scheduler: Any) -> None:
+    """Make this scheduler, a copy of one call's own, count how often `step` is called since its schedule was set."""
+    set_timesteps, step = _function(scheduler, "set_timesteps"), _function(scheduler, "step")
+
+    @wraps(set_timesteps)
+    def counted_set_timesteps(self: Any, *args: Any, **kwargs: Any) -> Any:
+        self.unleak_calls = 0
+        return set_timesteps(self, *args, **kwargs)
+
+    @wraps(step)
+    def counted_step(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = step(self, *args, **kwargs)
+        self.unleak_calls += 1
+        self.unleak_total += 1
+        return result
+
+    scheduler.unleak_calls = scheduler.unleak_total = 0
+    scheduler.set_timesteps = MethodType(counted_set_timesteps, scheduler)
+    scheduler.step = MethodType(counted_step, scheduler)
+
+
+def steps_counted(scheduler: Any) -> tuple[int, int, int]:
+    """Return (the step being made, from 0; the steps of the schedule; all calls of `step` so far) of a counting one.
+
+    A schedule that is run through again without being set again, as FreeInit does, starts over at step 0.
+    """
+    adapter = _adapter(scheduler)
+    step = adapter.step_of(scheduler, scheduler.unleak_calls % adapter.calls(scheduler))
+    return step, len(adapter.nodes(scheduler)), scheduler.unleak_total
+
+
+def _function(scheduler: Any, name: str) -> Any:
+    """The function behind a method, which takes its scheduler as the first argument: copies of one may be made."""
+    method = getattr(scheduler, name)
+    return getattr(method, "__func__", None) or (lambda _, *args, **kwargs: method(*args, **kwargs))
 
 
 def few_steps(scheduler: Any, mode: Mode) -> str | None:

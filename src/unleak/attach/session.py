@@ -1,5 +1,6 @@
 """One call of an attached pipeline: another scheduler and another first draw of noise, for its duration only."""
 
+import copy
 import types
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -13,12 +14,20 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from unleak.attach.levels import level_of_step
 from unleak.attach.plan import Mode, Plan, UnleakWarning
-from unleak.attach.schedule import few_steps, in_latents, nearest, process_of, started, steps_run
+from unleak.attach.schedule import (
+    count_steps,
+    few_steps,
+    in_latents,
+    level_of_step,
+    nearest,
+    process_of,
+    started,
+    steps_run,
+)
 from unleak.attach.seams import Seam, seam_of
 from unleak.core.initial import InitialNoise, Standard, Unit
-from unleak.core.process import Level, NoiseProcess
+from unleak.core.process import Level
 
 __all__ = ["session"]
 
@@ -58,13 +67,16 @@ def session(pipe: Any, plan: Plan, arguments: Mapping[str, Any]) -> Iterator[Non
     if not own:
         replaced["scheduler"] = started(pipe.scheduler, level, plan.mode)
         replaced["progress_bar"] = types.MethodType(_progress_bar(plan.mode), pipe)
+    if plan.strategies:
+        replaced.setdefault("scheduler", copy.deepcopy(pipe.scheduler))
+        count_steps(replaced["scheduler"])
     finish = seam.finish if lower else None
     if not _is_pipelines_own(plan.init):
         if arguments.get("latents") is None:
-            draw = _video(seam, plan.init, process, begins, arguments)
+            draw = _video(seam, plan.init, begins, arguments)
             replaced["prepare_latents"] = _replaced(pipe, "prepare_latents", draw, finish)
             for name in seam.others:
-                replaced[name] = _replaced(pipe, name, _other(process, begins), None)
+                replaced[name] = _replaced(pipe, name, _other(begins), None)
         else:
             _warn(f"init {plan.init!r} is ignored: this call brings its own latents.")
     if finish is not None and "prepare_latents" not in replaced:
@@ -83,14 +95,12 @@ def session(pipe: Any, plan: Plan, arguments: Mapping[str, Any]) -> Iterator[Non
         pipe.__dict__.update(before)
 
 
-def _video(
-    seam: Seam, init: InitialNoise, process: NoiseProcess, begins: Level | None, call: Mapping[str, Any]
-) -> Draw:
+def _video(seam: Seam, init: InitialNoise, begins: Level | None, call: Mapping[str, Any]) -> Draw:
     """eps -> x_M / c. The pipeline then multiplies by c, adds what it adds, packs, keeps clean frames, as it does."""
 
     def draw(pipe: Any, eps: Tensor, arguments: Mapping[str, Any]) -> Tensor:
         lead = seam.lead(pipe, call) if seam.lead else 0
-        level = in_latents(pipe.scheduler, begins or level_of_step(pipe.scheduler, process))
+        level = in_latents(pipe.scheduler, begins or level_of_step(pipe.scheduler))
         factor = seam.factor(pipe.scheduler)
         if seam.layout == "tokens":
             return _in_tokens(pipe, eps, arguments, lambda video: _sample(init, video, level, lead) / factor)
@@ -123,12 +133,12 @@ def _in_tokens(
     return torch.cat([pipe._pack_latents(change(video), *patch), eps[:, count:]], 1)
 
 
-def _other(process: NoiseProcess, begins: Level | None) -> Draw:
+def _other(begins: Level | None) -> Draw:
     """Another modality that shares the schedule starts from the Gaussian of unit-variance data at the same level."""
 
     def draw(pipe: Any, eps: Tensor, arguments: Mapping[str, Any]) -> Tensor:
         del arguments
-        return eps * Unit().variance(begins or level_of_step(pipe.scheduler, process)) ** 0.5
+        return eps * Unit().variance(begins or level_of_step(pipe.scheduler)) ** 0.5
 
     return draw
 

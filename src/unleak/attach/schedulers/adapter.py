@@ -92,6 +92,14 @@ class ScheduleAdapter(ABC):
         count = len(sigmas) - (scheduler.order == 1)  # with order 2, the final level falls out
         return Nodes(sigmas[:count], timesteps[:count])
 
+    def calls(self, scheduler: Any) -> int:
+        """Return how often a schedule that has been set calls `step`: twice a step but the last with order 2."""
+        return scheduler.order * (len(self.nodes(scheduler)) - 1) + 1
+
+    def step_of(self, scheduler: Any, calls: int) -> int:
+        """Return the step, from 0, that is being made after so many calls of `step`."""
+        return calls // scheduler.order
+
     def write(self, scheduler: Any, nodes: Nodes) -> None:
         """Make `nodes` the schedule of this scheduler, which ends where it ended."""
         plain, final = self.nodes(scheduler), scheduler.sigmas[-1:]

@@ -183,6 +183,15 @@ class PNDM(VPStrides):
         visits = super().nodes(scheduler)
         return visits[np.arange(len(visits)) != 1]
 
+    def calls(self, scheduler: Any) -> int:
+        """Return one more than the steps: the first is made twice."""
+        return len(self.nodes(scheduler)) + (len(scheduler.timesteps) > 1)
+
+    def step_of(self, scheduler: Any, calls: int) -> int:
+        """Return the step; the first two calls are of the first."""
+        del scheduler
+        return max(calls - 1, 0)
+
     def write(self, scheduler: Any, nodes: Nodes) -> None:
         """The second one is visited twice."""
         super().write(scheduler, nodes[np.repeat(np.arange(len(nodes)), [1, 2, *[1] * len(nodes)][: len(nodes)])])

@@ -229,7 +229,8 @@ SEAMS: dict[str, Seam] = {
         motion=EQUAL_SNR,
     ),
     "AnimateDiffPipeline": ANIMATEDIFF,
-    "AnimateDiffPAGPipeline": ANIMATEDIFF,
+    # Perturbed attention makes a third part of the batch.
+    "AnimateDiffPAGPipeline": replace(ANIMATEDIFF, branches=None),
     "AnimateDiffControlNetPipeline": ANIMATEDIFF,
     "AnimateDiffSparseControlNetPipeline": ANIMATEDIFF,
     "AnimateDiffSDXLPipeline": replace(ANIMATEDIFF, own_schedule=("timesteps", "sigmas")),

@@ -1,19 +1,29 @@
 """A pipeline's evaluations of its denoiser, as the strategies see them."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import wraps
 from inspect import signature
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
-from unleak.attach.schedule import steps_run
+from unleak.attach.schedule import steps_counted
 from unleak.attach.seams import Condition, Seam
+from unleak.attach.stand_in import standing_in
 
-__all__ = ["Evaluation", "branches_of", "condition_of", "copy_of", "evaluations", "tensor_of"]
+__all__ = ["Branch", "Evaluation", "branches_of", "condition_of", "copy_of", "evaluations", "tensor_of"]
+
+Branch = Literal["both", "conditional", "unconditional", "other"]
+DENOISERS = ("transformer", "transformer_2", "unet")
+"""Attributes of a pipeline that hold its denoisers."""
+_CONTEXTS: dict[str, Branch] = {
+    "cond": "conditional",
+    "pred_cond": "conditional",
+    "uncond": "unconditional",
+    "pred_uncond": "unconditional",
+}
+"""Names of cache contexts that say which branch an evaluation predicts."""
 
 
 @dataclass
@@ -21,14 +31,19 @@ class Evaluation:
     """One evaluation of the denoiser: `run(image)` performs it, with the image's latents replaced if given."""
 
     step: int
-    """Which step of the schedule it belongs to, from 0."""
+    """The step of the schedule that it belongs to, from 0. Both evaluations of a second-order step are of that step."""
     steps: int
-    """How many the schedule has."""
-    branch: Literal["both", "conditional", "unconditional"]
-    """What it predicts; `both`: the unconditional half of the batch, then the conditional one."""
+    """The number of steps of the schedule."""
+    branch: Branch
+    """What it predicts. `both`: the unconditional half of the batch, then the conditional one. `other`: a perturbed
+    prediction of guidance with more than two branches."""
     run: Callable[..., Any]
     image: Callable[[], Tensor]
     """The image's latents in its input, every frame of them."""
+    arguments: dict[str, Any]
+    """The arguments of the denoiser's forward by name."""
+    network: Any
+    """The denoiser."""
     earlier: Any = None
     """What the conditional branch of this step returned, when it is the other one's turn."""
 
@@ -40,17 +55,16 @@ class Evaluation:
 
 @contextmanager
 def evaluations(pipe: Any, seam: Seam, change: Callable[[Evaluation], Any]) -> Iterator[None]:
-    """Let `change` answer every evaluation of the denoiser of `pipe` in the body, in place of the denoiser.
+    """Let `change` answer every evaluation of the denoiser that `pipe` makes in the body, in place of the denoiser.
 
-    Only the `forward` of these modules is replaced, and put back whatever happens, so whatever else wraps them
-    (offloading, compilation, a cache, another strategy) stays within.
+    The denoiser itself is not touched: a stand-in takes its place in this pipeline. Another pipeline that shares the
+    denoiser never notices, and whatever wraps the denoiser (offloading, compilation, a cache) stays within.
     """
-    state = _State(pipe, seam, change)
-    networks = [getattr(pipe, name, None) for name in ("transformer", "transformer_2", "unet")]
+    calls = _Calls(pipe, seam, change)
     with ExitStack() as stack:
-        for network in networks:
-            if isinstance(network, nn.Module):
-                stack.enter_context(_replaced_forward(network, state))
+        for name in DENOISERS:
+            if isinstance(network := pipe.__dict__.get(name), nn.Module):
+                stack.enter_context(standing_in(pipe, name, calls.answers(network)))
         yield
 
 
@@ -64,7 +78,7 @@ def branches_of(pipeline: type, seam: Seam, strategy: str) -> None:
 
 
 def condition_of(pipeline: type, seam: Seam, strategy: str) -> Condition:
-    """Where the image is in the denoiser's input; ValueError if it is nowhere to be changed."""
+    """Return where the image is in the denoiser's input; ValueError if it is nowhere to be changed."""
     branches_of(pipeline, seam, strategy)
     if seam.condition is None:
         raise ValueError(
@@ -75,33 +89,55 @@ def condition_of(pipeline: type, seam: Seam, strategy: str) -> Condition:
 
 
 def copy_of(output: Any) -> Any:
-    """The same prediction again, as a denoiser returns it."""
+    """Return a copy of what a denoiser returned."""
     prediction = tensor_of(output).clone()
     return (prediction, *output[1:]) if isinstance(output, tuple) else type(output)(sample=prediction)
 
 
 def tensor_of(output: Any) -> Tensor:
-    """The prediction in what a denoiser returns."""
+    """Return the prediction in what a denoiser returned."""
     prediction = output[0] if isinstance(output, tuple) else output.sample
     assert isinstance(prediction, Tensor)
     return prediction
 
 
-class _State:
-    """Tells the evaluations of a call apart: a new timestep is a new step, the second evaluation of one the other
-    branch."""
+class _Calls:
+    """Tells the evaluations of one call of a pipeline apart.
+
+    The step is the number of times that the pipeline has called `step` of its scheduler. Within a step, the branch is
+    the one whose cache context the pipeline opened, or else the conditional one first.
+    """
 
     def __init__(self, pipe: Any, seam: Seam, change: Callable[[Evaluation], Any]) -> None:
         self.pipe, self.seam, self.change = pipe, seam, change
-        self.timestep: float | None = None
-        self.step, self.seen, self.earlier = -1, 0, None
+        self.total, self.seen, self.earlier = -1, 0, None
+        self.context: str | None = None
 
-    def __call__(self, forward: Callable[..., Any], names: list[str], args: tuple[Any, ...], kwargs: Any) -> Any:
+    def answers(self, network: Any) -> dict[str, Callable[..., Any]]:
+        """What a stand-in for `network` answers itself."""
+        cls: Any = getattr(network, "_orig_mod", network).__class__  # of a compiled module the one within
+        names = list(signature(cls.forward).parameters)[1:]
+        own: dict[str, Callable[..., Any]] = {"__call__": lambda *args, **kwargs: self(network, names, args, kwargs)}
+        if hasattr(network, "cache_context"):
+            own["cache_context"] = lambda name, *args, **kwargs: self._in_context(
+                name, network.cache_context(name, *args, **kwargs)
+            )
+        return own
+
+    @contextmanager
+    def _in_context(self, name: str, plain: AbstractContextManager[Any]) -> Iterator[Any]:
+        before, self.context = self.context, name
+        try:
+            with plain as value:
+                yield value
+        finally:
+            self.context = before
+
+    def __call__(self, network: Any, names: list[str], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         given = dict(zip(names, args, strict=False)) | kwargs
-        timestep = float(torch.as_tensor(given["timestep"]).max())
-        if timestep != self.timestep:
-            first = self.timestep is None or timestep > self.timestep  # another section starts over
-            self.timestep, self.seen, self.step = timestep, 0, 0 if first else self.step + 1
+        step, steps, total = steps_counted(self.pipe.scheduler)
+        if total != self.total:
+            self.total, self.seen = total, 0
         self.seen += 1
         condition = self.seam.condition
         name = condition.argument if condition else ""
@@ -113,44 +149,27 @@ class _State:
 
         def run(latents: Tensor | None = None) -> Any:
             if latents is None:
-                return forward(*args, **kwargs)
+                return network(*args, **kwargs)
             assert condition is not None
             changed = given[name].clone()
             changed[condition.place(self.pipe)] = latents
             if name in kwargs:
-                return forward(*args, **kwargs | {name: changed})
+                return network(*args, **kwargs | {name: changed})
             at = names.index(name)
-            return forward(*args[:at], changed, *args[at + 1 :], **kwargs)
+            return network(*args[:at], changed, *args[at + 1 :], **kwargs)
 
-        steps = steps_run(self.pipe.scheduler)
-        output = self.change(Evaluation(self.step, steps, self._branch(), run, image, self.earlier))
+        output = self.change(Evaluation(step, steps, self._branch(), run, image, given, network, self.earlier))
         self.earlier = output if self.seen == 1 else None
         return output
 
-    def _branch(self) -> Literal["both", "conditional", "unconditional"]:
+    def _branch(self) -> Branch:
+        if self.context in _CONTEXTS:
+            return _CONTEXTS[self.context]
+        if self.context is not None and self.context.startswith("uncond_"):
+            return "other"
         if self.seam.branches == "separate":
             return "conditional" if self.seen == 1 else "unconditional"
         guided = getattr(self.pipe, "do_classifier_free_guidance", None)
         if guided is None:  # CogVideoX keeps it to itself
             guided = self.pipe.guidance_scale > 1
         return "both" if guided else "conditional"
-
-
-@contextmanager
-def _replaced_forward(network: nn.Module, state: _State) -> Iterator[None]:
-    before, plain = network.__dict__.get("forward"), network.forward
-    cls: Any = type(getattr(network, "_orig_mod", network))  # of a compiled module the one within
-    names = list(signature(cls.forward).parameters)[1:]
-
-    @wraps(plain)
-    def forward(*args: Any, **kwargs: Any) -> Any:
-        return state(plain, names, args, kwargs)
-
-    network.forward = forward
-    try:
-        yield
-    finally:
-        if before is None:
-            del network.forward
-        else:
-            network.forward = before

@@ -5,8 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from unleak.attach.levels import level_of_step
-from unleak.attach.schedule import process_of
+from unleak.attach.schedule import level_of_step, process_of
 from unleak.attach.seams import Seam
 from unleak.attach.strategies.evaluations import Evaluation, branches_of, copy_of, evaluations, tensor_of
 from unleak.core.process import NoiseProcess
@@ -58,7 +57,7 @@ class GuidanceInterval:
         low, high = self._limits(process)
 
         def answer(evaluation: Evaluation) -> Any:
-            noise = level_of_step(pipe.scheduler, process, evaluation.step).flow_sigma
+            noise = level_of_step(pipe.scheduler, evaluation.step).flow_sigma
             if low < noise <= high * (1 + 1e-6) or evaluation.branch == "conditional":
                 return evaluation.run()
             if evaluation.branch == "both":
