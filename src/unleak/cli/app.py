@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from unleak import __version__
+from unleak.cli.comfyui import comfyui
 from unleak.cli.compare import compare
 from unleak.cli.convert import convert
 from unleak.cli.data import data
@@ -36,6 +37,7 @@ for command in (generate, sweep, tune, compare, diagnose, evaluate, stats, train
     app.command()(command)
 app.add_typer(models, name="models")
 app.add_typer(data, name="data")
+app.add_typer(comfyui, name="comfyui")
 
 
 def _print_version(wanted: bool) -> bool:

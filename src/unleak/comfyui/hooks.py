@@ -1,0 +1,125 @@
+"""Attaches a start to a ComfyUI model, for every sampler that samples it.
+
+Two of ComfyUI's wrappers serve. The sigmas move in OUTER_SAMPLE, before the sampler tells them to the model. The noise
+is set in SAMPLER_SAMPLE, where all is in the space of the model; that wrapper is put into the options of the one call.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from unleak.comfyui.noise import initial_noise, parse_init
+from unleak.comfyui.sampling import Mode, Sampling, moved
+from unleak.core.initial import AnalyticInit
+from unleak.core.moments import LatentMoments
+from unleak.core.start import Start
+
+__all__ = ["Plan", "attach_start", "say"]
+
+KEY = "unleak.start"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where to start, and from which noise: what the nodes hand to the hooks."""
+
+    start: Start
+    mode: Mode = "rescale"
+    init: str = "unit"
+    moments: LatentMoments | None = None
+
+    def check(self, model: Any) -> Sampling:
+        """Raise ValueError if this model cannot start there; return how it samples."""
+        sampling = Sampling.of(model.get_model_object("model_sampling"))
+        self.start.resolve(sampling.process)
+        init = parse_init(self.init, self.moments, sampling)
+        if isinstance(init, AnalyticInit):
+            channels = model.get_model_object("latent_format").latent_channels
+            init.fitted((channels, *init.moments.shape[1:]))
+        return sampling
+
+
+def attach_start(model: Any, plan: Plan) -> Any:
+    """Return a copy of `model` (a ComfyUI ModelPatcher) that starts as `plan` says, in place of an earlier plan."""
+    from comfy.patcher_extension import WrappersMP
+
+    plan.check(model)
+    model = model.clone()
+    model.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
+    model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, _outer_sample(plan))
+    return model
+
+
+def _outer_sample(plan: Plan) -> Callable[..., Any]:
+    """Return the wrapper of a whole sampling run."""
+
+    def wrapper(executor: Any, noise: Any, latent: Any, sampler: Any, sigmas: Any, *args: Any, **kwargs: Any) -> Any:
+        from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
+
+        guider = executor.class_obj
+        begins = len(sigmas) > 1 and sigmas[0] > sigmas[-1] and bool(torch.count_nonzero(noise))
+        if not begins:  # it goes on where another sampler stopped, or adds noise step by step
+            return executor(noise, latent, sampler, sigmas, *args, **kwargs)
+        sampling = plan.check(guider.model_patcher)
+        if plan.start.resolve(sampling.process) == sampling.process.noisiest and plan.init != "analytic":
+            return executor(noise, latent, sampler, sigmas, *args, **kwargs)
+        result = moved(sigmas, plan.start, plan.mode, sampling)
+        for remark in result.remarks:
+            say(remark)
+        wrap = _sampler_sample(plan, sampling)
+        add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, KEY, wrap, guider.model_options, is_model_options=True)
+        return executor(noise, latent, sampler, result.sigmas, *args, **kwargs)
+
+    return wrapper
+
+
+def _sampler_sample(plan: Plan, sampling: Sampling) -> Callable[..., Any]:
+    """Return the wrapper of the sampler itself, for one run."""
+
+    def wrapper(
+        executor: Any,
+        guider: Any,
+        sigmas: Any,
+        extra_args: Any,
+        callback: Any,
+        noise: Any,
+        latent: Any = None,
+        mask: Any = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        model = guider.inner_model
+        if mask is None and latent is not None and torch.count_nonzero(latent):
+            say("the sampler begins from a video, so its noise stays as it is; the start holds")
+        else:
+            noise = initial_noise(
+                noise,
+                parse_init(plan.init, plan.moments, sampling),
+                sampling,
+                model_sampling=model.model_sampling,
+                sigma=sigmas[0],
+                full=executor.class_obj.max_denoise(guider, sigmas),
+                latent=torch.zeros_like(noise) if latent is None else latent,
+                mask=mask,
+                frames_first="SVD_img2vid" in {base.__name__ for base in type(model).__mro__},
+            )
+        return executor(guider, sigmas, extra_args, callback, noise, latent, mask, *args, **kwargs)
+
+    return wrapper
+
+
+def say(remark: str) -> None:
+    """Tell a person something about a run: in the console and, where ComfyUI can, on the node that runs."""
+    logging.getLogger("unleak").warning("unleak: %s", remark)
+    try:
+        from comfy_execution.utils import get_executing_context
+        from server import PromptServer
+    except ImportError:
+        return
+    server: Any = getattr(PromptServer, "instance", None)
+    context = get_executing_context()
+    if context is not None and hasattr(server, "send_progress_text"):
+        server.send_progress_text(f"unleak: {remark}", context.node_id)

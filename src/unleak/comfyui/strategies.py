@@ -1,0 +1,157 @@
+"""The fixes other than a start, as ComfyUI's samplers run them: on the conditioning of each evaluation of the denoiser.
+
+ComfyUI evaluates the guided branches as a list of conditionings, the conditional one first; the second is None without
+guidance. A wrapper of that evaluation (CALC_COND_BATCH) sees it whatever the sampler and however it is batched.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from unleak.attach.strategies.condition_noise import ConditionNoise
+from unleak.attach.strategies.guidance_interval import GuidanceInterval
+from unleak.attach.strategies.low_pass import LowPass
+from unleak.comfyui.conditions import ImagePlace, image_place, with_image
+from unleak.comfyui.sampling import Sampling
+from unleak.core.start import Start
+
+__all__ = ["attach_condition_noise", "attach_guidance_interval", "attach_low_pass"]
+
+Branches = list[Any]
+"""What the denoiser predicts for each branch, or the conditioning of each."""
+
+
+class Evaluation:
+    """One evaluation of the guided branches of a denoiser."""
+
+    def __init__(self, executor: Any, model: Any, conds: Branches, x: Tensor, sigma: Tensor, options: Any, rest: Any):
+        self.conds, self.sigma, self.model_sampling = conds, float(sigma.max()), model.model_sampling
+        self._call = (executor, model, x, sigma, options, rest)
+        self.sigmas = options.get("transformer_options", {}).get("sample_sigmas")
+
+    @property
+    def guided(self) -> bool:
+        """Whether there is an unconditional branch."""
+        return len(self.conds) == 2 and self.conds[1] is not None
+
+    @property
+    def progress(self) -> float:
+        """The step of this sampler that it belongs to: 0 the first, 1 the last."""
+        if self.sigmas is None:
+            return 0.0
+        begun = int((self.sigmas.double() >= self.sigma * (1 - 1e-6)).sum())
+        return min(max(begun - 1, 0) / max(len(self.sigmas) - 2, 1), 1.0)
+
+    def run(self, conds: Sequence[Any]) -> Branches:
+        """Evaluate these conditionings; the prediction of a missing one (None) is of no use."""
+        executor, model, x, sigma, options, rest = self._call
+        result: Branches = executor(model, list(conds), x, sigma, options, *rest)
+        return result
+
+
+def _attached(model: Any, key: str, answer: Callable[[Evaluation], Branches]) -> Any:
+    """Return a copy of `model` whose evaluations `answer` makes; the same key again replaces it."""
+    from comfy.patcher_extension import WrappersMP
+
+    def wrapper(executor: Any, inner: Any, conds: Any, x: Any, sigma: Any, options: Any, *rest: Any) -> Branches:
+        if len(conds) > 2:
+            raise ValueError(
+                f"{key} knows guidance with two branches, and this guider has {len(conds)}: use a KSampler or"
+                " CFGGuider."
+            )
+        return answer(Evaluation(executor, inner, conds, x, sigma, options, rest))
+
+    model = model.clone()
+    model.remove_wrappers_with_key(WrappersMP.CALC_COND_BATCH, key)
+    model.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, key, wrapper)
+    return model
+
+
+def attach_low_pass(model: Any, strategy: LowPass) -> Any:
+    """Return a copy of `model` whose guided direction sees a blurred image in the first steps (arXiv 2506.08456).
+
+    With prediction v and images I and LP(I): v(I, nothing) + w (v(LP(I), prompt) - v(LP(I), nothing)). The sampler
+    combines the two branches itself, so the conditional one becomes v(LP(I), prompt) - v(LP(I), nothing) +
+    v(I, nothing), at the cost of one more evaluation in those steps.
+    """
+    place = image_place(model, "LowPass")
+    first, last = strategy.interval  # type: ignore[misc]
+
+    def blur(latents: Tensor, shown: Bool[Tensor, " f"]) -> Tensor:
+        del shown
+        return strategy.filtered(latents)
+
+    def answer(evaluation: Evaluation) -> Branches:
+        if not first <= evaluation.progress <= last or not strategy.strength:
+            return evaluation.run(evaluation.conds)
+        conditional, *others = evaluation.conds
+        blurred = with_image(conditional, place, blur)
+        if not evaluation.guided:
+            return evaluation.run([blurred, *others])
+        low, full = evaluation.run([blurred, others[0]])
+        low_unconditional = evaluation.run([with_image(others[0], place, blur)])[0]
+        return [low - low_unconditional + full, full]
+
+    return _attached(model, "unleak.low_pass", answer)
+
+
+def attach_condition_noise(model: Any, strategy: ConditionNoise) -> Any:
+    """Return a copy of `model` whose conditional branch sees y + beta eps for the image's latents y."""
+    place = image_place(model, "ConditionNoise")
+    first, last = strategy.interval  # type: ignore[misc]
+
+    def answer(evaluation: Evaluation) -> Branches:
+        if not first <= evaluation.progress <= last or not strategy.beta:
+            return evaluation.run(evaluation.conds)
+        conditional, *others = evaluation.conds
+        return evaluation.run([with_image(conditional, place, _noisy(place, strategy)), *others])
+
+    return _attached(model, "unleak.condition_noise", answer)
+
+
+def _noisy(place: ImagePlace, strategy: ConditionNoise) -> Callable[[Tensor, Bool[Tensor, " f"]], Tensor]:
+    """Return what adds the noise, the same in every frame that holds an image."""
+    frames = 0 if place.frames_first else 2
+
+    def add(latents: Tensor, shown: Bool[Tensor, " f"]) -> Tensor:
+        shape = list(latents.shape)
+        shape[frames] = 1
+        generator = torch.Generator().manual_seed(strategy.seed)
+        eps = torch.randn(shape, generator=generator).to(latents)
+        where = [1] * latents.ndim
+        where[frames] = -1
+        return latents + strategy.beta * eps * shown.to(latents).view(where)
+
+    return add
+
+
+def attach_guidance_interval(model: Any, strategy: GuidanceInterval) -> Any:
+    """Return a copy of `model` that is guided only at levels within (low, high] (arXiv 2404.07724).
+
+    Elsewhere the conditional prediction stands for both branches, whatever the sampler's guidance, and the
+    unconditional one is not evaluated.
+    """
+    limits(strategy, Sampling.of(model.get_model_object("model_sampling")))
+
+    def answer(evaluation: Evaluation) -> Branches:
+        sampling = Sampling.of(evaluation.model_sampling)
+        low, high = limits(strategy, sampling)
+        noise = sampling.level(evaluation.sigma).flow_sigma
+        if low < noise <= high * (1 + 1e-6) or not evaluation.guided:
+            return evaluation.run(evaluation.conds)
+        prediction = evaluation.run([evaluation.conds[0]])[0]
+        return [prediction, prediction]
+
+    return _attached(model, "unleak.guidance_interval", answer)
+
+
+def limits(strategy: GuidanceInterval, sampling: Sampling) -> tuple[float, float]:
+    """Return the limits as flow sigmas, which rise with the noise in every process; ValueError if they cross."""
+    low = strategy.low.resolve(sampling.process).flow_sigma if isinstance(strategy.low, Start) else -1.0
+    high = strategy.high.resolve(sampling.process).flow_sigma if isinstance(strategy.high, Start) else 1.0
+    if low >= high:
+        raise ValueError(f"guidance interval: low {strategy.low} is not below high {strategy.high} for this model.")
+    return low, high

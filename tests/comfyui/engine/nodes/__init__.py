@@ -1,0 +1,138 @@
+"""Nodes for the tests: conditioning without a text encoder, latents with masks, and what the denoiser was given."""
+
+import json
+from pathlib import Path
+
+import folder_paths
+import torch
+from comfy.patcher_extension import WrappersMP
+from safetensors.torch import save_file
+
+from .models import write
+
+write(folder_paths.models_dir)
+
+
+def drawn(shape, seed):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def path(name):
+    file = Path(folder_paths.get_output_directory()) / f"{name}.safetensors"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return file
+
+
+def node(inputs, outputs, run, *, output_node=False):
+    return {
+        "INPUT_TYPES": classmethod(lambda cls: {"required": inputs}),
+        "RETURN_TYPES": outputs,
+        "FUNCTION": "run",
+        "CATEGORY": "test",
+        "OUTPUT_NODE": output_node,
+        "run": lambda self, **given: run(**given),
+    }
+
+
+INT = ("INT", {"default": 0, "max": 2**31})
+TEXT = ("STRING", {"default": ""})
+
+
+def text(width, pooled, seed, mask):
+    about = {"pooled_output": drawn((1, pooled), seed + 1)}
+    if mask:
+        about["attention_mask"] = torch.ones(1, 3, dtype=torch.int64)
+    return ([[drawn((1, 3, width), seed), about]],)
+
+
+def image(positive, negative, shape, shown, seed):
+    """Latents beside the noise, of [c, f, h, w]; `shown` lists the frames that hold an image."""
+    shape, shown = json.loads(shape), json.loads(shown)
+    latents = drawn((1, *shape), seed)
+    mask = torch.ones(1, 1, *shape[1:])
+    mask[:, :, shown] = 0
+    more = {"concat_latent_image": latents, "concat_mask": mask}
+    return tuple([[t, {**about, **more}] for t, about in side] for side in (positive, negative))
+
+
+def latent(shape, seed, mask):
+    """An empty video; with `mask`, a list with one number per frame, a video under a noise mask."""
+    samples = drawn(json.loads(shape), seed) if seed else torch.zeros(json.loads(shape))
+    result = {"samples": samples}
+    if mask:
+        values = torch.tensor(json.loads(mask), dtype=torch.float32)
+        result["noise_mask"] = values.view(1, 1, -1, 1, 1).expand(len(samples), 1, -1, *samples.shape[-2:])
+    return (result,)
+
+
+def record(model, name):
+    """Save what the denoiser is given in each evaluation: sigma, x, the latents beside it, and the branches."""
+    calls = []
+
+    def wrapper(executor, x, t, c_concat=None, *args, **kwargs):
+        options = args[2] if len(args) > 2 else kwargs["transformer_options"]
+        found = {"sigma": t.clone(), "x": x.clone(), "branches": torch.tensor(options["cond_or_uncond"])}
+        found["sigmas"] = options["sample_sigmas"].clone()
+        if c_concat is not None:
+            found["concat"] = c_concat.clone()
+        output = executor(x, t, c_concat, *args, **kwargs)
+        save_file(found | {"output": output.clone()}, path(f"{name}/{len(calls)}"))
+        calls.append(None)
+        return output
+
+    model = model.clone()
+    model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "test", wrapper)
+    return (model,)
+
+
+def save(latent, name):
+    save_file({"samples": latent["samples"].contiguous()}, path(name))
+    return {"ui": {}, "result": ()}
+
+
+def save_image(image, name):
+    save_file({"image": image.contiguous()}, path(name))
+    return {"ui": {}, "result": ()}
+
+
+def sigmas(values):
+    return (torch.tensor(json.loads(values), dtype=torch.float32),)
+
+
+def save_sigmas(sigmas, name):
+    save_file({"sigmas": sigmas.contiguous()}, path(name))
+    return {"ui": {}, "result": ()}
+
+
+def images(shape, seed):
+    return (drawn(json.loads(shape), seed).sigmoid(),)
+
+
+def load_image_tensor(file):
+    from safetensors.torch import load_file
+
+    return (load_file(file)["image"],)
+
+
+def show(text):
+    return {"ui": {"text": [str(text)]}, "result": ()}
+
+
+NODES = {
+    "TestText": node({"width": INT, "pooled": INT, "seed": INT, "mask": ("BOOLEAN", {})}, ("CONDITIONING",), text),
+    "TestImage": node(
+        {"positive": ("CONDITIONING",), "negative": ("CONDITIONING",), "shape": TEXT, "shown": TEXT, "seed": INT},
+        ("CONDITIONING", "CONDITIONING"),
+        image,
+    ),
+    "TestLatent": node({"shape": TEXT, "seed": INT, "mask": TEXT}, ("LATENT",), latent),
+    "TestRecord": node({"model": ("MODEL",), "name": TEXT}, ("MODEL",), record),
+    "TestSave": node({"latent": ("LATENT",), "name": TEXT}, (), save, output_node=True),
+    "TestSaveImage": node({"image": ("IMAGE",), "name": TEXT}, (), save_image, output_node=True),
+    "TestSigmas": node({"values": TEXT}, ("SIGMAS",), sigmas),
+    "TestSaveSigmas": node({"sigmas": ("SIGMAS",), "name": TEXT}, (), save_sigmas, output_node=True),
+    "TestImages": node({"shape": TEXT, "seed": INT}, ("IMAGE",), images),
+    "TestLoadImage": node({"file": TEXT}, ("IMAGE",), load_image_tensor),
+    "TestShow": node({"text": ("*",)}, (), show, output_node=True),
+}
+NODE_CLASS_MAPPINGS = {name: type(name, (), methods) for name, methods in NODES.items()}
