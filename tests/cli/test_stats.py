@@ -1,5 +1,4 @@
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -10,6 +9,7 @@ import torch
 from PIL import Image
 
 from unleak.core.moments import LatentMoments
+from unleak.data import decode_worker
 from unleak.data.video import write_video
 from unleak.families.svd.denoiser import SVDDenoiser
 
@@ -146,16 +146,23 @@ def report(path):
     return json.loads(path.with_suffix(".json").read_text())
 
 
-def test_workers_give_the_same_moments_and_cost_a_hanging_file_one_line(stats, tmp_path):
+def test_workers_give_the_same_moments_and_cost_a_hanging_file_one_line(stats, tmp_path, monkeypatch):
     stats("--videos", "clips", "--out", "here.safetensors")
-    os.mkfifo(tmp_path / "pipe.mp4")  # its other end is never opened
+    (tmp_path / "hangs.mp4").symlink_to(tmp_path / "clips/a.mp4")
+    hang = """
+import time, unleak.data.decode_worker as worker
+whole = worker.read_video
+worker.read_video = lambda path, **asked: time.sleep(1000) if path.stem == 'hangs' else whole(path, **asked)
+"""
+    start = decode_worker._START
+    monkeypatch.setattr(decode_worker, "_START", start.replace("from unleak", f"exec({hang!r}); from unleak"))
     result = stats(
-        *["--videos", "clips", "--videos", "pipe.mp4", "--out", "there.safetensors", "--max-failures", 0.5],
+        *["--videos", "clips", "--videos", "hangs.mp4", "--out", "there.safetensors", "--max-failures", 0.5],
         *["--workers", 2, "--seconds-per-video", 3, "--memory-per-worker", 2],
     )
-    reason = "pipe.mp4: not read within 3 s; leave it out, or allow more time"
+    reason = "hangs.mp4: not read within 3 s; leave it out, or allow more time"
     assert (result.status, result.err) == (0, f"error: skipped {reason}\n")
-    assert report(tmp_path / "there")["skipped"] == [{"video": "pipe.mp4", "reason": reason}]
+    assert report(tmp_path / "there")["skipped"] == [{"video": "hangs.mp4", "reason": reason}]
     assert_same(tmp_path / "there.safetensors", tmp_path / "here.safetensors")
 
 

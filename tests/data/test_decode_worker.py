@@ -49,6 +49,8 @@ def sabotaged(path, **asked):
         case 'hang': ctypes.PyDLL(None).sleep(1000)  # in C, and no other Python thread runs
         case 'segfault': ctypes.string_at(0)
         case 'exit': os._exit(7)
+        case 'killed': (gone := path.with_suffix('.once')).exists() or (gone.touch(), os.kill(os.getpid(), 9))
+        case 'always': os.kill(os.getpid(), 9)
         case 'half': os.write(3, b'{"fps": 5'); os._exit(0)
         case 'raise': raise LookupError('a bug')
         case 'print': os.write(1, b'noise\\\\n'); print('noise', flush=True)
@@ -88,14 +90,15 @@ def test_a_mishap_costs_one_line_that_names_the_file(sabotaged, video, tmp_path)
         "hang": "not read within 3 s; leave it out, or allow more time",
         "segfault": "its decoder crashed (SIGSEGV); copy or export it again",
         "exit": "its decoder crashed (exit status 7); copy or export it again",
+        "always": "its decoder crashed (SIGKILL); copy or export it again",
         "half": "its decoder crashed (exit status 0); copy or export it again",
         "raise": "its decoder crashed (exit status 1); copy or export it again",
     }
     if sys.platform == "linux":  # others do not limit memory
         mishaps["eat"] = "more than the memory for decoding; scale it down, or allow more memory"
     if hasattr(os, "mkfifo"):
-        os.mkfifo(tmp_path / "pipe.mp4")  # cannot be opened before another opens its other end
-        mishaps["pipe"] = "not read within 3 s; leave it out, or allow more time"
+        os.mkfifo(tmp_path / "pipe.mp4")
+        mishaps["pipe"] = "a pipe; give a regular file"
     paths = [tmp_path / f"{name}.mp4" for name in ("a", *mishaps, "print", "b")]
     for path in set(paths) - set(tmp_path.iterdir()):
         path.symlink_to(video)
@@ -106,6 +109,13 @@ def test_a_mishap_costs_one_line_that_names_the_file(sabotaged, video, tmp_path)
     assert np.array_equal(first.frames, second.frames)
     assert np.array_equal(first.frames, third.frames)
     assert not workers()
+
+
+def test_a_healthy_video_whose_worker_was_killed_is_tried_once_more(sabotaged, video, tmp_path):
+    (tmp_path / "killed.mp4").symlink_to(video)
+    first, second = outcomes([request(tmp_path / "killed.mp4"), request(video)], workers=1)
+    assert (tmp_path / "killed.once").exists()
+    assert np.array_equal(first.frames, second.frames)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits memory")

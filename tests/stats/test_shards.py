@@ -46,7 +46,7 @@ def test_shards_that_make_no_sense(text):
 )
 def test_what_may_be_joined(given, left):
     assert joined(given, max_failures=0.0) == left
-    assert [Part.parse(json.loads(json.dumps(part.record))) for part in left] == left
+    assert [Part.parse(json.loads(json.dumps(part.record)), "m.json") for part in left] == left
 
 
 @pytest.mark.parametrize(
@@ -86,3 +86,24 @@ def test_a_shard_does_without_its_report_only_if_it_is_none(tmp_path):
         assert Gathered.load(tmp_path / "m.safetensors").parts == ()
         with pytest.raises(ValueError, match=r"is a shard, but .*m.1-of-2.json does not say of which run"):
             Gathered.load(tmp_path / "m.1-of-2.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"run": {"videos": "3", "model": "nano", "seed": 0}, "shard": "1/1", "skipped": 0}, "run.videos should be"),
+        ({"run": {"videos": 3, "model": "nano", "seed": 0}, "shard": "1/1", "skipped": -1}, "skipped should be"),
+        ({"run": {"videos": 3, "model": "nano"}, "shard": "1/1", "skipped": 0}, "run.seed is missing"),
+        ({"run": [], "shard": "1/1", "skipped": 0}, "run should be a JSON object"),
+        ({"run": {"videos": 3, "model": "nano", "seed": 0}, "shard": "3/1", "skipped": 0}, "--shard 3/1"),
+        (3, "it should be a JSON object"),
+    ],
+)
+def test_a_report_that_was_edited_is_one_line(values, message):
+    with pytest.raises(ValueError, match=message):
+        Part.parse(values, "m.json")
+
+
+def test_a_part_is_read_as_it_was_written():
+    part = Part({"videos": 3, "model": "nano", "seed": 0, "names": "ff", "fps": 7.0}, Shard(1, 2), 1)
+    assert Part.parse(part.record, "m.json") == part

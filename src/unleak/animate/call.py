@@ -1,12 +1,13 @@
 """What a pipeline's call can be asked for in plain values: names, types and defaults, read off its signature."""
 
 import inspect
-import json
 import math
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Union, get_args, get_origin
+
+from unleak.data.reading import parse_json
 
 __all__ = ["OPTIONS", "Call", "Parameter"]
 
@@ -55,8 +56,8 @@ class Parameter:
         """The value that `text` says; a list as JSON. ValueError names what is expected."""
         if self.lists and text.lstrip().startswith("["):
             try:
-                values = json.loads(text)
-            except json.JSONDecodeError:
+                values = parse_json(text, list, self.name)
+            except ValueError:
                 values = None
             if isinstance(values, list):
                 for kind in (kind for kind in _PLAIN if kind in self.lists):

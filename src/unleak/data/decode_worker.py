@@ -1,4 +1,4 @@
-"""Clips decoded in processes of their own: a file that hangs, crashes or eats memory costs one line, not the run.
+"""Decode clips in processes of their own: a file that hangs, crashes or eats memory costs one line, not the run.
 
 A worker is this module run by a fresh interpreter that imports PyAV, numpy and Pillow, no torch. Requests and replies
 are lines of JSON through its standard streams, frames follow their reply as plain bytes. When the parent ends, however
@@ -80,13 +80,13 @@ class Decoding:
 
 
 def default_workers(processes: int = 1) -> int:
-    """Workers that suit this machine when `processes` processes share it: a core is left to each of those."""
+    """Choose how many workers suit this machine if `processes` processes share it; each of those keeps a core."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(8, cores // processes - 1))
 
 
 def read_clips(requests: Iterable[ClipRequest], *, decoding: Decoding | None = None) -> Generator[Outcome, None, None]:
-    """The clip of each request, in their order; MediaError where there is none, None where there is no room for it.
+    """Give the clip of each request, in their order; MediaError where there is none, None where it does not fit.
 
     At most two clips for each worker are read ahead, and requests are drawn as late as that allows. Close the iterator
     (`contextlib.closing`) to stop early; workers end with it. Raises ValueError if workers cannot start.
@@ -127,6 +127,10 @@ def read_clips(requests: Iterable[ClipRequest], *, decoding: Decoding | None = N
 # ---- in the parent -------------------------------------------------------------------------------------------------
 
 
+class _KilledError(MediaError):
+    """The process was killed while it decoded."""
+
+
 class ClipReader:
     """A decoding process, started when it is first needed and again when it has ended. Ends with whoever holds it."""
 
@@ -137,7 +141,15 @@ class ClipReader:
         self.lock = Lock()  # so that none is started while they are closed
 
     def read(self, request: ClipRequest) -> Outcome:
-        """What `_outcome` gives over there; MediaError if the process has not answered in time, or has ended."""
+        """Decode one clip over there; MediaError if the process does not answer in time, or ends.
+
+        A process that somebody killed (the kernel, for want of memory) says nothing about the video, so that is tried
+        once more.
+        """
+        outcome = self._read(request)
+        return self._read(request) if isinstance(outcome, _KilledError) else outcome
+
+    def _read(self, request: ClipRequest) -> Outcome:
         process, overdue = self._running(), Event()
 
         def give_up() -> None:
@@ -150,7 +162,9 @@ class ClipReader:
         try:
             outcome = _ask(process, request)
         except (OSError, EOFError, ValueError):  # no reply, or half of one
-            outcome = MediaError(f"{request.path}: its decoder crashed ({_end(process)}); copy or export it again")
+            how = _end(process)
+            kind = _KilledError if how in ("SIGKILL", "SIGTERM") else MediaError
+            outcome = kind(f"{request.path}: its decoder crashed ({how}); copy or export it again")
         finally:
             timer.cancel()
             timer.join()  # now `overdue` is final: a late kill cannot hit the next request

@@ -129,7 +129,8 @@ class _Profile:
     """Convert from a file's colour profile to sRGB; without one, or with one that is unusable, as Pillow does."""
 
     def __init__(self, profile: bytes | None) -> None:
-        self._profile, self._transform = profile, None
+        self._profile = profile
+        self._transform: ImageCms.ImageCmsTransform | None = None
         self.is_usable = True
 
     def __call__(self, image: Image.Image) -> Image.Image:

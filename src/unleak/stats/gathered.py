@@ -1,16 +1,21 @@
 """Moments that know which clips they are of, so that none is counted twice."""
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
+from typing import Any
 
 from unleak.core.moments import LatentMoments
+from unleak.data.reading import Record, read_json
 from unleak.stats.shards import Part, joined
 
 __all__ = ["Gathered", "merged"]
+
+
+class _Report(Record):
+    parts: list[Any]
 
 
 @dataclass(frozen=True)
@@ -22,11 +27,11 @@ class Gathered:
 
     @classmethod
     def load(cls, file: Path) -> "Gathered":
-        """FILE.safetensors, with the parts that FILE.json beside it lists; a shard is not taken without."""
+        """Read FILE.safetensors and the parts that FILE.json beside it lists, without which a shard is refused."""
         moments, report = LatentMoments.load(file), file.with_suffix(".json")
         try:
-            parts = tuple(map(Part.parse, json.loads(report.read_text(encoding="utf-8"))["parts"]))
-        except (FileNotFoundError, ValueError, LookupError, TypeError, AttributeError) as error:
+            parts = tuple(Part.parse(values, str(report)) for values in read_json(report, _Report).parts)
+        except (FileNotFoundError, ValueError) as error:
             if re.search(r"\.\d+-of-\d+$", file.stem):
                 raise ValueError(
                     f"{file} is a shard, but {report} does not say of which run; keep the two files of a shard together"

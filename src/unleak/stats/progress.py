@@ -1,18 +1,30 @@
-"""How far a run has come, on disk: a run that was killed goes on from there as if it had not been."""
+"""Keep on disk how far a run has come: a run that was killed goes on from there as if it had not been."""
 
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from unleak.core.moments import LatentMoments, MomentsMeta
 from unleak.data.atomic import written_whole
+from unleak.data.reading import Record, parse_json
 from unleak.stats.shards import differences
 
 __all__ = ["Progress"]
+
+
+class _About(Record):
+    """What stands beside the moments in a file of progress."""
+
+    settings: dict[str, Any]
+    position: Annotated[int, Field(ge=0, lt=2**53)]
+    skipped: dict[str, str]
+    count: Annotated[int, Field(ge=1, lt=2**53)]
+    meta: dict[str, Any]
 
 
 @dataclass
@@ -40,22 +52,23 @@ class Progress:
 
     @classmethod
     def load(cls, path: Path, settings: dict[str, Any]) -> "Progress":
-        """The progress at `path`, none if there is no file; ValueError if it is of a run with other settings."""
+        """Read the progress at `path`, none if there is no file; ValueError if it is of a run with other settings."""
         if not path.exists():
             return cls()
         try:
             with safe_open(path, "pt") as file:
-                about = json.loads((file.metadata() or {})["unleak_progress"])
+                text = (file.metadata() or {})["unleak_progress"]
                 mean, mean_square = file.get_tensor("mean"), file.get_tensor("mean_square")
-            skipped = {Path(video): str(reason) for video, reason in about["skipped"].items()}
-            moments = LatentMoments(about["count"], mean, mean_square, MomentsMeta(**about["meta"]))
-            begun, position = dict(about["settings"]), int(about["position"])
-        except (SafetensorError, OSError, LookupError, AttributeError, TypeError, ValueError, RecursionError) as error:
+            about = parse_json(text, _About, str(path))
+            moments = LatentMoments(about.count, mean, mean_square, MomentsMeta(**about.meta))
+        except (SafetensorError, OSError, LookupError, AttributeError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is not the progress of a run, or damaged; move or delete it") from error
+        begun = about.settings
         settings = json.loads(json.dumps(settings))
         if begun != settings:
             raise ValueError(
                 f"{path} is of a run that was begun otherwise ({differences(begun, settings)}); "
                 "give its settings to go on, or delete it to begin again"
             )
-        return cls(position, skipped, moments)
+        skipped = {Path(video): reason for video, reason in about.skipped.items()}
+        return cls(about.position, skipped, moments)

@@ -4,9 +4,12 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
+
+from pydantic import ConfigDict, Field
 
 from unleak.data.image import MediaError
+from unleak.data.reading import Record, parse_values
 
 __all__ = ["Part", "Shard", "check_failures", "differences", "joined"]
 
@@ -40,6 +43,22 @@ class Shard:
         return path if self.count == 1 else path.with_name(f"{path.stem}.{self.index}-of-{self.count}{path.suffix}")
 
 
+class _Run(Record):
+    """The settings of a run, and what it is of."""
+
+    model_config = ConfigDict(extra="allow")
+
+    videos: Annotated[int, Field(ge=0, lt=2**53)]
+    model: str
+    seed: int
+
+
+class _Part(Record):
+    run: _Run
+    shard: str
+    skipped: Annotated[int, Field(ge=0, lt=2**53)]
+
+
 @dataclass(frozen=True)
 class Part:
     """Which clips moments are of: a shard of the run that `run`, its settings and a hash of its videos' names, is."""
@@ -50,13 +69,10 @@ class Part:
     """Its videos that could not be used."""
 
     @classmethod
-    def parse(cls, record: dict[str, Any]) -> "Part":
-        """From what `record` gave; ValueError, LookupError or TypeError for anything else."""
-        run, skipped = dict(record["run"]), record["skipped"]
-        for value, kind in ((run["videos"], int), (run["model"], str), (run["seed"], int), (skipped, int)):
-            if not isinstance(value, kind):
-                raise TypeError(f"{value!r} where {kind.__name__} is expected")
-        return cls(run, Shard.parse(record["shard"]), skipped)
+    def parse(cls, values: Any, where: str) -> "Part":
+        """Read what `record` gave; ValueError, in a line that begins with `where`, for anything else."""
+        parsed = parse_values(values, _Part, where)
+        return cls(parsed.run.model_dump(), Shard.parse(parsed.shard), parsed.skipped)
 
     @property
     def record(self) -> dict[str, Any]:

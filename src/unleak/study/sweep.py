@@ -16,6 +16,7 @@ from unleak.attach.apply import applied, summary
 from unleak.core.initial import InitialNoise
 from unleak.core.start import Start
 from unleak.data.atomic import folder_written_whole
+from unleak.data.reading import Record, read_json
 from unleak.data.video import write_video
 from unleak.measure.motion import MotionScore, camera_path, motion_score
 from unleak.report.sweep_page import page
@@ -217,6 +218,12 @@ def check_measurable() -> None:
     Run.measured({}, (), np.zeros((2, 16, 16, 3), np.uint8))
 
 
+class _Result(Record):
+    """What an older result says of itself."""
+
+    files: list[str]
+
+
 def check_replaceable(folder: Path, *, overwrite: bool, record: str = RECORD) -> None:
     """Raise ValueError if a sweep must not be written to `folder`: it holds something, or not just an older sweep.
 
@@ -226,8 +233,8 @@ def check_replaceable(folder: Path, *, overwrite: bool, record: str = RECORD) ->
     if not there and (folder.is_dir() or not folder.exists()):
         return
     try:
-        known = set(json.loads((folder / record).read_text(encoding="utf-8"))["files"])
-    except (OSError, ValueError, KeyError, TypeError):
+        known = set(read_json(folder / record, _Result).files)
+    except (OSError, ValueError):
         known = set()
     if others := sorted(there - known):
         raise ValueError(f"{folder} holds files of others ({others[0]}); choose another folder")

@@ -12,6 +12,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from unleak.data.reading import read_json
+
 __all__ = ["Leftover", "cache_folder", "check_space", "leftovers", "lock_of", "made_once", "read_note", "write_note"]
 
 
@@ -70,10 +72,9 @@ def _free(folder: Path) -> Iterator[bool]:
 def read_note(*names: str) -> dict[str, Any]:
     """A small JSON object kept by name; empty if there is none, or none that can be read."""
     try:
-        values = json.loads(_note(*names).read_text(encoding="utf-8"))
+        return read_json(_note(*names), dict)
     except (OSError, ValueError):
         return {}
-    return values if isinstance(values, dict) else {}
 
 
 def write_note(values: dict[str, Any], *names: str) -> None:

@@ -4,7 +4,6 @@ It is a pipeline folder of diffusers 0.24 whose `model_index.json` names two cla
 names are only compared with what is expected; the classes are ours.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from unleak.data.atomic import folder_written_whole
+from unleak.data.reading import read_json
 from unleak.families.animate_anything.pipeline import AnimateAnythingPipeline
 from unleak.families.animate_anything.unet import AnimateAnythingUNet
 from unleak.families.checkpoint import read_checkpoint
@@ -36,10 +36,10 @@ _UNUSED = "motion_embedding."
 def is_original(folder: str | Path) -> bool:
     """Whether `folder` is one of the original repository, by its `model_index.json`."""
     try:
-        index = json.loads((Path(folder) / "model_index.json").read_text(encoding="utf-8"))
+        index = read_json(Path(folder) / "model_index.json", dict)
     except (OSError, ValueError):
         return False
-    return isinstance(index, dict) and index.get("_class_name") == "LatentToVideoPipeline"
+    return index.get("_class_name") == "LatentToVideoPipeline"
 
 
 def load_original(folder: str | Path, *, torch_dtype: torch.dtype = torch.float32) -> AnimateAnythingPipeline:
@@ -117,11 +117,8 @@ def _library(cls: Any, folder: Path, part: str, dtype: torch.dtype) -> Any:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path, dict)
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror}; give the folder as it was published") from error
     except ValueError as error:
-        raise ValueError(f"{path}: damaged ({error}); download it again") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: no JSON object; download it again")
-    return values
+        raise ValueError(f"{error}; download it again") from error
