@@ -113,6 +113,8 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             name = next((name for name in hub.repositories if f"/{name}/" in f"{path}/"), None)
             if name is None:
                 return self.answer(404, X_Error_Code="RepoNotFound")
+            if "/tree/" in path:
+                return self.answer(200, json.dumps(_tree(hub.repositories[name])).encode())
             if path.startswith("/api/"):
                 return self.answer(200, json.dumps(_about(name, hub.repositories[name])).encode())
             wanted = path.split("/resolve/")[1].partition("/")[2]
@@ -159,3 +161,13 @@ def _about(name: str, files: dict[str, bytes]) -> dict:
             one["lfs"] = {"sha256": sha256(body), "size": len(body), "pointerSize": 130}
         listed.append(one)
     return {"id": name, "sha": COMMIT, "private": False, "tags": [], "downloads": 0, "likes": 0, "siblings": listed}
+
+
+def _tree(files: dict[str, bytes]) -> list[dict]:
+    listed = []
+    for path, body in files.items():
+        one = {"type": "file", "path": path, "size": len(body), "oid": git(body)}
+        if path.endswith(_LARGE):
+            one["lfs"] = {"oid": sha256(body), "size": len(body), "pointerSize": 130}
+        listed.append(one)
+    return listed

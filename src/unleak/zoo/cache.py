@@ -3,13 +3,13 @@
 import json
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
+import platformdirs
 from filelock import FileLock, Timeout
 
 from unleak.data.reading import read_json
@@ -18,15 +18,10 @@ __all__ = ["Leftover", "cache_folder", "check_space", "leftovers", "lock_of", "m
 
 
 def cache_folder() -> Path:
-    """`UNLEAK_CACHE`, else `unleak` in the user's cache folder."""
+    """Return `UNLEAK_CACHE`, else `unleak` in the user's cache folder (`XDG_CACHE_HOME`, or what the system uses)."""
     if given := os.environ.get("UNLEAK_CACHE"):
         return Path(given).expanduser()
-    home = Path.home()
-    if sys.platform == "win32":
-        usual = Path(os.environ.get("LOCALAPPDATA", home / "AppData/Local"))
-    else:
-        usual = home / ("Library/Caches" if sys.platform == "darwin" else ".cache")
-    return Path(os.environ.get("XDG_CACHE_HOME", usual)) / "unleak"
+    return platformdirs.user_cache_path("unleak", appauthor=False, opinion=False)
 
 
 def made_once(folder: Path, make: Callable[[Path], None]) -> Path:

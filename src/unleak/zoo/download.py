@@ -10,7 +10,7 @@ from filelock import FileLock
 
 from unleak.zoo.cache import cache_folder, lock_of
 
-__all__ = ["check_hash", "digest_of", "download", "git_digest_of", "network_errors", "patiently", "status_of"]
+__all__ = ["check_hash", "digest_of", "download", "network_errors", "patiently", "status_of"]
 
 T = TypeVar("T")
 _BUSY = (408, 429, 500, 502, 503, 504)
@@ -109,9 +109,3 @@ def digest_of(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def git_digest_of(path: Path) -> str:
-    """The SHA-1 that git, and so the Hub, names a small file by."""
-    content = path.read_bytes()
-    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()

@@ -1,21 +1,25 @@
-"""What a model's files may say and hold: classes that are known, pickles of bounded size, archives that stay inside."""
+"""Check what a model's files say and hold: known classes, pickles of bounded size, archives that stay inside."""
 
+import gzip
+import lzma
 import re
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Collection, Iterator, Mapping
 from importlib.util import find_spec
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from unleak.zoo.classes import FAMILIES, own_parts
 
-__all__ = ["check_index", "check_pickle", "safe_members"]
+__all__ = ["check_index", "check_pickle", "unpack"]
 
 MAX_PICKLE = 40_000_000_000
 """Bytes; the largest checkpoint of the table has 11e9."""
 MAX_ARCHIVE = 60_000_000_000
 """Bytes, unpacked."""
+MAX_MEMBERS = 100_000
 
 
 def check_index(index: Mapping[str, Any], where: str) -> None:
@@ -74,18 +78,27 @@ def check_pickle(path: Path, *, most: int = MAX_PICKLE) -> None:
             raise ValueError(f"{path}: {unpacked / 1e9:.3g} GB unpacked from {size / 1e9:.3g} GB: refused")
 
 
-def safe_members(archive: tarfile.TarFile, *, most: int = MAX_ARCHIVE) -> Iterator[tuple[tarfile.TarInfo, Path]]:
-    """The regular files of an archive, each with the path below its folder; ValueError for any that would leave it."""
+def unpack(archive: Path, folder: Path, *, most: int = MAX_ARCHIVE) -> None:
+    """Unpack a tar archive into `folder`.
+
+    Raises ValueError, in one line, for an archive that is damaged, that holds more than `most` bytes, or that has
+    something in it which would be written outside `folder` or is no file, folder or link within it.
+    """
+    if not hasattr(tarfile, "data_filter"):
+        raise ValueError("this Python cannot unpack archives safely; update it to 3.11.4 or newer")
+    try:
+        with tarfile.open(archive) as packed:
+            packed.extractall(folder, members=_bounded(packed, most), filter="data")
+    except tarfile.FilterError as error:
+        raise ValueError(f"the archive is refused: {error}") from error
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
+        raise ValueError(f"the archive is damaged ({error})") from error
+
+
+def _bounded(archive: tarfile.TarFile, most: int) -> Iterator[tarfile.TarInfo]:
     total = 0
-    for member in archive:
-        path = PurePosixPath(member.name.replace("\\", "/"))
-        if path.is_absolute() or ".." in path.parts or ":" in member.name:
-            raise ValueError(f"the archive holds {member.name!r}, which would leave its folder: refused")
-        if member.isdir():
-            continue
-        if not member.isfile():
-            raise ValueError(f"the archive holds {member.name!r}, which is no plain file: refused")
+    for number, member in enumerate(archive):
         total += member.size
-        if total > most:
-            raise ValueError(f"the archive holds more than {most / 1e9:.3g} GB: refused")
-        yield member, Path(*path.parts)
+        if total > most or number >= MAX_MEMBERS:
+            raise ValueError(f"the archive holds more than {most / 1e9:.3g} GB or {MAX_MEMBERS} files: refused")
+        yield member
