@@ -37,6 +37,7 @@ def test_there_and_back(family: str, files: Path, tmp_path: Path, unleak: Any) -
     assert result.out.startswith(f"{out}: a {family} pipeline (custom), ")
     assert "left behind, of training only: optimizer_states" in result.err
     assert "tensors that nothing uses are kept in" in result.err
+    assert len(result.err.splitlines()) == 3  # and the tokenizer; no bars of the libraries
     again = unleak("convert", family, files / f"{family}.ckpt", out, *options)
     assert (again.status, again.out) == (2, "")
     assert f"{out} exists; give --overwrite or another name" in again.err

@@ -33,6 +33,7 @@ def test_a_grid_has_the_steps_asked_for_below_its_start(spacing, start):
 def test_the_published_uniform_grid_brings_more_steps_than_asked_for():
     assert len(ddim_grid("uniform", 30, 1000, reference=True)) == 31
     assert len(ddim_grid("uniform", 30, 1000)) == 30
+    assert ddim_grid("uniform", 8, 870, reference=True) == [865, 757, 649, 541, 433, 325, 217, 109, 1]
 
 
 @pytest.mark.parametrize("config", KINDS)

@@ -259,8 +259,9 @@ def run_videocrafter_ddim(case: Case) -> None:
         start, eta = re.search(r"M(\d+)_eta([\d.]+)", name).groups()
         guidance = 1.0 if "noguidance" in name else config["runs"][name].get("guidance", config["guidance"])
         if name.startswith("startM_uniform."):
-            # A grid that begins lower than its start, which ours never does: laid by hand.
-            pipe = pipeline()
+            # The published grid, which begins lower than its start and has a step too many where they do not divide
+            # it: laid by hand.
+            pipe = pipeline(reference=True)
             process = process_of(pipe.scheduler)
             latents = analytic.sample(case["in.init_eps"], Start.parse(start).resolve(process))
             pipe.scheduler.set_timesteps = partial(pipe.scheduler.set_timesteps, start=int(start))

@@ -143,3 +143,20 @@ def test_offload_needs_an_accelerator(tiny_folder):
         load(tiny_folder, device="cpu", offload="group")
     with pytest.raises(ValueError, match="give one of none, model, sequential, group"):
         load(tiny_folder, device="cpu", offload="disk")
+
+
+def test_a_large_network_runs_in_bfloat16_where_the_processor_multiplies_it(tiny_folder, monkeypatch):
+    monkeypatch.setattr("unleak.zoo.hub.multiplies_bfloat16", lambda: True)
+    said = []
+
+    def dtype(**settings):
+        return load(tiny_folder, device="cpu", say=said.append, **settings).unet.dtype
+
+    assert dtype(fast=True) == torch.float32  # it is small
+    monkeypatch.setattr("unleak.zoo.hub._LARGE", 1000)
+    assert (dtype(), said) == (torch.float32, [])
+    assert dtype(fast=True, dtype="float32") == torch.float32
+    assert dtype(fast=True) == torch.bfloat16
+    assert said == ["in bfloat16, which this processor multiplies fast (AMX); --dtype float32 for the full precision"]
+    monkeypatch.setattr("unleak.zoo.hub.multiplies_bfloat16", lambda: False)
+    assert dtype(fast=True) == torch.float32

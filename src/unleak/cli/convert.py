@@ -68,7 +68,10 @@ def convert(
     if unknown := [f"--{name}" for name in given if name not in takes]:
         way = f"{family} {'folder, which is turned back,' if back else 'checkpoint'}"
         raise ValueError(f"{', '.join(unknown)}: a {way} takes {_listed(takes)}")
-    about = _back(family, source, out) if back else _convert(family, source, out, given, terminal)
+    from unleak.zoo.hub import quiet as libraries_quiet
+
+    with libraries_quiet():  # they would show bars of their own
+        about = _back(family, source, out) if back else _convert(family, source, out, given, terminal)
     terminal.line(f"{out}: {about['tensors' if back else 'is']}{' tensors' if back else ''}")
     terminal.json({"out": str(out), "family": family, **about})
 

@@ -400,10 +400,13 @@ def _animate(
 ) -> dict[str, Any]:
     from unleak.animate.memory import advising
     from unleak.animate.sample import sample
+    from unleak.animate.size import swapped
     from unleak.attach.plan import UnleakWarning
 
     spec, settings, placement = work.spec, work.settings.prompted(job.prompt), work.placement
     settings = replace(settings, seed=settings.seed + (job.seed or 0))
+    if (caution := swapped(image.size, settings.width, settings.height)) is not None:
+        terminal.note(f"{job.photo}: {caution}")
     mask = job.load_mask()
     began, task = time.monotonic(), progress.add_task(job.photo.name, total=settings.steps)
     advised = advising(spec, settings, device, offload=placement.offload, vae_tiling=placement.vae_tiling)

@@ -460,6 +460,7 @@ class Memory(Group):
             vae_tiling=self.vae_tiling,
             loras=self.loras,
             say=terminal.note,
+            fast=True,
         )
         pipe.set_progress_bar_config(disable=True)
         return pipe

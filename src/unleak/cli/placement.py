@@ -59,6 +59,7 @@ class Placement:
             vae_tiling=self.vae_tiling,
             loras=self.loras,
             say=terminal.note,
+            fast=True,
         )
         pipe.set_progress_bar_config(disable=True)
         return pipe

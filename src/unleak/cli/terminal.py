@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,7 +51,10 @@ class Terminal:
 
     @contextmanager
     def progress(self) -> Iterator[Any]:
-        """Show a `rich.progress.Progress` on stderr until the block ends; nothing where no terminal is."""
+        """Show a `rich.progress.Progress` on stderr until the block ends.
+
+        Where stderr is no terminal (a file, a pipe), it writes a line a minute instead; nothing if quiet.
+        """
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
         from rich.text import Text
@@ -67,5 +71,27 @@ class Terminal:
             MofNCompleteColumn(),
             TimeRemainingColumn(),
         )
-        with Progress(*columns, console=console, transient=True, disable=silent) as progress:
+        kind = Progress if self.quiet or console.is_terminal else _in_lines(self)
+        with kind(*columns, console=console, transient=True, disable=silent) as progress:
             yield progress
+
+
+_EVERY = 60.0
+"""Seconds between two lines of progress where there is no terminal."""
+
+
+def _in_lines(terminal: Terminal) -> Any:
+    """The class of a progress that writes a line from time to time, for logs."""
+    from rich.progress import Progress
+
+    class Lines(Progress):
+        told = time.monotonic()
+
+        def update(self, task_id: Any, **changes: Any) -> None:
+            super().update(task_id, **changes)
+            task = next(task for task in self.tasks if task.id == task_id)
+            if task.total and time.monotonic() - self.told >= _EVERY:
+                self.told = time.monotonic()
+                terminal.note(f"{task.description}: {task.completed:g} of {task.total:g}")
+
+    return Lines

@@ -63,7 +63,10 @@ def converted(family: str, source: Path, digest: str) -> Path:
     check_space(folder.parent.parent, size, f"converting {source.name}")
 
     def make(out: Path) -> None:
-        convert(source, out / folder.name)  # converters make their folder themselves
+        from unleak.zoo.hub import quiet  # which imports this module
+
+        with quiet():
+            convert(source, out / folder.name)  # converters make their folder themselves
 
     made_once(folder.parent, make)
     return folder

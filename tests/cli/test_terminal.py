@@ -1,0 +1,31 @@
+"""Progress where stderr is no terminal."""
+
+import time
+
+from unleak.cli import terminal
+from unleak.cli.terminal import Terminal
+
+
+def steps(monkeypatch, capfd, *, quiet=False):
+    clock = iter(range(0, 1000, 25))  # seconds
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: next(clock))
+    with Terminal(quiet).progress() as progress:
+        task = progress.add_task("photo.jpg", total=8)
+        for done in range(1, 9):
+            progress.update(task, completed=done)
+    monkeypatch.undo()
+    return capfd.readouterr()
+
+
+def test_a_log_gets_a_line_now_and_then(monkeypatch, capfd):
+    out, err = steps(monkeypatch, capfd)
+    lines = err.splitlines()
+    assert out == ""
+    assert 1 <= len(lines) < 8
+    assert lines[0].startswith("photo.jpg: ")
+    assert lines[0].endswith(" of 8")
+
+
+def test_quiet_is_silent(monkeypatch, capfd):
+    assert steps(monkeypatch, capfd, quiet=True) == ("", "")
+    assert time.monotonic() > 0
