@@ -1,4 +1,4 @@
-"""Videos to model latents, for the VAE of every family: statistics live where the denoiser does."""
+"""Encode videos to model latents with the VAE of any family: statistics live where the denoiser does."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from unleak.families.svd.denoiser import SVDDenoiser
+from unleak.families.image_vae import ImageVAE
 
 __all__ = ["encode_video"]
 
@@ -29,14 +29,14 @@ WHOLE = {
 
 @torch.no_grad()
 def encode_video(pipe: Any, video: Float[Tensor, "b f 3 H W"]) -> Float[Tensor, "b c f2 h w"]:
-    """Model latents (what the denoiser sees) of videos in [-1, 1]: the posterior's mode, normalised as `pipe` does.
+    """Encode videos in [-1, 1] to model latents (what the denoiser sees): the posterior's mode, normalised as `pipe` does.
 
     Of the pipeline only the VAE and the scheduler's configuration are used. ValueError for a VAE that is not known.
     """
     vae = pipe.vae
     names = [base.__name__ for base in type(vae).__mro__]
     if FRAME_BY_FRAME.intersection(names):
-        return SVDDenoiser(pipe).encode_video(video)
+        return ImageVAE(vae).encode_video(video)
     if not WHOLE.keys() & set(names):
         raise ValueError(
             f"{type(vae).__name__} is not a VAE whose latents unleak knows to normalise: it knows"

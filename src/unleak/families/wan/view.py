@@ -1,4 +1,4 @@
-"""Wan 2.1 and 2.2 as denoisers: what training and diagnosis ask of the family.
+"""The view of Wan 2.1 and 2.2.
 
 Latents are normalised VAE output, `b c f h w`: a frame of them is one frame of the video, then four each. sigma is the
 rectified flow's, after any shift: x_t = (1 - sigma) x_0 + sigma eps, and the network predicts eps - x_0.
@@ -9,15 +9,18 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
-from jaxtyping import Bool, Float, UInt8
+from einops import rearrange
+from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor, nn
 
+from unleak.core.process import Level
 from unleak.core.timenoise import TimeNoise
 from unleak.families.first_frame import begun_with, times_of_tokens
-from unleak.families.latents import encode_video
+from unleak.families.flow import FlowView
+from unleak.families.view import GREY, Levels
 
-__all__ = ["WanCondition", "WanDenoiser"]
+__all__ = ["WanCondition", "WanView"]
 
 TEXT_TOKENS = 512
 
@@ -36,23 +39,28 @@ class WanCondition:
     level: Float[Tensor, "b"] | None = None
 
 
-class WanDenoiser:
-    """The denoiser view of a `WanImageToVideoPipeline`. Holds the pipeline, changes nothing in it.
+class WanView(FlowView):
+    """The view of a `WanImageToVideoPipeline`.
 
     experts: of Wan 2.2 A14B, which of the two networks are meant: `high` above the boundary sigma, `low` below it.
     """
 
-    trained_on: ClassVar[str] = "flow"
-    noised: ClassVar[tuple[str, ...]] = ("latents",)
+    absent = "a grey picture, for the family knows no absence"
     latent_noise: ClassVar[TimeNoise] = TimeNoise(100, 5)
-    temporal: ClassVar[tuple[str, ...]] = ()
+    experts_known = True
     lora_targets: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "attention": ("to_q", "to_k", "to_v", "to_out.0", "add_k_proj", "add_v_proj"),
         "blocks": ("to_q", "to_k", "to_v", "to_out.0", "add_k_proj", "add_v_proj", "ffn.net.0.proj", "ffn.net.2"),
     }
 
-    def __init__(self, pipe: Any, *, experts: Literal["high", "low", "both"] | None = None):
-        self.pipe = pipe
+    def __init__(
+        self,
+        pipe: Any,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        experts: Literal["high", "low", "both"] | None = None,
+    ):
+        super().__init__(pipe, arguments)
         self.boundary: float | None = pipe.config.boundary_ratio
         if experts is not None and self.boundary is None:
             raise ValueError(f"experts: {experts}: this model has a single network; leave experts away")
@@ -96,11 +104,6 @@ class WanDenoiser:
         return bool(self.pipe.config.expand_timesteps)
 
     @torch.no_grad()
-    def encode_video(self, video: Float[Tensor, "b f 3 H W"]) -> Float[Tensor, "b c f2 h w"]:
-        """Model latents of videos in [-1, 1]: the mode of the posterior."""
-        return encode_video(self.pipe, video)
-
-    @torch.no_grad()
     def encode_still(self, image: Float[Tensor, "b 3 H W"], num_frames: int) -> Float[Tensor, "b c f h w"]:
         """The latents of `WanCondition` for images in [-1, 1]."""
         if self.first_frame_is_clean:
@@ -110,12 +113,13 @@ class WanDenoiser:
         return self.encode_video(still)
 
     @torch.no_grad()
-    def embed_image(self, image: UInt8[Tensor, "b H W 3"]) -> Float[Tensor, "b n e"] | None:
-        """What CLIP says of the images; None where the network does not ask (Wan 2.2)."""
+    def embed_image(self, image: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b n e"] | None:
+        """Return what CLIP says of images in [-1, 1]; None where the network does not ask (Wan 2.2)."""
         network: Any = next(iter(self.networks.values()))
         if network.config.image_dim is None:
             return None
-        pictures = [Image.fromarray(pixels) for pixels in image.cpu().numpy()]
+        pixels = ((image.float().clamp(-1, 1) + 1) * 127.5).round().byte()
+        pictures = [Image.fromarray(one) for one in rearrange(pixels, "b c h w -> b h w c").cpu().numpy()]
         embeddings: Tensor = self.pipe.encode_image(pictures, self.pipe.image_encoder.device)
         return embeddings.float()
 
@@ -134,7 +138,7 @@ class WanDenoiser:
         self,
         still: Float[Tensor, "b c f h w"],
         text: Float[Tensor, "b l d"],
-        image: UInt8[Tensor, "b H W 3"],
+        image: Float[Tensor, "b 3 H W"],
         *,
         fps: Float[Tensor, "b"],
         level: Float[Tensor, "b"] | None = None,
@@ -143,10 +147,17 @@ class WanDenoiser:
         del fps
         return WanCondition(still, text, self.embed_image(image), level)
 
-    def predict(
+    def without_image(
+        self, image: Float[Tensor, "b 3 H W"], prompts: Sequence[str], num_frames: int
+    ) -> WanCondition:
+        """Encode the same for a grey picture."""
+        condition: WanCondition = self.encode_condition(torch.full_like(image, GREY), prompts, num_frames)
+        return condition
+
+    def velocity(
         self, x_t: Float[Tensor, "b c f h w"], sigma: Float[Tensor, "b"], condition: WanCondition
     ) -> Float[Tensor, "b c f h w"]:
-        """The network's eps - x_0; each clip by the expert for its sigma."""
+        """Return the network's eps - x_0; each clip by the expert for its sigma."""
         if self.experts != "both" or self.boundary is None:
             return self._predict(next(iter(self.networks.values())), x_t, sigma, condition)
         out = torch.empty_like(x_t)
@@ -158,11 +169,18 @@ class WanDenoiser:
         return out
 
     def predict_clean(
-        self, x_t: Float[Tensor, "b c f h w"], sigma: Float[Tensor, "b"], condition: WanCondition
+        self, x_t: Float[Tensor, "b c f h w"], level: Level | Levels, condition: WanCondition
     ) -> Float[Tensor, "b c f h w"]:
-        """The network's x_0, which begins with the image where that is the first frame."""
-        x_0 = x_t - sigma.to(x_t)[:, None, None, None, None] * self.predict(x_t, sigma, condition)
+        """Return the network's x_0, which begins with the image where that is the first frame."""
+        x_0 = super().predict_clean(x_t, level, condition)
         return begun_with(condition.latents, x_0) if self.first_frame_is_clean else x_0
+
+    def _decoded(self, latents: Float[Tensor, "1 c f h w"]) -> Float[Tensor, "1 3 F H W"]:
+        vae = self.pipe.vae
+        mean, std = (
+            latents.new_tensor(vae.config[name]).view(1, -1, 1, 1, 1) for name in ("latents_mean", "latents_std")
+        )
+        return vae.decode(latents * std + mean, return_dict=False)[0]
 
     def _predict(self, network: Any, x_t: Tensor, sigma: Tensor, condition: WanCondition) -> Tensor:
         b, _, f, h, w = x_t.shape

@@ -1,4 +1,4 @@
-"""LTX-Video as a denoiser: what training and diagnosis ask of the family.
+"""The view of LTX-Video.
 
 Latents are normalised VAE output, `b c f h w`, and packed into tokens at the network's border alone: a frame of them is
 one frame of the video, then eight each. sigma is the rectified flow's, after any shift: x_t = (1 - sigma) x_0 + sigma
@@ -7,18 +7,23 @@ eps, and the network predicts eps - x_0. The image is the first frame of x_t, cl
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from inspect import signature
 from typing import Any, ClassVar
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor, nn
 
+from unleak.attach.schedule import nearest, started
+from unleak.attach.seams import seam_of
+from unleak.core.process import Level
 from unleak.families.first_frame import begun_with, times_of_tokens
-from unleak.families.latents import encode_video
+from unleak.families.flow import FlowView
+from unleak.families.view import Levels
 
-__all__ = ["LTXCondition", "LTXDenoiser"]
+__all__ = ["LTXCondition", "LTXView"]
 
 TEXT_TOKENS = 128
 
@@ -38,26 +43,19 @@ class LTXCondition:
     level: Float[Tensor, "b"] | None = None
 
 
-class LTXDenoiser:
-    """The denoiser view of an `LTXImageToVideoPipeline` or `LTXConditionPipeline`. Holds the pipeline, changes nothing
-    in it.
+class LTXView(FlowView):
+    """The view of an `LTXImageToVideoPipeline` or `LTXConditionPipeline`.
 
     The two differ in the time of a token: eight frames a latent frame from 0 on, and for models since 0.9.5, which the
     second runs, that of the latent frame's first picture.
     """
 
-    trained_on: ClassVar[str] = "flow"
-    noised: ClassVar[tuple[str, ...]] = ("latents",)
-    temporal: ClassVar[tuple[str, ...]] = ()
-    first_frame_is_clean: ClassVar[bool] = True
-    sigmas: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    absent = "none: the first frame is noise like the others, as for a video of text alone"
+    first_frame_is_clean = True
     lora_targets: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "attention": ("to_q", "to_k", "to_v", "to_out.0"),
         "blocks": ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2"),
     }
-
-    def __init__(self, pipe: Any):
-        self.pipe = pipe
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -93,11 +91,6 @@ class LTXDenoiser:
         return float(frames * height * width * slope + (low - slope * few))
 
     @torch.no_grad()
-    def encode_video(self, video: Float[Tensor, "b f 3 H W"]) -> Float[Tensor, "b c f2 h w"]:
-        """Model latents of videos in [-1, 1]: the mode of the posterior."""
-        return encode_video(self.pipe, video)
-
-    @torch.no_grad()
     def encode_still(self, image: Float[Tensor, "b 3 H W"], num_frames: int) -> Float[Tensor, "b c 1 h w"]:
         """The latents of `LTXCondition` for images in [-1, 1], whatever the length of the video."""
         del num_frames
@@ -118,7 +111,7 @@ class LTXDenoiser:
         self,
         still: Float[Tensor, "b c 1 h w"],
         text: Float[Tensor, "b l d"],
-        image: UInt8[Tensor, "b H W 3"],
+        image: Float[Tensor, "b 3 H W"],
         *,
         fps: Float[Tensor, "b"],
         level: Float[Tensor, "b"] | None = None,
@@ -127,10 +120,16 @@ class LTXDenoiser:
         del image
         return LTXCondition(still, text, fps, level)
 
-    def predict(
+    def without_image(
+        self, image: Float[Tensor, "b 3 H W"], prompts: Sequence[str], num_frames: int
+    ) -> LTXCondition:
+        """Encode the same without an image: the first frame is noise like all others."""
+        return replace(self.encode_condition(image, prompts, num_frames), latents=None)
+
+    def velocity(
         self, x_t: Float[Tensor, "b c f h w"], sigma: Float[Tensor, "b"], condition: LTXCondition
     ) -> Float[Tensor, "b c f h w"]:
-        """The network's eps - x_0; of the first frame it means something only without an image."""
+        """Return the network's eps - x_0; of the first frame it means something only without an image."""
         network = self.pipe.transformer
         f, h, w = x_t.shape[2:]
         steps = self.pipe.scheduler.config.num_train_timesteps
@@ -150,11 +149,34 @@ class LTXDenoiser:
         return rearrange(prediction, "b (f h w) c -> b c f h w", f=f, h=h)
 
     def predict_clean(
-        self, x_t: Float[Tensor, "b c f h w"], sigma: Float[Tensor, "b"], condition: LTXCondition
+        self, x_t: Float[Tensor, "b c f h w"], level: Level | Levels, condition: LTXCondition
     ) -> Float[Tensor, "b c f h w"]:
-        """The network's x_0, which begins with the image where one is given."""
-        x_0 = x_t - sigma.to(x_t)[:, None, None, None, None] * self.predict(x_t, sigma, condition)
+        """Return the network's x_0, which begins with the image where one is given."""
+        x_0 = super().predict_clean(x_t, level, condition)
         return x_0 if condition.latents is None else begun_with(condition.latents, x_0)
+
+    def levels(self, start: str, steps: int) -> tuple[Level, ...]:
+        """Return the levels that the pipeline steps through; the size of the video decides on its shift."""
+        if not self.pipe.scheduler.config.get("use_dynamic_shifting"):
+            return super().levels(start, steps)
+        usual = signature(type(self.pipe).__call__).parameters
+        frames, height, width = (
+            int(self.arguments.get(name, usual[name].default)) for name in ("num_frames", "height", "width")
+        )
+        space, time = self.pipe.vae_spatial_compression_ratio, self.pipe.vae_temporal_compression_ratio
+        mu = self.mu((frames - 1) // time + 1, height // space, width // space)
+        scheduler = started(self.pipe.scheduler, self.level(start), "rescale")
+        scheduler.set_timesteps(**seam_of(self.pipe).grid(steps), mu=mu)
+        return tuple(nearest(scheduler, self.level_of(sigma)) for sigma in scheduler.sigmas.tolist() if sigma > 0)
+
+    def _decoded(self, latents: Float[Tensor, "1 c f h w"]) -> Float[Tensor, "1 3 F H W"]:
+        vae = self.pipe.vae
+        moments = vae.latents_mean, vae.latents_std, vae.config.scaling_factor
+        # A VAE that denoises as it decodes is told so much; the noise that the pipeline would add is left away.
+        time = None
+        if vae.config.timestep_conditioning:
+            time = latents.new_tensor([self.arguments.get("decode_timestep", 0.0)])
+        return vae.decode(self.pipe._denormalize_latents(latents, *moments), time, return_dict=False)[0]
 
     def _places(self, f: int, h: int, w: int, fps: Float[Tensor, "b"]) -> dict[str, Any]:
         """Arguments of the network that say where in time (seconds) and in the picture (pixels) each token is."""
