@@ -14,7 +14,8 @@ from torch import Tensor
 import unleak
 from benchmarks.evidence.scenes import Law, Scene
 from unleak.data.pixels import to_unit
-from unleak.families.svd.denoiser import SVDCondition, SVDDenoiser
+from unleak.families.svd.view import SVDView
+from unleak.families.view import Levels
 from unleak.study.diagnose.oracle import Predict, euler, one_step, posterior_mean, restart
 from unleak.zoo.registry import find_model
 
@@ -34,7 +35,8 @@ class Model:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.pipe = unleak.load(name).to(device)
         self.pipe.set_progress_bar_config(disable=True)
-        self.device, self.denoiser = device, SVDDenoiser(self.pipe)
+        self.device = device
+        self.view = SVDView(self.pipe, {"fps": 7, "motion_bucket_id": 127})
         # One law, one autoencoder: the variants share their moments.
         self.moments = unleak.AnalyticInit.from_pretrained(Path(find_model("nano").source) / "moments.safetensors")
         for part in (self.pipe.unet, self.pipe.vae.decoder):
@@ -96,14 +98,8 @@ class Model:
 
     def network(self, scenes: Sequence[Scene], *, image: bool) -> Predict:
         pictures = to_unit(torch.from_numpy(np.stack([scene.videos[0, 0] for scene in scenes])).to(self.device))
-        condition = self.denoiser.encode_condition(pictures, fps=6.0, motion_bucket_id=127)
-        if not image:
-            condition = SVDCondition(
-                torch.zeros_like(condition.latents),
-                torch.zeros_like(condition.image_embeddings),
-                condition.added_time_ids,
-            )
-        return lambda x_t, sigma: self.denoiser.predict_clean(x_t, sigma, condition)
+        condition = (self.view.encode_condition if image else self.view.without_image)(pictures)
+        return lambda x_t, sigma: self.view.predict_clean(x_t, Levels(torch.ones_like(sigma), sigma), condition)
 
     def sigmas(self, sigma: float) -> Float[Tensor, " n"]:
         with unleak.applied(self.pipe, start=f"sigma={sigma}"):
@@ -115,7 +111,7 @@ class Model:
         return rearrange(torch.stack(eps), "b f c h w -> b c f h w").to(self.device)
 
     def encode(self, videos: Videos) -> Float[Tensor, "b c f h w"]:
-        return self.denoiser.encode_video(to_unit(torch.from_numpy(videos).to(self.device)))
+        return self.view.encode_video(to_unit(torch.from_numpy(videos).to(self.device)))
 
     def decode(self, latents: Float[Tensor, "b c f h w"]) -> Videos:
         frames = self.pipe.decode_latents(rearrange(latents, "b c f h w -> b f c h w"), latents.shape[2], 96)

@@ -11,7 +11,7 @@ from PIL import Image
 from unleak.core.moments import LatentMoments
 from unleak.data import decode_worker
 from unleak.data.video import write_video
-from unleak.families.svd.denoiser import SVDDenoiser
+from unleak.families.svd.view import SVDView
 
 
 @pytest.fixture
@@ -111,8 +111,8 @@ def test_bad_arguments_are_one_line(stats, tmp_path, arguments, reason):
 def test_what_would_fail_in_the_end_fails_before_the_videos_are_encoded(stats, tmp_path, monkeypatch):
     stats("--videos", "clips", "--out", "a.safetensors")
     (tmp_path / "file").touch()
-    encoded, encode = [], SVDDenoiser.encode_video
-    monkeypatch.setattr(SVDDenoiser, "encode_video", lambda self, video: encoded.append(1) or encode(self, video))
+    encoded, encode = [], SVDView.encode_video
+    monkeypatch.setattr(SVDView, "encode_video", lambda self, video: encoded.append(1) or encode(self, video))
     other_rate = ["--videos", "more", "--merge", "a.safetensors", "--fps", 6, "--out", "ab.safetensors"]
     for arguments, reason, clips in (
         (other_rate, "different latents (fps 6.0 and 7.0): ", 1),

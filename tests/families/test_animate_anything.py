@@ -14,11 +14,11 @@ from tests.tiny.model import photo
 from unleak.core.initial import AnalyticInit
 from unleak.core.moments import LatentMoments
 from unleak.families.animate_anything.convert import convert, is_original, load_original
-from unleak.families.animate_anything.denoiser import AnimateAnythingDenoiser
 from unleak.families.animate_anything.mask import latent_mask, moving
 from unleak.families.animate_anything.pipeline import AnimateAnythingPipeline
 from unleak.families.animate_anything.preset import CALL, FPS
 from unleak.families.animate_anything.reference import reference_scheduler
+from unleak.families.animate_anything.view import AnimateAnythingView
 from unleak.families.latents import encode_video
 from unleak.zoo.hub import load
 from unleak.zoo.registry import find_model
@@ -242,7 +242,7 @@ def test_a_mask_is_scaled_to_the_latents():
     torch.testing.assert_close(latent_mask(weights, **SIZE)[0, 0, 0], weights)
 
 
-# The denoiser view
+# The view
 
 
 @torch.no_grad()
@@ -263,23 +263,24 @@ def test_what_the_network_is_told_is_what_the_pipeline_tells(pipe):
         seen = told(pipe, guidance_scale=1.0, mask=mask, motion_strength=7.0)
     finally:
         del pipe.scheduler.step
-    denoiser = AnimateAnythingDenoiser(pipe)
+    view = AnimateAnythingView(pipe, {"mask": mask, "motion_strength": 7.0})
     image = torch.from_numpy(np.array(photo(16, 24))).permute(2, 0, 1)[None] / 127.5 - 1
-    condition = denoiser.encode_condition(image, ["a dog"], mask=mask, motion_strength=7.0)
+    condition = view.encode_condition(image, ["a dog"], 4)
     torch.testing.assert_close(condition.latents[:, :, None], seen["condition_latent"], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(condition.text, seen["encoder_hidden_states"])
     torch.testing.assert_close(condition.mask[:, None, None], seen["mask"])
     assert condition.strength.tolist() == seen["motion"].tolist() == [7]
     t = seen["timestep"][None]
+    levels = view.levels_at(t)
     eps = torch.randn(shape := seen["sample"].shape, generator=torch.Generator().manual_seed(0))
-    x_t = denoiser.add_noise(torch.ones(shape), eps, t)
+    x_t = view.add_noise(torch.ones(shape), eps, levels)
     torch.testing.assert_close(x_t, pipe.scheduler.add_noise(torch.ones(shape), eps, t))
-    assert torch.equal(denoiser.target(x_t, eps, t), eps)
-    assert denoiser.time(t).item() == pytest.approx(0.999)
-    ours = denoiser.predict_clean(seen["sample"], seen["timestep"][None], condition)
+    assert torch.equal(view.target(x_t, eps, levels), eps)
+    assert view.time(levels).item() == pytest.approx(0.999)
+    ours = view.predict_clean(seen["sample"], levels, condition)
     torch.testing.assert_close(ours, clean[0], rtol=1e-4, atol=1e-4)
     video = torch.rand(1, 2, 3, 16, 24, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    assert torch.equal(denoiser.encode_video(video), encode_video(pipe, video))
+    assert torch.equal(view.encode_video(video), encode_video(pipe, video))
 
 
 # The published folder

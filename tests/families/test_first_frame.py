@@ -11,8 +11,8 @@ from einops import rearrange
 from tests.tiny.model import noise, photo
 from tests.train.tiny_ltx import tiny_ltx
 from tests.train.tiny_wan import tiny_wan
-from unleak.families.denoisers import denoiser_class
 from unleak.families.first_frame import begun_with, times_of_tokens
+from unleak.families.view import Levels, view_class
 
 PROMPT, RATE = "a dog runs", 24
 BUILD = {
@@ -69,15 +69,15 @@ def sampled(pipe, **changes):
 @torch.no_grad()
 def test_one_step_is_the_pipelines(name, watch):
     pipe = BUILD[name]()
-    view = denoiser_class(type(pipe).__name__)(pipe)
+    view = view_class(type(pipe).__name__)(pipe)
     image, changes = photo(64, 32), {"image_cond_noise_scale": 0.0} if "0.9.5" in name else {}
     calls = watch(pipe.transformer)
     sampled(pipe, image=image, **changes)
     theirs, sigmas = list(calls), pipe.scheduler.sigmas
     assert len(theirs) == 3
-    still = view.encode_still(torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 127.5 - 1, 9)
+    seen = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 127.5 - 1
+    still = view.encode_still(seen, 9)
     text = view.encode_text([PROMPT])
-    seen = torch.from_numpy(np.array(image))[None]
     for step, call in enumerate(theirs):
         packed = call["hidden_states"].ndim == 3
         f, h, w = (3, 4, 2) if packed else call["hidden_states"].shape[2:]
@@ -88,7 +88,7 @@ def test_one_step_is_the_pipelines(name, watch):
         x_t = unpacked(call["hidden_states"])
         condition = view.condition(x_t[:, :, :1] if packed else still, text, seen, fps=torch.tensor([float(RATE)]))
         sigma = call["timestep"].float().max()[None] / 1000
-        x_0 = view.predict_clean(x_t, sigma, condition)
+        x_0 = view.predict_clean(x_t, Levels(1 - sigma, sigma), condition)
         ours = calls[-1]
         torch.testing.assert_close(ours["hidden_states"], call["hidden_states"])
         torch.testing.assert_close(ours["timestep"], call["timestep"].float())
@@ -113,16 +113,16 @@ def test_without_an_image_ltx_is_its_text_to_video_pipeline(watch):
     from dataclasses import replace
 
     pipe = tiny_ltx()
-    view = denoiser_class(type(pipe).__name__)(pipe)
+    view = view_class(type(pipe).__name__)(pipe)
     calls = watch(pipe.transformer)
     sampled(LTXPipeline(**pipe.components))
     for call in calls[:3]:
         x_t = rearrange(call["hidden_states"], "b (f h w) c -> b c f h w", f=3, h=4)
-        given = view.condition(x_t[:, :, :1], view.encode_text([PROMPT]), torch.zeros(1, 64, 32, 3).byte(), fps=FPS)
-        got = view.predict(x_t, call["timestep"] / 1000, replace(given, latents=None))
+        given = view.condition(x_t[:, :, :1], view.encode_text([PROMPT]), torch.zeros(1, 3, 64, 32), fps=FPS)
+        got = view.velocity(x_t, call["timestep"] / 1000, replace(given, latents=None))
         out = rearrange(call["out"], "b (f h w) c -> b c f h w", f=3, h=4)
         torch.testing.assert_close(got, out, atol=1e-5, rtol=1e-5)
-        assert not torch.allclose(view.predict(x_t, call["timestep"] / 1000, given), out, atol=1e-3)
+        assert not torch.allclose(view.velocity(x_t, call["timestep"] / 1000, given), out, atol=1e-3)
 
 
 FPS = torch.tensor([float(RATE)])
@@ -131,13 +131,13 @@ FPS = torch.tensor([float(RATE)])
 @torch.no_grad()
 def test_each_clip_has_a_rate_of_its_own(watch):
     pipe = tiny_ltx()
-    view = denoiser_class(type(pipe).__name__)(pipe)
+    view = view_class(type(pipe).__name__)(pipe)
     x_t, text = torch.randn(2, 8, 3, 4, 2, generator=noise()), view.encode_text([PROMPT, "a dog"])
-    image, sigma = torch.zeros(2, 64, 32, 3).byte(), torch.tensor([0.9, 0.4])
+    image, sigma = torch.zeros(2, 3, 64, 32), torch.tensor([0.9, 0.4])
 
     def predicted(chosen, rates):
         condition = view.condition(x_t[chosen, :, :1], text[chosen], image[chosen], fps=torch.tensor(rates))
-        return view.predict(x_t[chosen], sigma[chosen], condition)
+        return view.velocity(x_t[chosen], sigma[chosen], condition)
 
     together = predicted([0, 1], [24.0, 8.0])
     for k, rate in enumerate((24.0, 8.0)):
@@ -147,6 +147,6 @@ def test_each_clip_has_a_rate_of_its_own(watch):
 
 @pytest.mark.parametrize(("tokens", "shift"), [(1024, np.exp(0.95)), (4096, np.exp(2.05)), (2560, np.exp(1.5))])
 def test_more_tokens_shift_more(tokens, shift):
-    view = denoiser_class("LTXImageToVideoPipeline")(tiny_ltx())
+    view = view_class("LTXImageToVideoPipeline")(tiny_ltx())
     assert view.shift(tokens // 64, 8, 8) == pytest.approx(shift)
-    assert denoiser_class("LTXConditionPipeline")(tiny_ltx(since_095=True)).shift(tokens // 64, 8, 8) == 1.0
+    assert view_class("LTXConditionPipeline")(tiny_ltx(since_095=True)).shift(tokens // 64, 8, 8) == 1.0

@@ -10,9 +10,9 @@ from PIL import Image
 import unleak
 from tests.tiny.lvdm import FRAMES, build_dynamicrafter, build_videocrafter1, call
 from tests.tiny.model import noise, photo
-from unleak.families.dynamicrafter.denoiser import DynamiCrafterDenoiser
+from unleak.families.dynamicrafter.view import DynamiCrafterView
 from unleak.families.lvdm.pipeline import Branches
-from unleak.families.videocrafter1.denoiser import VideoCrafter1Denoiser
+from unleak.families.videocrafter1.view import VideoCrafter1View
 
 BUILDERS = {
     "dynamicrafter": build_dynamicrafter,
@@ -254,18 +254,18 @@ def test_a_copy_is_sliced_apart():
     assert (pipe.guidance_slicing, other.guidance_slicing) == (False, True)
 
 
-# The denoiser views
+# The views
 
 
 @both
 @torch.no_grad()
-def test_the_denoiser_sees_what_the_pipeline_sees(name):
+def test_the_view_sees_what_the_pipeline_sees(name):
     """And predicts the clean video that the scheduler's step does."""
     pipe = BUILDERS[name]()
-    denoiser = {"dynamicrafter": DynamiCrafterDenoiser, "videocrafter1": VideoCrafter1Denoiser}[name](pipe)
+    view = {"dynamicrafter": DynamiCrafterView, "videocrafter1": VideoCrafter1View}[name](pipe, {"fps": 24})
     image = photo(16, 24)
     pixels = pipe.video_processor.preprocess(image, height=16, width=24)
-    condition = denoiser.encode_condition(pixels, "a dog runs", num_frames=FRAMES, fps=24)
+    condition = view.encode_condition(pixels, ["a dog runs"], FRAMES)
     x, steps = torch.randn(1, 4, FRAMES, 8, 12, generator=noise(4)), []
     plain = pipe.scheduler.step
     pipe.scheduler.step = lambda *args, **kwargs: steps.append((args, plain(*args, **kwargs))) or steps[-1][1]
@@ -274,17 +274,17 @@ def test_the_denoiser_sees_what_the_pipeline_sees(name):
     call(pipe, latents=x, fps=24, guidance_scale=1.0, num_inference_steps=2)
     (_, t, _), (_, x_0) = steps[1]
     x_t = steps[1][0][2]
-    close(denoiser.predict_clean(x_t, t[None], condition), x_0)
+    close(view.predict_clean(x_t, view.levels_at(t[None]), condition), x_0)
 
 
 @both
 @torch.no_grad()
 def test_conditions_noised_and_dropped(name):
     pipe = BUILDERS[name]()
-    denoiser = {"dynamicrafter": DynamiCrafterDenoiser, "videocrafter1": VideoCrafter1Denoiser}[name](pipe)
+    view = {"dynamicrafter": DynamiCrafterView, "videocrafter1": VideoCrafter1View}[name](pipe)
     pixels = torch.rand(2, 3, 16, 24, generator=noise()) * 2 - 1
-    clean = denoiser.encode_condition(pixels, num_frames=FRAMES)
-    noisy = denoiser.noise_condition(clean, torch.tensor([999, 999]), noise())
+    clean = view.encode_condition(pixels, ["", ""], FRAMES)
+    noisy = view.noise_condition(clean, view.levels_at(torch.tensor([999, 999])), noise())
     assert torch.equal(noisy.text, clean.text)
     if name == "dynamicrafter":
         assert torch.equal(noisy.image, clean.image)
@@ -293,18 +293,18 @@ def test_conditions_noised_and_dropped(name):
     else:
         assert noisy.latents is None
         assert not torch.allclose(noisy.image, clean.image)
-    half = denoiser.encode_condition(pixels, num_frames=FRAMES, image_dropped=torch.tensor([True, False]))
-    blank = denoiser.encode_condition(torch.zeros(2, 3, 16, 24), num_frames=FRAMES)
+    half = view.encode_condition(pixels, ["", ""], FRAMES, image_dropped=torch.tensor([True, False]))
+    blank = view.encode_condition(torch.zeros(2, 3, 16, 24), ["", ""], FRAMES)
     close(half.image[0], blank.image[0])
     close(half.image[1], clean.image[1])
     with pytest.raises(ValueError, match="3 prompts for 2 images"):
-        denoiser.encode_condition(pixels, ["a"] * 3, num_frames=FRAMES)
+        view.encode_condition(pixels, ["a"] * 3, FRAMES)
     video = pixels[:, None].expand(-1, 3, -1, -1, -1)
-    mean, spread = denoiser.encode_posterior(video)
+    mean, spread = view.encode_posterior(video)
     assert mean.shape == (2, 4, 3, 8, 12)
-    assert torch.equal(mean, denoiser.encode_video(video))
+    assert torch.equal(mean, view.encode_video(video))
     drawn = torch.randn(6, 4, 8, 12, generator=noise(3)).unflatten(0, (2, 3)).transpose(1, 2)
-    close(mean + spread * drawn, denoiser.encode_video(video, sample=True, generator=noise(3)))
+    close(mean + spread * drawn, view.encode_video(video, sample=True, generator=noise(3)))
 
 
 def test_an_image_too_small_for_clip_is_no_matter():

@@ -21,10 +21,10 @@ from unleak.families.pia.convert import (
     read_original,
     write_checkpoint,
 )
-from unleak.families.pia.denoiser import PIADenoiser
 from unleak.families.pia.norms import use_norms
 from unleak.families.pia.pipeline import assemble, pia_pipeline
 from unleak.families.pia.preset import CALL, CONDITION, FPS, MOTION_SCALES, SCHEDULER, condition_strength
+from unleak.families.pia.view import PIAView
 from unleak.zoo.hub import load
 from unleak.zoo.registry import find_model
 
@@ -166,7 +166,7 @@ def test_a_base_without_its_network_still_encodes(base):
     base.unet = base.text_encoder = base.tokenizer = None
     pipe = assemble(base)
     assert pipe.unet is None
-    assert PIADenoiser(pipe).encode_video(torch.zeros(1, 2, 3, 16, 24)).shape == (1, 4, 2, 8, 12)
+    assert PIAView(pipe).encode_video(torch.zeros(1, 2, 3, 16, 24)).shape == (1, 4, 2, 8, 12)
 
 
 def test_the_start_and_the_moments_attach(base, adapter):
@@ -352,7 +352,7 @@ def test_a_clip_is_normalised_as_a_whole_in_the_residual_blocks(base, adapter):
     torch.testing.assert_close(norm(x), clips.transpose(1, 2).reshape(x.shape))
 
 
-# The denoiser view
+# The view
 
 
 @torch.no_grad()
@@ -373,12 +373,12 @@ def test_what_the_network_is_told_is_what_the_pipeline_tells(base, adapter):
 
     pipe.scheduler.step = watched
     seen = told(pipe, guidance_scale=1.0, motion_scale=1)
-    denoiser = PIADenoiser(pipe)
+    view = PIAView(pipe, {"motion_scale": 1})
     image = torch.from_numpy(np.array(photo(16, 24))).permute(2, 0, 1)[None] / 127.5 - 1
-    condition = denoiser.encode_condition(image, ["a dog runs"], num_frames=3, motion_scale=1)
+    condition = view.encode_condition(image, ["a dog runs"], 3)
     x_t, strength, latents = seen["sample"].split([4, 1, 4], dim=1)
     torch.testing.assert_close(condition.latents[:, :, None].expand_as(latents), latents, rtol=1e-4, atol=1e-5)
     assert condition.strength.tolist() == strength[0, 0, :, 0, 0].tolist()
     torch.testing.assert_close(condition.text.repeat_interleave(3, 0), seen["encoder_hidden_states"])
-    ours = denoiser.predict_clean(x_t, seen["timestep"][None], condition)
+    ours = view.predict_clean(x_t, view.levels_at(seen["timestep"][None]), condition)
     torch.testing.assert_close(ours, clean[0], rtol=1e-4, atol=1e-4)

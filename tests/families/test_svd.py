@@ -3,7 +3,8 @@ import pytest
 import torch
 from PIL import Image
 
-from unleak.families.svd.denoiser import SVDDenoiser, precondition
+from unleak.core.process import Level
+from unleak.families.svd.view import SVDView, precondition
 
 SIGMAS = [0.002, 0.5, 30.0, 700.0]
 
@@ -62,34 +63,28 @@ def test_what_the_network_is_told_is_what_the_pipeline_tells(tiny_svd):
     finally:
         hook.remove()
         del tiny_svd.scheduler.step
-    denoiser = SVDDenoiser(tiny_svd)
-    condition = denoiser.encode_condition(
-        to_tensor(image),
-        fps=6,
-        motion_bucket_id=20,
-        noise_aug_strength=0.1,
-        generator=torch.Generator().manual_seed(5),
-    )
+    view = SVDView(tiny_svd, {"fps": 7, "motion_bucket_id": 20, "noise_aug_strength": 0.1})
+    condition = view.encode_condition(to_tensor(image), generator=torch.Generator().manual_seed(5))
     told = seen["sample"][0, :, 4:]
     torch.testing.assert_close(condition.latents.expand_as(told), told, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(condition.image_embeddings, seen["encoder_hidden_states"], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(condition.added_time_ids, seen["added_time_ids"])
 
     (x_t, sigma, pred_original_sample) = predictions[0]
-    ours = denoiser.predict_clean(x_t.transpose(1, 2), sigma[None], condition)
+    ours = view.predict_clean(x_t.transpose(1, 2), Level(1.0, sigma.item()), condition)
     torch.testing.assert_close(ours.transpose(1, 2), pred_original_sample, rtol=1e-4, atol=1e-4)
 
 
 def test_videos_are_encoded_frame_by_frame_in_pieces_and_scaled(tiny_svd):
     video = torch.rand(2, 3, 3, 32, 40, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    whole = SVDDenoiser(tiny_svd).encode_video(video)
-    pieces = SVDDenoiser(tiny_svd, frames_at_once=4).encode_video(video)
+    whole = SVDView(tiny_svd).encode_video(video)
+    pieces = SVDView(tiny_svd, frames_at_once=4).encode_video(video)
     assert whole.shape == (2, 4, 3, 4, 5)
     torch.testing.assert_close(whole, pieces, rtol=1e-4, atol=1e-5)
-    denoiser = SVDDenoiser(tiny_svd)
-    raw = denoiser.encode_raw(video[1, 2][None])[0]
+    view = SVDView(tiny_svd)
+    raw = view.encode_raw(video[1, 2][None])[0]
     torch.testing.assert_close(whole[1, :, 2], raw * tiny_svd.vae.config.scaling_factor, rtol=1e-4, atol=1e-5)
-    mean, spread = denoiser.encode_posterior(video)
+    mean, spread = view.encode_posterior(video)
     assert torch.equal(mean, whole)
     posterior = tiny_svd.vae.encode(video[1, 2][None]).latent_dist
     expected = posterior.std[0] * tiny_svd.vae.config.scaling_factor
@@ -98,11 +93,11 @@ def test_videos_are_encoded_frame_by_frame_in_pieces_and_scaled(tiny_svd):
 
 def test_a_half_precision_vae_is_left_as_it_was(tiny_svd):
     video = torch.rand(1, 1, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    expected = SVDDenoiser(tiny_svd).encode_video(video)
+    expected = SVDView(tiny_svd).encode_video(video)
     before = {name: tensor.clone() for name, tensor in tiny_svd.vae.state_dict().items()}
     try:
         tiny_svd.vae.half()
-        torch.testing.assert_close(SVDDenoiser(tiny_svd).encode_video(video), expected, rtol=0.02, atol=0.02)
+        torch.testing.assert_close(SVDView(tiny_svd).encode_video(video), expected, rtol=0.02, atol=0.02)
         assert tiny_svd.vae.dtype == torch.float16
     finally:
         tiny_svd.vae.float().load_state_dict(before)

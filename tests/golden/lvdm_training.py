@@ -13,16 +13,16 @@ from tests.golden.lvdm_networks import filled
 from tests.golden.lvdm_sampling import Replay, dynamicrafter_process, networks, pipeline_of, videocrafter_process
 from unleak.core import timenoise
 from unleak.core.timenoise import TimeNoise
-from unleak.families.dynamicrafter.denoiser import DynamiCrafterDenoiser
 from unleak.families.dynamicrafter.pipeline import DynamiCrafterPipeline
+from unleak.families.dynamicrafter.view import DynamiCrafterView
 from unleak.families.lvdm import pipeline as sampling
-from unleak.families.lvdm.denoiser import LVDMCondition, dropped
 from unleak.families.lvdm.original import resampler_config, vae_config
 from unleak.families.lvdm.resampler import Resampler
 from unleak.families.lvdm.scheduler import LVDMScheduler
-from unleak.families.videocrafter1.denoiser import VideoCrafter1Denoiser
+from unleak.families.lvdm.view import LVDMCondition, dropped
 from unleak.families.videocrafter1.pipeline import VideoCrafter1Pipeline
-from unleak.train.loss import prediction_loss
+from unleak.families.videocrafter1.view import VideoCrafter1View
+from unleak.train.loss import squared_error
 
 CLIP_REPLACED = 0.95
 """Of batches, whose image tokens the published `clip_type` 2 replaces by noise: a defect that we do not offer."""
@@ -47,18 +47,18 @@ def noised(condition: LVDMCondition, t: Tensor, draws: list[Tensor], **noise: Ti
 
 
 def step(
-    denoiser: Any, x_0: Tensor, eps: Tensor, t: Tensor, condition: LVDMCondition, weights: dict[str, Tensor]
+    view: Any, x_0: Tensor, eps: Tensor, t: Tensor, condition: LVDMCondition, weights: dict[str, Tensor]
 ) -> dict[str, Tensor]:
     """The loss, its gradients, and what the network was given and gave."""
     seen: dict[str, Tensor] = {}
 
     def unet(sample: Tensor, timestep: Tensor, *, encoder_hidden_states: Tensor, **told: Any) -> tuple[Tensor]:
-        out = denoiser.pipe.unet(sample, timestep, encoder_hidden_states, **told)
+        out = view.pipe.unet(sample, timestep, encoder_hidden_states, **told)
         seen.update(unet_x=sample, unet_context=encoder_hidden_states, unet_output=out[0])
         return out
 
-    denoiser.unet = unet
-    seen["loss"] = prediction_loss(denoiser, x_0, eps, t, condition).mean()
+    view.unet = unet
+    seen["loss"] = squared_error(view, x_0, eps, view.levels_at(t), condition).mean()
     gradients = torch.autograd.grad(seen["loss"], list(weights.values()), allow_unused=True)
     return seen | {f"grad.{name}": gradient for name, gradient in zip(weights, gradients, strict=True)}
 
@@ -98,11 +98,11 @@ def run_dynamicrafter(case: Case) -> None:
         own_unet, own_projection = in_dtype(dtype, unet, projection)
         parts = {"unet": own_unet, "image_projection": own_projection}
         pipe = pipeline_of(DynamiCrafterPipeline, vae=vae, scheduler=scheduler, **parts)
-        denoiser = DynamiCrafterDenoiser(pipe)
+        view = DynamiCrafterView(pipe)
         draws = recorded_draws(case, run)
         of_vae, rest = torch.cat(draws[: clips * frames]), draws[clips * frames :]
         with patch.object(sampling, "randn_tensor", Replay([of_vae])):
-            x_0 = denoiser.encode_video(video, sample=True).to(dtype)
+            x_0 = view.encode_video(video, sample=True).to(dtype)
         null = dropped(case["in.uniform"], config["uncond_prob"])[0] if info["random_uncond"] else None
         condition = LVDMCondition(
             texts(case, null).to(dtype),
@@ -112,17 +112,17 @@ def run_dynamicrafter(case: Case) -> None:
         )
         noise = TimeNoise(info["beta_m"], info["a"])
         if info["clip_type"] == 1:
-            condition = noised(condition, denoiser.time(t), rest[:2], tokens=noise)
+            condition = noised(condition, view.time(view.levels_at(t)), rest[:2], tokens=noise)
             rest = rest[2:]
         elif info["uniform_for_clip_type_2"] < CLIP_REPLACED:
             condition = replace(condition, image=rest.pop(0).to(dtype))
         eps, *rest = rest
-        condition = noised(condition, denoiser.time(t), rest, latents=noise)
+        condition = noised(condition, view.time(view.levels_at(t)), rest, latents=noise)
         weights = {
             "image_proj_model.proj_out.weight": own_projection.proj_out.weight,
             "model.diffusion_model.out.2.weight": own_unet.out.conv.weight,
         }
-        seen = step(denoiser, x_0, eps.to(dtype), t, condition, weights)
+        seen = step(view, x_0, eps.to(dtype), t, condition, weights)
         return {name: value for name, value in seen.items() if value is not None}
 
     for run, info in config["runs"].items():
@@ -140,17 +140,17 @@ def run_videocrafter(case: Case) -> None:
     def run_in(dtype: torch.dtype, run: str, info: dict[str, Any]) -> dict[str, Tensor]:
         own_unet, own_projection = in_dtype(dtype, unet, projection)
         parts = {"unet": own_unet, "image_projection": own_projection}
-        denoiser = VideoCrafter1Denoiser(pipeline_of(VideoCrafter1Pipeline, scheduler=scheduler, **parts))
+        view = VideoCrafter1View(pipeline_of(VideoCrafter1Pipeline, scheduler=scheduler, **parts))
         *draws, eps = (draw.to(dtype) for draw in recorded_draws(case, run))
         null = dropped(case["in.uniform"], config["uncond_prob"])[0] if info["random_uncond"] else None
-        tokens = denoiser.pipe.project_image(case["in.image_emb"], x_0.shape[2])
-        noise = TimeNoise(info["beta_m"], info["a"], mu_max=denoiser.token_noise.mu_max)
+        tokens = view.pipe.project_image(case["in.image_emb"], x_0.shape[2])
+        noise = TimeNoise(info["beta_m"], info["a"], mu_max=view.token_noise.mu_max)
         clean = LVDMCondition(texts(case, null).to(dtype), tokens)
-        condition = noised(clean, denoiser.time(t), draws, tokens=noise)
+        condition = noised(clean, view.time(view.levels_at(t)), draws, tokens=noise)
         weights = {"model.diffusion_model.out.2.weight": own_unet.out.conv.weight}
         # As published: the network is never told the frame rate, and so takes its own.
-        seen = step(denoiser, x_0.to(dtype), eps, t, condition, weights)
-        told = step(denoiser, x_0.to(dtype), eps, t, replace(condition, fps=case["in.fps"]), weights)
+        seen = step(view, x_0.to(dtype), eps, t, condition, weights)
+        told = step(view, x_0.to(dtype), eps, t, replace(condition, fps=case["in.fps"]), weights)
         return seen | {f"{name}_with_fps": told[name] for name in ("unet_output", "loss")}
 
     for run, info in config["runs"].items():

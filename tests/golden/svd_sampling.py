@@ -22,7 +22,7 @@ from tests.golden.case import CLOSED_FORM, Case
 from unleak.attach.schedule import started
 from unleak.core.initial import AnalyticInit
 from unleak.core.process import Level
-from unleak.families.svd.denoiser import SVDDenoiser
+from unleak.families.svd.view import SVDView
 
 
 def scheduler_up_to(case: Case, sigma_max: float) -> EulerDiscreteScheduler:
@@ -145,7 +145,7 @@ def run_pipeline(case: Case) -> None:
         case.compare(name, inputs[0][name])
     case.compare("clip_embed_pipeline", inputs[0]["encoder_hidden_states"][1:])
     image = rearrange(case["in.images_uint8"], "b h w c -> b c h w").float() / 127.5 - 1
-    case.compare("clip_embed_training", SVDDenoiser(pipe).embed_image(image))
+    case.compare("clip_embed_training", SVDView(pipe).embed_image(image))
     for output in (output for output in case.outputs if output.startswith("resized_from_")):
         size = output.removeprefix("resized_from_")
         small = case[f"in.image_{size}_small"] * 2 - 1

@@ -1,3 +1,4 @@
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -7,10 +8,11 @@ from einops import einsum, rearrange
 from torch import Tensor
 
 from tests.golden.case import CLOSED_FORM, Case
-from unleak.families.svd.denoiser import predict_clean
+from unleak.families.svd.view import SVDView
+from unleak.families.view import Levels
 from unleak.train.config import TimeNoiseConfig
 from unleak.train.draws import Draws, build_condition, reference_timenoise
-from unleak.train.loss import edm_loss
+from unleak.train.loss import edm_weight, squared_error
 
 
 def run_loss(case: Case) -> None:
@@ -32,13 +34,11 @@ def run_loss(case: Case) -> None:
             motion_bucket_id=torch.full((len(raw),), float(case.config["motion_bucket_id"])),
             draws=draws,
         )
-        loss = edm_loss(
-            lambda x_t, sigma, unet=unet, condition=condition: predict_clean(unet, x_t, sigma, condition),
-            rearrange(case["in.latents"], "b f c h w -> b c f h w"),
-            draws.eps,
-            draws.sigma,
-            sigma_data=case.config["settings"][run.split(".")[0]]["sigma_data"],
-        )
+        view = SVDView(SimpleNamespace(unet=unet))
+        levels = Levels(torch.ones_like(draws.sigma), draws.sigma)
+        x_0 = rearrange(case["in.latents"], "b f c h w -> b c f h w")
+        weight = edm_weight(draws.sigma, case.config["settings"][run.split(".")[0]]["sigma_data"])
+        loss = weight * squared_error(view, x_0, draws.eps, levels, condition)
         case.compare(f"{run}.loss", loss.mean())
         for name, value in given.items():
             case.compare(f"{run}.unet_{name}", value, share=CLOSED_FORM)

@@ -9,7 +9,7 @@ from unleak.attach.latent_space import latent_space
 from unleak.data.decode_worker import Decoding
 from unleak.data.image import MediaError
 from unleak.data.video import read_video, write_video
-from unleak.families.svd.denoiser import SVDDenoiser
+from unleak.families.svd.view import SVDView
 from unleak.stats.estimate import estimate
 from unleak.stats.gathered import merged
 from unleak.stats.shards import Shard
@@ -39,7 +39,7 @@ def direct_moments(pipe, paths, start):
     """The closed form: all latents at once, population moments in float64."""
     videos = np.stack([read_video(p, num_frames=4, fps=5, size=(16, 32), start=start(p)).frames for p in paths])
     pixels = torch.from_numpy(videos).permute(0, 1, 4, 2, 3).float() / 127.5 - 1
-    latents = SVDDenoiser(pipe).encode_video(pixels).double()
+    latents = SVDView(pipe).encode_video(pixels).double()
     return latents.mean(0), latents.square().mean(0)
 
 

@@ -1,6 +1,7 @@
 import csv
 import json
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,11 +12,24 @@ from tests.tiny import animate_anything, lvdm, sd15, tiny_svd, wan
 from tests.train.tiny_ltx import tiny_ltx
 from tests.train.tiny_wan import tiny_wan
 from unleak.core.process import VE, Level
+from unleak.data.pixels import to_unit
+from unleak.families.view import View, view_of
 from unleak.measure.intervals import mean_of
 from unleak.measure.motion import DIS
-from unleak.study.diagnose.leakage import Diagnosis, Row, Scenes, diagnose, flows, judge, kept_motion, oracle, sampled
+from unleak.study.diagnose.leakage import (
+    Diagnosis,
+    Row,
+    Scenes,
+    decoded,
+    diagnose,
+    encoded,
+    flows,
+    judge,
+    kept_motion,
+    oracle,
+    sampled,
+)
 from unleak.study.diagnose.oracle import euler, posterior_mean
-from unleak.study.diagnose.probe import Probe, probe_of
 from unleak.study.diagnose.stillness import causes
 
 G = torch.Generator().manual_seed(0)
@@ -72,20 +86,21 @@ def test_on_ve_the_sampler_is_euler():
     clips, prior = torch.randn(2, 3, 2, 3, 2, 2, generator=G), torch.tensor([0.5, 0.3, 0.2])
     sigmas, x = torch.tensor([20.0, 5.0, 1.0, 0.1]), 20 * torch.randn(2, 2, 3, 2, 2, generator=G)
     expected = euler(posterior_mean(clips, prior), x, torch.cat([sigmas, torch.zeros(1)]))
-    probe = Toy(leaks=False)
-    found = sampled(oracle(probe, clips, prior), probe.noised, x, [Level(1.0, float(s)) for s in sigmas])
+    view = Toy(leaks=False)
+    found = sampled(oracle(view, clips, prior), view.add_noise, x, [Level(1.0, float(s)) for s in sigmas])
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
-class Toy(Probe):
+class Toy(View):
     """An ideal model in pixel space over the motions of its scenes; one that `leaks` sees only its image."""
 
     absent = "nothing"
-    view = None
+    networks = None
+    process = VE(0.01, 200.0)
 
     def __init__(self, *, leaks, blind=False):
-        self.leaks, self.blind, self.pipe, self.told = leaks, blind, None, {}
-        self.process = VE(0.01, 200.0)
+        super().__init__(SimpleNamespace(vae=None))
+        self.leaks, self.blind = leaks, blind
 
     def level(self, start):
         return self.process.level_at_sigma(float(start.removeprefix("sigma=")))
@@ -96,37 +111,33 @@ class Toy(Probe):
 
     device = torch.device("cpu")
 
-    def encode(self, clips):
-        return torch.from_numpy(clips).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+    def encode_video(self, video):
+        return video.transpose(1, 2)
 
     def decode(self, latents):
-        return ((latents.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 4, 1).numpy()
+        return latents.transpose(1, 2)
 
-    def noised(self, x_0, eps, level):
-        return x_0 + level.sigma * eps
-
-    def condition(self, images, prompts, num_frames):
+    def encode_condition(self, images, prompts, num_frames):
         return images, True
 
     def without_image(self, images, prompts, num_frames):
         return images, False
 
-    def predict(self, x_t, level, condition):
+    def predict_clean(self, x_t, level, condition):
         images, there = condition
         if self.leaks if there else self.blind:
-            still = images.permute(0, 3, 1, 2).float() / 127.5 - 1
-            return still[:, :, None].expand(x_t.shape)
+            return images[:, :, None].expand(x_t.shape)
         return oracle(self, self.encode_all, torch.tensor([0.5, 0.5]))(x_t, level)
 
 
 def toy(**how):
     """A diagnosis of the toy: five scenes that pan right or left."""
     alternatives = np.stack([pans(speed, count=5) for speed in (2, -2)], 1)
-    probe = Toy(**how)
-    probe.encode_all = torch.stack([probe.encode(scene) for scene in alternatives])
+    view = Toy(**how)
+    view.encode_all = torch.stack([encoded(view, scene) for scene in alternatives])
     scenes = Scenes(alternatives, np.array([0.5, 0.5]))
     starts = ["sigma=150", "sigma=2"]
-    return diagnose(probe, alternatives[:, 0], starts=starts, steps=4, batch_size=5, scenes=scenes)
+    return diagnose(view, alternatives[:, 0], starts=starts, steps=4, batch_size=5, scenes=scenes)
 
 
 @pytest.mark.parametrize(
@@ -215,35 +226,34 @@ def test_a_perfect_prediction_comes_back_from_every_level_of_every_family(name):
     pipe = FAMILIES[name]()
     frames = 5 if name.startswith(("wan", "ltx")) else 4
     told = {"num_frames": frames, "height": 32, "width": 32, "frame_rate": 24}  # they decide on the schedule of LTX
-    probe = probe_of(pipe, {"decode_chunk_size": 4} | told)
+    view = view_of(pipe, {"decode_chunk_size": 4} | told)
     size = (16, 24) if name in ("dynamicrafter", "videocrafter1") else (32, 32)
     clip = np.random.default_rng(0).integers(0, 256, (1, frames, *size, 3), dtype=np.uint8)
     with torch.inference_mode():
-        x_0 = probe.encode(clip)
+        x_0 = encoded(view, clip)
         eps = torch.randn(x_0.shape, generator=G)
-        levels = probe.levels("0.8T", 4)
+        levels = view.levels("0.8T", 4)
         states = []
 
         def perfect(x, level):
             states.append((x, level))
             return x_0
 
-        back = sampled(perfect, probe.noised, probe.noised(x_0, eps, levels[0]), levels)
+        back = sampled(perfect, view.add_noise, view.add_noise(x_0, eps, levels[0]), levels)
         torch.testing.assert_close(back, x_0)
         for x, level in states:
-            torch.testing.assert_close(x, probe.noised(x_0, eps, level), atol=1e-4, rtol=1e-4)
-        assert levels[0].log_snr == pytest.approx(probe.level("0.8T").log_snr, rel=1e-4)
-        images = torch.from_numpy(clip[:, 0])
-        given = images, probe.prompts(1), frames
+            torch.testing.assert_close(x, view.add_noise(x_0, eps, level), atol=1e-4, rtol=1e-4)
+        assert levels[0].log_snr == pytest.approx(view.level("0.8T").log_snr, rel=1e-4)
+        given = to_unit(torch.from_numpy(clip[:, 0])), [""], frames
         with_, without = (
-            probe.predict(probe.noised(x_0, eps, levels[0]), levels[0], condition(*given))
-            for condition in (probe.condition, probe.without_image)
+            view.predict_clean(view.add_noise(x_0, eps, levels[0]), levels[0], condition(*given))
+            for condition in (view.encode_condition, view.without_image)
         )
         assert with_.shape == x_0.shape
         assert with_.isfinite().all()
         assert not torch.equal(with_, without)
-        decoded = probe.decode(x_0)
-    assert (decoded.shape[0], decoded.shape[2:], decoded.dtype) == (1, (*size, 3), np.uint8)
+        back = decoded(view, x_0)
+    assert (back.shape[0], back.shape[2:], back.dtype) == (1, (*size, 3), np.uint8)
 
 
 # ---- other causes
@@ -356,17 +366,17 @@ def test_a_step_cache_that_is_on_is_seen():
 
 def test_what_a_view_is_told_reaches_the_network():
     """The noise on SVD's photo and Animate-Anything's mask, as the pipeline's own call has them."""
-    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8))
+    images = to_unit(torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)))
     pipe = tiny_svd()
-    plain, noisy = (probe_of(pipe, {"noise_aug_strength": s}).condition(images, ["", ""], 3) for s in (0.0, 0.1))
-    again = probe_of(pipe, {"noise_aug_strength": 0.1}).condition(images, ["", ""], 3)
+    plain, noisy = (view_of(pipe, {"noise_aug_strength": s}).encode_condition(images, ["", ""], 3) for s in (0.0, 0.1))
+    again = view_of(pipe, {"noise_aug_strength": 0.1}).encode_condition(images, ["", ""], 3)
     assert not torch.equal(plain.latents, noisy.latents)
     assert torch.equal(again.latents, noisy.latents)
     assert not torch.equal(plain.added_time_ids, noisy.added_time_ids)
     pipe = animate_anything.tiny_animate_anything()
     half = Image.new("L", (32, 32), 0)
     half.paste(255, (16, 0, 32, 32))
-    everywhere, told = (probe_of(pipe, given).condition(images, ["", ""], 3) for given in ({}, {"mask": half}))
+    everywhere, told = (view_of(pipe, given).encode_condition(images, ["", ""], 3) for given in ({}, {"mask": half}))
     assert everywhere.mask.mean() == 1
     assert told.mask.mean() == pytest.approx(0.5)
     assert told.mask[..., 0].max() == 0
@@ -381,5 +391,5 @@ def test_a_vae_that_waits_off_the_accelerator_is_brought_to_it_first(monkeypatch
             return args, kwargs
 
     monkeypatch.setattr(pipe.vae, "_hf_hook", Hook(), raising=False)
-    probe_of(pipe, {}).encode(np.zeros((1, 3, 32, 32, 3), np.uint8))
+    encoded(view_of(pipe), np.zeros((1, 3, 32, 32, 3), np.uint8))
     assert called[0] is pipe.vae

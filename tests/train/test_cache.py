@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from unleak.data.pixels import to_unit
-from unleak.families.svd.denoiser import SVDDenoiser
+from unleak.families.svd.view import SVDView
 from unleak.train.cache import build_cache, cache_key
 from unleak.train.data import open_dataset
 
 
 def test_a_stopped_cache_goes_on_and_holds_the_latents(tmp_path, recipe, tiny_svd):
-    dataset, denoiser = open_dataset(recipe().data), SVDDenoiser(tiny_svd)
+    dataset, denoiser = open_dataset(recipe().data), SVDView(tiny_svd)
     encoded = []
 
     def encode(video):
@@ -66,7 +66,7 @@ def test_the_key_follows_the_files(tmp_path, recipe, tiny_svd):
 
 
 def test_of_two_runs_one_fills_a_cache_and_the_other_waits(tmp_path, recipe, tiny_svd):
-    dataset, denoiser = open_dataset(recipe().data), SVDDenoiser(tiny_svd)
+    dataset, denoiser = open_dataset(recipe().data), SVDView(tiny_svd)
     seen, second = [], []
     other = Thread(target=lambda: second.append(build_cache(tmp_path, dataset, lambda video: seen.append("other"))))
 
@@ -83,7 +83,7 @@ def test_of_two_runs_one_fills_a_cache_and_the_other_waits(tmp_path, recipe, tin
 
 
 def test_a_full_disk_names_the_file_and_the_cache_goes_on(tmp_path, recipe, tiny_svd):
-    dataset, denoiser = open_dataset(recipe().data), SVDDenoiser(tiny_svd)
+    dataset, denoiser = open_dataset(recipe().data), SVDView(tiny_svd)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (500, before[1]))
     try:

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from unleak.families.denoisers import denoiser_class
+from unleak.families.view import view_class
 from unleak.train.config import RecipeError, differing_keys, dump_recipe, load_recipe, parse_recipe
 from unleak.train.objectives import faults
 from unleak.zoo.registry import find_model
@@ -51,7 +51,7 @@ RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 def test_shipped_recipes_suit_their_models(path):
     recipe = load_recipe(path)
     spec = find_model(recipe.model)
-    assert faults(recipe, denoiser_class(spec.pipeline)) == []
+    assert faults(recipe, view_class(spec.pipeline)) == []
     height, width = recipe.data.size
     assert height % spec.size_multiple == width % spec.size_multiple == 0
     assert (recipe.data.num_frames - 1) % spec.frame_multiple == 0

@@ -156,9 +156,9 @@ def test_a_checkpoint_of_before_december_2026_is_gone_on_from(run, trained):
 
 
 def _trained(recipe):
-    from unleak.train.networks import load_denoiser, trained_weights
+    from unleak.train.networks import load_view, trained_weights
 
-    return trained_weights(recipe, load_denoiser(recipe))
+    return trained_weights(recipe, load_view(recipe))
 
 
 @pytest.mark.slow

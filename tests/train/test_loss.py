@@ -3,7 +3,21 @@ import math
 import pytest
 import torch
 
-from unleak.train.loss import SigmaDistribution, edm_loss, edm_weight
+from unleak.families.view import Levels, View
+from unleak.train.loss import SigmaDistribution, edm_weight, squared_error
+
+
+class Saying(View):
+    """Says that x_0 is `answer`, or x_t."""
+
+    absent, networks = "nothing", None
+    encode_video = encode_condition = without_image = decode = None
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    def predict_clean(self, x_t, level, condition):
+        return x_t if self.answer is None else self.answer
 
 
 @pytest.mark.parametrize("share", [0.0, 0.15])
@@ -28,10 +42,12 @@ def test_loss_of_an_exact_and_of_an_idle_denoiser():
     g = torch.Generator().manual_seed(0)
     x_0, eps = torch.randn(2, 3, 4, 2, 5, 6, generator=g)
     sigma = torch.tensor([0.1, 1.0, 100.0])
-    assert edm_loss(lambda x, s: x_0, x_0, eps, sigma).tolist() == [0, 0, 0]
+    levels = Levels(torch.ones(3), sigma)
+    assert squared_error(Saying(x_0), x_0, eps, levels, None).tolist() == [0, 0, 0]
     # D(x) = x errs by sigma eps: the loss is (sigma^2 + d^2) / d^2 times the mean square of eps.
     expected = (sigma**2 + 0.25) / 0.25 * eps.square().mean((1, 2, 3, 4))
-    torch.testing.assert_close(edm_loss(lambda x, s: x, x_0, eps, sigma, sigma_data=0.5), expected, rtol=1e-4, atol=0)
+    idle = edm_weight(sigma, sigma_data=0.5) * squared_error(Saying(None), x_0, eps, levels, None)
+    torch.testing.assert_close(idle, expected, rtol=1e-4, atol=0)
 
 
 def test_weight_undoes_the_output_scale():

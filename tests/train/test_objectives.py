@@ -3,6 +3,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from unleak.families.flow import FlowView
 from unleak.train.config import FlowConfig, RecipeError, parse_recipe
 from unleak.train.draws import generator
 from unleak.train.objectives.flow import FlowObjective, FlowSigma
@@ -35,10 +36,11 @@ def test_the_law_in_closed_form():
     assert half.quantile(torch.tensor([0.75])).item() == pytest.approx(0.5)
 
 
-class Stub:
+class Stub(FlowView):
     """Knows what it should predict, or says nothing."""
 
-    noised, sigmas, first_frame_is_clean = ("latents",), (0.0, 1.0), False
+    absent, networks = "nothing", None
+    encode_still = without_image = _decoded = None
 
     def __init__(self, answer):
         self.answer, self.seen = answer, []
@@ -49,7 +51,7 @@ class Stub:
     def condition(self, still, text, image, *, fps, level=None):
         return SimpleNamespace(latents=still, text=text, fps=fps, level=level)
 
-    def predict(self, x_t, sigma, condition):
+    def velocity(self, x_t, sigma, condition):
         self.seen.append((x_t, sigma, condition))
         return self.answer(x_t, sigma)
 
@@ -66,7 +68,11 @@ def objective(stub, frames=9, **condition):
 
 def prepared(which, positions, **more):
     n = len(positions)
-    batch = {"latents": torch.ones(n, 4, 3, 2, 2), "still": torch.ones(n, 4, 3, 2, 2), "image": torch.zeros(n, 8, 8, 3)}
+    batch = {
+        "latents": torch.ones(n, 4, 3, 2, 2),
+        "still": torch.ones(n, 4, 3, 2, 2),
+        "image": torch.zeros(n, 8, 8, 3).byte(),
+    }
     batch |= {"fps": torch.full((n,), 24.0)} | {name: tensor.expand(n, 4, 3, 2, 2) for name, tensor in more.items()}
     texts = torch.stack([torch.zeros(2, 3), *[torch.ones(2, 3)] * n])
     return which.prepare(batch, texts, [generator(0, "clip", position) for position in positions])
@@ -98,7 +104,7 @@ def test_the_first_frame_is_noised_as_it_is_told():
     which = objective(CleanFirst(None), first_frame_sigma=0.3)
     given = prepared(which, range(60))
     level = given.condition.level
-    assert ((level >= 0) & (level <= given.sigma.clamp(max=0.3))).all()
+    assert ((level >= 0) & (level <= given.levels.sigma.clamp(max=0.3))).all()
     assert level.max() > 0.25
     still = given.condition.latents
     eps = (still - 1 + level[:, None, None, None, None]) / level[:, None, None, None, None]
@@ -106,8 +112,9 @@ def test_the_first_frame_is_noised_as_it_is_told():
     assert abs(eps.std() - 1) < 0.05
     plain = prepared(objective(CleanFirst(None)), range(60))
     assert plain.condition.level is None
-    for name in ("sigma", "eps", "quantile"):
+    for name in ("eps", "quantile"):
         assert torch.equal(getattr(plain, name), getattr(given, name))
+    assert torch.equal(plain.levels.sigma, given.levels.sigma)
     assert torch.equal(plain.condition.text, given.condition.text)
 
 
@@ -131,10 +138,10 @@ def test_a_clip_draws_the_same_whatever_its_batch(stub, condition):
     which = objective(stub(None), **condition)
     together, alone = prepared(which, [4, 5, 6]), prepared(which, [6])
     assert torch.equal(together.eps[2:], alone.eps)
-    assert torch.equal(together.sigma[2:], alone.sigma)
+    assert torch.equal(together.levels.sigma[2:], alone.levels.sigma)
     assert torch.equal(together.condition.latents[2:], alone.condition.latents)
     assert torch.equal(together.condition.text[2:], alone.condition.text)
-    assert len(together.sigma.unique()) == 3
+    assert len(together.levels.sigma.unique()) == 3
 
 
 def test_samples_of_the_posterior_are_keyed_by_the_clip_and_change_no_other_draw():
@@ -146,14 +153,14 @@ def test_samples_of_the_posterior_are_keyed_by_the_clip_and_change_no_other_draw
     assert together.x_0.mean().item() == pytest.approx(1, abs=0.1)
     assert len(together.x_0.unique()) == together.x_0.numel()
     assert torch.equal(together.eps, mode.eps)
-    assert torch.equal(together.sigma, mode.sigma)
+    assert torch.equal(together.levels.sigma, mode.levels.sigma)
 
 
 def test_timenoise_is_on_the_condition_and_grows_with_sigma():
     which = objective(Stub(None), noise="timenoise", beta_m=2.0, a=1.0, spread=0.0)
     given = prepared(which, range(40))
     strength = (given.condition.latents - 1).flatten(1).std(1)
-    torch.testing.assert_close(strength, 2 * torch.sigmoid(2 * given.sigma - 1), rtol=0.5, atol=0)
+    torch.testing.assert_close(strength, 2 * torch.sigmoid(2 * given.levels.sigma - 1), rtol=0.5, atol=0)
     assert torch.equal(given.x_0, torch.ones_like(given.x_0))
     lost = given.condition.text.flatten(1).sum(1) == 0
     assert 5 < lost.sum() < 35

@@ -285,7 +285,7 @@ def test_what_is_missing_is_told_before_anything_is_loaded(recipe, monkeypatch, 
     monkeypatch.setattr(
         "unleak.train.check.find_spec", lambda name: None if name in ("bitsandbytes", "wandb") else name
     )
-    monkeypatch.setattr("unleak.train.trainer.load_denoiser", None)
+    monkeypatch.setattr("unleak.train.trainer.load_view", None)
     run = recipe()
     with pytest.raises(RecipeError, match=line):
         check(run.model_copy(update=change))

@@ -9,11 +9,11 @@ from PIL import Image
 
 from tests.zoo.conftest import TOKEN
 from tests.zoo.hub_server import COMMIT, Mishap, sha256
+from unleak.families.registry import MODELS
+from unleak.families.spec import File
+from unleak.families.svd.models import SVD
 from unleak.zoo import repository
 from unleak.zoo.fetch import fetch, here
-from unleak.zoo.models import MODELS
-from unleak.zoo.models.svd import SVD
-from unleak.zoo.spec import File
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 SPEC = replace(

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 
+from unleak.families.registry import MODELS
+from unleak.families.spec import File
 from unleak.zoo.cache import leftovers
 from unleak.zoo.conversion import converted
 from unleak.zoo.fetch import fetch, here, in_use
-from unleak.zoo.models import MODELS
 from unleak.zoo.safety import check_pickle, unpack
-from unleak.zoo.spec import File
 
 
 def packed(*members, compress="w"):

@@ -329,7 +329,7 @@ def _usual(spec: "ModelSpec") -> "list[Case]":
 
 def _trained_with_timenoise(spec: "ModelSpec") -> str | None:
     """The listed checkpoint of the same model, asked for the same videos, that was trained with TimeNoise."""
-    from unleak.zoo.models import MODELS
+    from unleak.families.registry import MODELS
 
     twins = (MODELS.get(f"{spec.name}-{ending}") for ending in ("timenoise", "cil"))
     return next((twin.name for twin in twins if twin is not None and twin.defaults == spec.defaults), None)

@@ -9,7 +9,7 @@ import typer
 from unleak.cli.terminal import Terminal
 
 if TYPE_CHECKING:  # this module is imported for `unleak --help`, which needs none of these
-    from unleak.zoo.spec import ModelSpec
+    from unleak.families.spec import ModelSpec
 
 _Context: Any = typer.Context.__base__  # see sweep
 

@@ -32,10 +32,6 @@ class FlowView(View):
         """Encode what of the condition the VAE makes of images."""
 
     @abstractmethod
-    def encode_text(self, prompts: Sequence[str]) -> Float[Tensor, "b l d"]:
-        """Encode prompts to text tokens."""
-
-    @abstractmethod
     def condition(
         self,
         still: Float[Tensor, "b c f h w"],

@@ -29,7 +29,9 @@ WHOLE = {
 
 @torch.no_grad()
 def encode_video(pipe: Any, video: Float[Tensor, "b f 3 H W"]) -> Float[Tensor, "b c f2 h w"]:
-    """Encode videos in [-1, 1] to model latents (what the denoiser sees): the posterior's mode, normalised as `pipe` does.
+    """Encode videos in [-1, 1] to model latents (what the denoiser sees), normalised as `pipe` does.
+
+    They are the mode of the posterior.
 
     Of the pipeline only the VAE and the scheduler's configuration are used. ValueError for a VAE that is not known.
     """

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from unleak.core.process import Level
 from unleak.families.image_vae import ImageVAE
-from unleak.families.view import Levels, View, per_clip
+from unleak.families.view import Levels, View
 
 __all__ = ["TimestepView"]
 
@@ -34,7 +34,12 @@ class TimestepView(View):
     ):
         super().__init__(pipe, arguments, experts=experts)
         self.unet: Callable[..., Any] = pipe.unet
-        self.vae = ImageVAE(pipe.vae, frames_at_once=frames_at_once)
+        self.frames_at_once = frames_at_once
+
+    @cached_property
+    def vae(self) -> ImageVAE:
+        """The pipeline's VAE."""
+        return ImageVAE(self.pipe.vae, frames_at_once=self.frames_at_once)
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -125,5 +130,8 @@ class TimestepView(View):
 
     def _at(self, level: Level | Levels, like: Tensor) -> tuple[Tensor, Tensor]:
         """Return alpha and sigma of each clip's timestep, shaped as `like`."""
-        levels = self.levels_at(self._t(level, like))
-        return per_clip(levels.alpha, like).to(like), per_clip(levels.sigma, like).to(like)
+        alphas_cumprod = self.pipe.scheduler.alphas_cumprod.to(like.device)[self._t(level, like)].double()
+        alpha, sigma = (
+            values[:, None, None, None, None] for values in (alphas_cumprod.sqrt(), (1 - alphas_cumprod).sqrt())
+        )
+        return alpha.to(like), sigma.to(like)

@@ -5,6 +5,7 @@ Latents are `b c f h w` in model latent space (what the denoiser sees, before an
 videos `b f 3 H W` in [-1, 1].
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,6 @@ from functools import cached_property
 from importlib import import_module
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -125,6 +125,10 @@ class View(ABC):
     def decode(self, latents: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b F 3 H W"]:
         """Decode model latents to videos, clip by clip as the pipeline does; nothing is clamped."""
 
+    def encode_text(self, prompts: Sequence[str]) -> Float[Tensor, "b l d"]:
+        """Encode prompts to text tokens. Raises NotImplementedError for a family that is told no text."""
+        raise NotImplementedError(f"a {type(self.pipe).__name__} is told no text")
+
     def add_noise(
         self, x_0: Float[Tensor, "b c f h w"], eps: Float[Tensor, "b c f h w"], level: Level | Levels
     ) -> Float[Tensor, "b c f h w"]:
@@ -165,7 +169,8 @@ class View(ABC):
             case RF():
                 return Level(1 - sigma, sigma)
             case VP():
-                return Level(1 / float(np.hypot(1, sigma)), 1.0 if np.isinf(sigma) else sigma / float(np.hypot(1, sigma)))
+                alpha = 1 / math.hypot(1, sigma)
+                return Level(alpha, 1.0 if math.isinf(sigma) else sigma * alpha)
         raise AssertionError(self.process)
 
     @property
@@ -188,7 +193,8 @@ def in_own_dtype(network: Any, *args: Any, **kwargs: Any) -> Any:
     def cast(value: Any) -> Any:
         if not isinstance(value, Tensor) or not value.is_floating_point():
             return value
-        return value if torch.is_autocast_enabled(value.device.type) else value.to(getattr(network, "dtype", value.dtype))
+        mixed = torch.is_autocast_enabled(value.device.type)
+        return value if mixed else value.to(getattr(network, "dtype", value.dtype))
 
     out = network(*map(cast, args), **{name: cast(value) for name, value in kwargs.items()}, return_dict=False)[0]
     return out.to(torch.promote_types(out.dtype, torch.float32))
@@ -211,5 +217,3 @@ def view_of(pipe: Any, arguments: Mapping[str, Any] | None = None) -> View:
             first = first or error
     assert first is not None
     raise first
-
-

@@ -3,7 +3,8 @@
 from importlib.util import find_spec
 
 from unleak.data.atomic import check_writable
-from unleak.families.denoisers import VIEWS, denoiser_class
+from unleak.families.registry import families, family_of
+from unleak.families.view import View, view_class
 from unleak.train import checkpoint
 from unleak.train.config import Recipe, RecipeError, SyntheticData
 from unleak.train.export import export_folder
@@ -19,10 +20,10 @@ def check(recipe: Recipe) -> ModelSpec:
     Nothing is loaded and nothing is written.
     """
     spec = find_model(recipe.model)
-    if spec.pipeline not in VIEWS:
-        known = ", ".join(VIEWS)
+    if (view := trainable_view(spec.pipeline)) is None:
+        known = ", ".join(name for family in families() for name in family.views if trainable_view(name))
         raise RecipeError(f"model: {spec.name} is a {spec.pipeline}; those that can be trained are {known}")
-    found = faults(recipe, denoiser_class(spec.pipeline))
+    found = faults(recipe, view)
     for height, width, frames in shapes_of(recipe):
         if height % spec.size_multiple or width % spec.size_multiple:
             found.append(
@@ -44,6 +45,14 @@ def check(recipe: Recipe) -> ModelSpec:
         raise RecipeError("\n".join(dict.fromkeys(found)))
     check_writable(recipe.output)
     return spec
+
+
+def trainable_view(pipeline: str) -> type[View] | None:
+    """Return the view of a pipeline class if its family can be trained."""
+    if family_of(pipeline) is None:
+        return None
+    view = view_class(pipeline)
+    return view if view.trained_on else None
 
 
 def shapes_of(recipe: Recipe) -> list[tuple[int, int, int]]:

@@ -218,7 +218,7 @@ def compare(stored: Stored, expected: Mapping[str, Tensor]) -> None:
 @torch.no_grad()
 def load(stored: Stored, tensors: Mapping[str, Tensor]) -> None:
     """Fill `tensors`, whole or this process's parts, from a checkpoint that was compared with them."""
-    import torch.distributed.checkpoint as dcp
+    dcp = _sharded()
 
     if stored.legacy is not None:
         for name, tensor in tensors.items():
@@ -255,7 +255,7 @@ def _fault(stored: Stored, expected: Mapping[str, Tensor]) -> str | None:
 
 def _headers(path: Path) -> dict[str, tuple[Path, tuple[int, ...], torch.dtype]]:
     """Read of every tensor one of its files, its shape and its type. Raises ValueError if a part is missing."""
-    import torch.distributed.checkpoint as dcp
+    dcp = _sharded()
 
     try:
         metadata = dcp.HuggingFaceStorageReader(str(path)).read_metadata()
@@ -324,7 +324,7 @@ def _save_files(folder: Path, tensors: Mapping[str, Tensor]) -> None:
 
 def _save_parts(folder: Path, tensors: Mapping[str, Tensor], final: Path) -> None:
     """Write this process's parts of the tensors, while all others write theirs."""
-    import torch.distributed.checkpoint as dcp
+    dcp = _sharded()
 
     writer = dcp.HuggingFaceStorageWriter(str(folder), _files(tensors), save_distributed=True)
     try:
@@ -343,6 +343,16 @@ def _files(tensors: Mapping[str, Tensor]) -> dict[str, int]:
         filled += size
         files[name] = number
     return files
+
+
+def _sharded() -> Any:
+    """Return torch.distributed.checkpoint, which is imported late: most runs are whole and the module is large.
+
+    Of its readers only that of safetensors is used: the others unpickle.
+    """
+    import torch.distributed.checkpoint
+
+    return torch.distributed.checkpoint
 
 
 def _of_one(error: Any, final: Path) -> OSError:

@@ -27,14 +27,21 @@ _ATTEMPTS = 20  # a set of which this many random videos in a row cannot be read
 class Dataset(Protocol):
     """Clips by number, the same whenever they are asked for."""
 
-    groups: Sequence[Sequence[int]] | None
-    """The clips of each shape, if there are several shapes."""
-    failures: Mapping[Path, str]
-    """The videos that are left out, and why."""
-    missing: int
-    """How many videos a table names that are not there."""
-    entries: Sequence[VideoEntry]
-    """The files that clips are made of, as far as a cache depends on them."""
+    @property
+    def groups(self) -> Sequence[Sequence[int]] | None:
+        """The clips of each shape, if there are several shapes."""
+
+    @property
+    def failures(self) -> Mapping[Path, str]:
+        """The videos that are left out, and why."""
+
+    @property
+    def missing(self) -> int:
+        """How many videos a table names that are not there."""
+
+    @property
+    def entries(self) -> Sequence[VideoEntry]:
+        """The files that clips are made of, as far as a cache depends on them."""
 
     def __len__(self) -> int:
         """Return the number of clips."""

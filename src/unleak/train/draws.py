@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from unleak.core.timenoise import TimeNoise, logit_normal, mu
-from unleak.families.svd.denoiser import SVDCondition
+from unleak.families.svd.view import SVDCondition
 from unleak.train.config import ConditionConfig, PixelNoiseConfig, SigmaConfig, TimeNoiseConfig
 from unleak.train.loss import SigmaDistribution
 

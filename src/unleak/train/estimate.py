@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unleak.animate.memory import LiveBytes
-from unleak.families.denoisers import denoiser_class
+from unleak.families.view import view_class
 from unleak.train.check import check, shapes_of
 from unleak.train.config import Recipe
 from unleak.train.data import open_dataset
@@ -70,16 +70,15 @@ def estimate_run(recipe: Recipe, *, processes: int = 1) -> RunEstimate:
     spec = check(recipe)
     clips = open_dataset(recipe.data)
     source = pipeline_source(spec)
-    view = denoiser_class(spec.pipeline)
-    denoiser = _without_weights(view, source, recipe)
-    weights = trained_weights(recipe, denoiser)
+    view = _without_weights(view_class(spec.pipeline), source, recipe)
+    weights = trained_weights(recipe, view)
     trained = sum(weight.numel() for weight in weights.values())
-    parameters = {id(p): p for network in denoiser.networks.values() for p in network.parameters()}
+    parameters = {id(p): p for network in view.networks.values() for p in network.parameters()}
     size = DTYPES[recipe.frozen_dtype].itemsize
     held = sum(p.numel() * (4 if p.requires_grad else size) for p in parameters.values())
     optimizer = {"adamw": 8, "adamw8bit": 2, "muon": 6}[recipe.optimizer]
     each = recipe.batch_size // (recipe.accumulation * processes)
-    step = max(_step(recipe, spec, denoiser, max(each, 1), shape) for shape in shapes_of(recipe))
+    step = max(_step(recipe, spec, view, max(each, 1), shape) for shape in shapes_of(recipe))
     per_epoch = len(clips) / recipe.batch_size
     return RunEstimate(
         trained=trained,
@@ -93,8 +92,8 @@ def estimate_run(recipe: Recipe, *, processes: int = 1) -> RunEstimate:
     )
 
 
-def _without_weights(view: Any, source: Source, recipe: Recipe) -> Any:
-    """A denoiser view whose networks have shapes only."""
+def _without_weights(kind: Any, source: Source, recipe: Recipe) -> Any:
+    """Make a view whose networks have shapes only."""
     index = source.read("model_index.json")
     parts = {
         name: _network(source, name, value[1])
@@ -103,7 +102,7 @@ def _without_weights(view: Any, source: Source, recipe: Recipe) -> Any:
     }
     config = SimpleNamespace(boundary_ratio=index.get("boundary_ratio"), expand_timesteps=index.get("expand_timesteps"))
     pipe = SimpleNamespace(config=config, **parts)
-    return view(pipe, **({"experts": recipe.experts} if recipe.experts else {}))
+    return kind(pipe, experts=recipe.experts)
 
 
 def _network(source: Source, part: str, name: str) -> nn.Module:
@@ -115,17 +114,17 @@ def _network(source: Source, part: str, name: str) -> nn.Module:
     return network.to("meta").requires_grad_(False)  # numbers given as a list do not follow the context
 
 
-def _step(recipe: Recipe, spec: ModelSpec, denoiser: Any, clips: int, shape: tuple[int, int, int]) -> int:
+def _step(recipe: Recipe, spec: ModelSpec, view: Any, clips: int, shape: tuple[int, int, int]) -> int:
     height, width, frames = shape
     latents = (
         (frames - 1) // spec.frame_multiple + 1,
         height // spec.pixels_per_latent,
         width // spec.pixels_per_latent,
     )
-    network = next(iter(denoiser.networks.values())).train()
+    network = next(iter(view.networks.values())).train()
     dtype = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[recipe.mixed_precision]
     network.to(dtype)
-    inputs = denoiser.example_inputs(network, clips, *latents)
+    inputs = view.example_inputs(network, clips, *latents)
     told = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in inputs.items()}
     before = [tensor.untyped_storage() for tensor in (*network.parameters(), *network.buffers())]
     with patch.object(F, "scaled_dot_product_attention", _flash), LiveBytes(before) as live:

@@ -1,13 +1,14 @@
-"""The EDM loss, the distribution of sigma, and the noise of the condition, as functions of draws made elsewhere."""
+"""The loss of a step and the distribution of sigma, as functions of draws that are made elsewhere."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
+
+from unleak.families.view import Levels, View
 
 
 @dataclass(frozen=True)
@@ -43,30 +44,18 @@ def edm_weight(sigma: Float[Tensor, "b"], sigma_data: float = 1.0) -> Float[Tens
     return (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
 
 
-def edm_loss(
-    predict_clean: Callable[[Tensor, Tensor], Tensor],
+def squared_error(
+    view: View,
     x_0: Float[Tensor, "b c f h w"],
     eps: Float[Tensor, "b c f h w"],
-    sigma: Float[Tensor, "b"],
-    *,
-    sigma_data: float = 1.0,
-) -> Float[Tensor, "b"]:
-    """lambda(sigma) |D(x_0 + sigma eps; sigma) - x_0|^2, one value per clip, the mean over its elements (eq. 2)."""
-    x_t = x_0 + sigma[:, None, None, None, None] * eps
-    error = (predict_clean(x_t, sigma).float() - x_0).square().flatten(1).mean(1)
-    return edm_weight(sigma, sigma_data) * error
-
-
-def prediction_loss(
-    denoiser: Any,
-    x_0: Float[Tensor, "b c f h w"],
-    eps: Float[Tensor, "b c f h w"],
-    t: Int[Tensor, "b"],
+    levels: Levels,
     condition: Any,
 ) -> Float[Tensor, "b"]:
-    """|F(x_t, t) - target|^2 with the network's own target, eps or v; one value per clip, the mean over its elements.
+    """Return |F(x_t, level) - target|^2 of each clip, the mean over its elements, in what the network predicts.
 
-    `denoiser` is the view of DynamiCrafter or VideoCrafter1, `t` indices of its schedule.
+    F and its target are x_0 (eq. 2 of Karras et al. 2022), eps, v or the velocity eps - x_0, as the family has it. A
+    first frame that is the image itself does not count.
     """
-    prediction = denoiser.predict(denoiser.add_noise(x_0, eps, t), t, condition)
-    return (prediction.float() - denoiser.target(x_0, eps, t)).square().flatten(1).mean(1)
+    prediction = view.predict(view.add_noise(x_0, eps, levels), levels, condition)
+    error = (prediction.float() - view.target(x_0, eps, levels)).square()
+    return (error[:, :, 1:] if view.first_frame_is_clean else error).flatten(1).mean(1)

@@ -25,9 +25,9 @@ class Whole:
     def __init__(self, accelerator: Accelerator):
         self.accelerator = accelerator
 
-    def cut(self, denoiser: Any, weights: dict[str, nn.Parameter]) -> dict[str, nn.Parameter]:
+    def cut(self, view: Any, weights: dict[str, nn.Parameter]) -> dict[str, nn.Parameter]:
         """Return the weights as they are."""
-        del denoiser
+        del view
         return weights
 
     def wrap(self, module: nn.Module) -> Any:
@@ -52,10 +52,10 @@ class InParts:
     def __init__(self, accelerator: Accelerator):
         self.accelerator = accelerator
 
-    def cut(self, denoiser: Any, weights: dict[str, nn.Parameter]) -> dict[str, nn.Parameter]:
+    def cut(self, view: Any, weights: dict[str, nn.Parameter]) -> dict[str, nn.Parameter]:
         """Cut the networks into parts and return the new weights by the same names."""
-        shard(denoiser.networks.values(), self.accelerator.device)
-        return named_again(denoiser, weights)
+        shard(view.networks.values(), self.accelerator.device)
+        return named_again(view, weights)
 
     def wrap(self, module: nn.Module) -> Any:
         """Return the module, whose networks add their gradients up themselves."""

@@ -17,7 +17,7 @@ class TrainingStep(nn.Module):
     def __init__(self, objective: Objective, readout: MotionReadout | None = None):
         super().__init__()
         self.objective = objective
-        self.networks = nn.ModuleDict(objective.denoiser.networks)
+        self.networks = nn.ModuleDict(objective.view.networks)
         self.readout = readout
 
     def forward(

@@ -26,7 +26,7 @@ from unleak.train.ema import EMA
 from unleak.train.export import export, export_folder, write_run
 from unleak.train.failures import Failures
 from unleak.train.log import Counter, DivergedError, Log
-from unleak.train.networks import load_denoiser, trained_weights
+from unleak.train.networks import load_view, trained_weights
 from unleak.train.objectives import objective_class
 from unleak.train.optimizer import lr_at, make_optimizer
 from unleak.train.readout import MotionReadout
@@ -84,16 +84,16 @@ class Trainer:
         opened.callback(self.clips.close)
         self.failures = Failures(recipe, self.clips, self.console, main=self.main)
 
-        self.denoiser = load_denoiser(recipe)
-        weights = trained_weights(recipe, self.denoiser)
+        self.view = load_view(recipe)
+        weights = trained_weights(recipe, self.view)
         if stored:  # before what takes long; the rest is compared once there is an optimizer
             with together():
                 checkpoint.compare(stored, {f"model/{name}": weight for name, weight in weights.items()})
         in_parts = recipe.sharding == "fsdp" and self.accelerator.num_processes > 1
         self.sharing = InParts(self.accelerator) if in_parts else Whole(self.accelerator)
         # Before anything is on the accelerator: the whole network may be too large for it.
-        self.weights = self.sharing.cut(self.denoiser, weights)
-        self.objective = objective_class(self.denoiser)(recipe, self.denoiser)
+        self.weights = self.sharing.cut(self.view, weights)
+        self.objective = objective_class(self.view)(recipe, self.view)
         self.texts = self._make_texts()
         self._move_to_accelerator()
         self.items = self._make_items()
@@ -130,7 +130,7 @@ class Trainer:
             batch = _on_device(next(feed), self.accelerator)
             self.failures.add(batch.pop("failures"))
             last = piece == recipe.accumulation - 1
-            with _attention(self.accelerator), self.sharing.piece(self.module, self.denoiser.networks, last=last):
+            with _attention(self.accelerator), self.sharing.piece(self.module, self.view.networks, last=last):
                 loss = self.losses(batch, piece)
                 self.accelerator.backward(loss.mean() / recipe.accumulation)
         norm = self.accelerator.clip_grad_norm_(self.state.trained.values(), recipe.clip or math.inf)
@@ -158,7 +158,7 @@ class Trainer:
         with together():
             _check_finite(self.weights, self.step)
         scaler = self.accelerator.scaler
-        about = {"scaler": None if scaler is None else scaler.state_dict(), "keep": self.recipe.keep}
+        about: dict[str, Any] = {"scaler": None if scaler is None else scaler.state_dict(), "keep": self.recipe.keep}
         where, recipe = self.recipe.output / "checkpoints", self.recipe.model_dump(mode="json")
         if self.sharing.in_parts:
             checkpoint.save(where, self.step, recipe, self.state.tensors(), alone=False, **about)
@@ -171,7 +171,7 @@ class Trainer:
         """Make videos from the average weights, and keep them with their motion scores."""
         made = validation.make(
             self.step,
-            self.denoiser,
+            self.view,
             self.weights,
             self.ema.average,
             self.accelerator,
@@ -188,7 +188,7 @@ class Trainer:
             if self.main and self.sharing.in_parts:
                 export(self.recipe, export_folder(self.recipe))
             elif self.main:
-                write_run(self.denoiser, self.weights, self.ema.average, self.recipe, export_folder(self.recipe))
+                write_run(self.view, self.weights, self.ema.average, self.recipe, export_folder(self.recipe))
         # The reducer of several processes has to go before their group. What refers to the group last ends gloo's
         # threads: the reducer holds Python's lock meanwhile, and a thread that still lets go of what it gathered waits
         # for that lock.
@@ -201,8 +201,8 @@ class Trainer:
         """Return what encodes captions, with all of them encoded if the recipe keeps a cache."""
         if not self.objective.texts_needed:
             return None
-        encoder = self.denoiser.pipe.text_encoder.to(self.accelerator.device)
-        texts = Texts(self.denoiser.encode_text, self.accelerator.device)
+        encoder = self.view.pipe.text_encoder.to(self.accelerator.device)
+        texts = Texts(self.view.encode_text, self.accelerator.device)
         if self.recipe.data.cache is not None:
             captions = [self.clips.caption(clip) for clip in range(len(self.clips))]
             with self.accelerator.main_process_first(), Counter("text cache", self.console) as counter:
@@ -212,9 +212,9 @@ class Trainer:
         return texts
 
     def _move_to_accelerator(self) -> None:
-        for name, part in self.denoiser.pipe.components.items():
-            cut = self.sharing.in_parts and name in self.denoiser.networks
-            other_expert = name in ("transformer", "transformer_2") and name not in self.denoiser.networks
+        for name, part in self.view.pipe.components.items():
+            cut = self.sharing.in_parts and name in self.view.networks
+            other_expert = name in ("transformer", "transformer_2") and name not in self.view.networks
             idle = other_expert and self.validation is None
             if isinstance(part, nn.Module) and name != "text_encoder" and not cut and not idle:
                 part.to(self.accelerator.device)
@@ -223,7 +223,7 @@ class Trainer:
         """Return what batches are made of: the clips, or their latents in the cache, which is filled first."""
         if self.recipe.data.cache is None:
             return self.clips
-        vae = self.denoiser.pipe.vae
+        vae = self.view.pipe.vae
         folder = cache_folder(self.recipe.data, self.clips, vae, latents=self.recipe.latents)
         with self.accelerator.main_process_first(), Counter("latent cache", self.console) as counter:
             return build_cache(
@@ -236,10 +236,10 @@ class Trainer:
 
     def _make_state(self, stored: checkpoint.Stored | None) -> None:
         """Make the optimizer and the average, fill them and the weights from a checkpoint, and open the output."""
-        recipe, unet = self.recipe, getattr(self.denoiser.pipe, "unet", None)
+        recipe, unet = self.recipe, getattr(self.view.pipe, "unet", None)
         readout = MotionReadout(unet, recipe.data.num_frames) if recipe.motion_readout else None
         read = {f"readout.{name}": p for name, p in readout.linear.named_parameters()} if readout else {}
-        for network in self.denoiser.networks.values():
+        for network in self.view.networks.values():
             network.train()
         self.ema = EMA(self.weights, recipe.ema_decay)
         self.module = self.sharing.wrap(TrainingStep(self.objective, readout))

@@ -50,7 +50,7 @@ class Validation:
     def make(
         self,
         step: int,
-        denoiser: Any,
+        view: Any,
         weights: Mapping[str, nn.Parameter],
         average: Mapping[str, Tensor],
         accelerator: Accelerator,
@@ -65,12 +65,12 @@ class Validation:
         made = []
         if not (accelerator.is_main_process or in_parts):
             return []
-        with _sampling(denoiser, weights, average, accelerator):
+        with _sampling(view, weights, average, accelerator):
             for photo in self.photos:
                 image = load_image(photo)
                 for name, settings in self.settings.items():
                     try:
-                        frames = sample(denoiser.pipe, image, settings, self.noise[name]).frames
+                        frames = sample(view.pipe, image, settings, self.noise[name]).frames
                     except ValueError as error:  # an early average can be far off; the run goes on
                         console.print(f"step {step}: no {name} video of {photo.name}: {error}")
                         continue
@@ -98,23 +98,23 @@ class Validation:
 
 @contextmanager
 def _sampling(
-    denoiser: Any, weights: Mapping[str, nn.Parameter], average: Mapping[str, Tensor], accelerator: Accelerator
+    view: Any, weights: Mapping[str, nn.Parameter], average: Mapping[str, Tensor], accelerator: Accelerator
 ) -> Iterator[None]:
     """The pipeline with the average weights, ready to sample; in the end all is as it was."""
-    encoder = getattr(denoiser.pipe, "text_encoder", None)
+    encoder = getattr(view.pipe, "text_encoder", None)
     place = None if encoder is None else next(encoder.parameters()).device
-    networks = [(network, network.training) for network in denoiser.networks.values()]
+    networks = [(network, network.training) for network in view.networks.values()]
     for network, _ in networks:
         network.eval()
     if encoder is not None:
         encoder.to(accelerator.device)
     _swap(weights, average)
-    denoiser.pipe.set_progress_bar_config(disable=True)
+    view.pipe.set_progress_bar_config(disable=True)
     try:
         with torch.no_grad(), accelerator.autocast():
             yield
     finally:
-        gather_anew(denoiser.networks.values())
+        gather_anew(view.networks.values())
         _swap(weights, average)
         if encoder is not None:
             encoder.to(place)

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from unleak.attach.seams import SEAMS, seam_of_class
+from unleak.families.registry import found_in, imported
 from unleak.zoo.source import Source, one_line
 
 __all__ = [
     "FAMILIES",
-    "NATIVE",
     "library_class",
     "own_parts",
     "part_class",
@@ -20,12 +20,6 @@ __all__ = [
 ]
 
 FAMILIES = "unleak.families"
-NATIVE = {
-    "DynamiCrafterPipeline": "dynamicrafter",
-    "VideoCrafter1Pipeline": "videocrafter1",
-    "AnimateAnythingPipeline": "animate_anything",
-}
-"""Pipeline class that diffusers lacks -> its family, whose `pipeline` module has it, with its seam as `unleak_seam`."""
 _SCHEDULERS = {"LVDMScheduler": f"{FAMILIES}.lvdm.scheduler"}
 
 
@@ -33,8 +27,8 @@ def pipeline_class(name: str) -> Any:
     """The pipeline class called `name`, diffusers' or ours; ValueError if it is none, or none that has a seam."""
     from diffusers import DiffusionPipeline
 
-    if name in NATIVE:
-        return getattr(import_module(f"{FAMILIES}.{NATIVE[name]}.pipeline"), name)
+    if native := found_in("pipelines", name):
+        return imported(native)
     found = _diffusers(name, DiffusionPipeline)
     if found is None:
         raise ValueError(f"{name} is no pipeline of the diffusers that is installed; unleak knows {_known()}")
@@ -48,7 +42,7 @@ def own_parts(pipeline: str) -> frozenset[tuple[str, str]]:
     The classes stand in the pipeline class itself, as `unleak_parts`. Their modules are therefore imported with it,
     and diffusers, which imports no module because a folder names it, finds them.
     """
-    parts = getattr(pipeline_class(pipeline), "unleak_parts", ()) if pipeline in NATIVE else ()
+    parts = getattr(pipeline_class(pipeline), "unleak_parts", ()) if found_in("pipelines", pipeline) else ()
     return frozenset((part.__module__, part.__name__) for part in parts)
 
 

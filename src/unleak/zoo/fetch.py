@@ -8,15 +8,15 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from unleak.families.registry import MODELS, base_of
+from unleak.families.spec import ModelSpec
 from unleak.zoo.archive import known_digest, unpacked
 from unleak.zoo.cache import read_note, write_note
 from unleak.zoo.conversion import converted, converted_folder
 from unleak.zoo.download import digest_of
-from unleak.zoo.models import MODELS, base_of
 from unleak.zoo.repository import Listed, Repository
 from unleak.zoo.safety import check_index
 from unleak.zoo.source import Source
-from unleak.zoo.spec import ModelSpec
 
 __all__ = ["Pipeline", "fetch", "fetch_file", "here", "in_use", "pipeline_source"]
 

@@ -15,10 +15,10 @@ from safetensors import SafetensorError
 from unleak.attach.plan import UnleakWarning
 from unleak.attach.seams import seam_of
 from unleak.core.start import Start
+from unleak.families.registry import base_of, found_in
 from unleak.zoo.classes import FAMILIES, library_class, part_class, pipeline_class
 from unleak.zoo.fetch import fetch, pipeline_source
 from unleak.zoo.lora import Lora
-from unleak.zoo.models import base_of
 from unleak.zoo.registry import ModelSpec, find_model
 from unleak.zoo.source import Source, one_line
 
@@ -122,13 +122,6 @@ def load(
     return _placed(pipe, device, offload)
 
 
-# As in diffusers' own examples: these lose quality in half precision.
-_IN_FLOAT32 = {
-    "WanImageToVideoPipeline": ("vae", "image_encoder"),
-    "SkyReelsV2ImageToVideoPipeline": ("vae", "image_encoder"),
-}
-
-
 def check_abilities(
     spec: ModelSpec,
     *,
@@ -175,7 +168,7 @@ def can_tile(spec: ModelSpec) -> bool:
 
 def in_float32(spec: ModelSpec) -> tuple[str, ...]:
     """Networks that are loaded in float32 unless a precision is asked for."""
-    return _IN_FLOAT32.get(spec.pipeline, ())
+    return found_in("in_float32", spec.pipeline) or ()
 
 
 def networks(index: dict[str, Any]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from difflib import get_close_matches
 
-from unleak.zoo.models import MODELS
+from unleak.families.registry import MODELS
 
 __all__ = ["nearest"]
 

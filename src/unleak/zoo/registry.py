@@ -6,37 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from unleak.zoo.models import MODELS
-from unleak.zoo.models.svd import SVD
+from unleak.families.registry import MODELS, found_in
+from unleak.families.spec import ModelSpec
+from unleak.families.svd.models import SVD
 from unleak.zoo.names import nearest
 from unleak.zoo.source import Source, one_line
-from unleak.zoo.spec import ModelSpec
 
 __all__ = ["MODELS", "ModelSpec", "find_model"]
-
-
-# Frames a second at which diffusers' own example of each class plays its videos; others take an argument for it.
-_FPS = {
-    "AnimateAnythingPipeline": 8,
-    "CogVideoXImageToVideoPipeline": 8,
-    "ConsisIDPipeline": 8,
-    "PIAPipeline": 8,
-    "DynamiCrafterPipeline": 8,  # as their authors' scripts play it, whatever rate the network is told
-    "VideoCrafter1Pipeline": 8,
-    "HunyuanVideoImageToVideoPipeline": 15,
-    "HunyuanSkyreelsImageToVideoPipeline": 15,
-    "Kandinsky5I2VPipeline": 24,
-    "HunyuanVideo15ImageToVideoPipeline": 24,
-    "MotifVideoImage2VideoPipeline": 24,
-    "SkyReelsV2ImageToVideoPipeline": 24,
-}
-
-# Checkpoints published as text-to-video pipelines whose weights serve both: the class that takes an image.
-_TAKES_IMAGE = {
-    "LTXPipeline": "LTXImageToVideoPipeline",
-    "LTX2Pipeline": "LTX2ImageToVideoPipeline",
-    "SanaVideoPipeline": "SanaImageToVideoPipeline",
-}
 
 
 def find_model(name_or_path: str | Path) -> ModelSpec:
@@ -91,14 +67,14 @@ def _read_spec(name: str, source: Source) -> ModelSpec:
         )
     if kind == "WanPipeline" and index.get("expand_timesteps"):  # one checkpoint for text and images
         kind = "WanImageToVideoPipeline"
-    kind = _TAKES_IMAGE.get(kind, kind)
+    kind = found_in("takes_image", kind) or kind
     parts = [part for part, value in index.items() if isinstance(value, list) and value[0]]
     unet, transformer, vae = (
         source.read(f"{part}/config.json") if part in parts else {} for part in ("unet", "transformer", "vae")
     )
     spatial, temporal = _compression(vae)
     svd = kind == SVD.pipeline
-    ours = replace(SVD, variant=None, memory_gb=None) if svd else ModelSpec("", "", kind, fps=_FPS.get(kind))
+    ours = replace(SVD, variant=None, memory_gb=None) if svd else ModelSpec("", "", kind, fps=found_in("fps", kind))
     defaults = dict(ours.defaults)
     if svd and unet.get("num_frames"):
         defaults["num_frames"] = _whole(unet["num_frames"])

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unleak.core.process import Level
-from unleak.families.animate_anything.mask import latent_mask, moving
+from unleak.families.animate_anything.mask import latent_mask
 from unleak.families.timesteps import TimestepView
 from unleak.families.view import GREY, Levels, in_own_dtype
 
@@ -44,9 +44,8 @@ class AnimateAnythingView(TimestepView):
         given, strength = self.arguments.get("mask"), self.arguments.get("motion_strength", 5.0)
         masks = strengths = None
         if self.pipe.unet.config.motion_mask:
-            mask = None if given is None else torch.from_numpy(moving(given)).float().to(image.device)
             size, latent_size = (image.shape[2], image.shape[3]), (latents.shape[2], latents.shape[3])
-            weights = latent_mask(mask, size=size, latent_size=latent_size).to(latents)
+            weights = latent_mask(given, size=size, latent_size=latent_size).to(latents)
             masks = repeat(weights, "1 1 1 h w -> b h w", b=len(image))
         if self.pipe.unet.config.motion_strength and strength is not None:
             strengths = torch.as_tensor(strength).to(latents).expand(len(image))

@@ -1,0 +1,14 @@
+"""DynamiCrafter (Xing et al. 2023)."""
+
+from unleak.families.dynamicrafter.models import ROWS
+from unleak.families.family import Family
+
+__all__ = ["FAMILY"]
+
+FAMILY = Family(
+    "dynamicrafter",
+    models=ROWS,
+    views={"DynamiCrafterPipeline": "unleak.families.dynamicrafter.view:DynamiCrafterView"},
+    pipelines={"DynamiCrafterPipeline": "unleak.families.dynamicrafter.pipeline:DynamiCrafterPipeline"},
+    fps={"DynamiCrafterPipeline": 8},  # as its authors' scripts play it, whatever rate the network is told
+)

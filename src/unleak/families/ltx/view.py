@@ -120,9 +120,7 @@ class LTXView(FlowView):
         del image
         return LTXCondition(still, text, fps, level)
 
-    def without_image(
-        self, image: Float[Tensor, "b 3 H W"], prompts: Sequence[str], num_frames: int
-    ) -> LTXCondition:
+    def without_image(self, image: Float[Tensor, "b 3 H W"], prompts: Sequence[str], num_frames: int) -> LTXCondition:
         """Encode the same without an image: the first frame is noise like all others."""
         return replace(self.encode_condition(image, prompts, num_frames), latents=None)
 

@@ -65,7 +65,7 @@ class LVDMView(TimestepView):
     token_noise: ClassVar[TimeNoise | None] = None
     latent_noise: ClassVar[TimeNoise | None] = None
     trained_on = "timestep"
-    noised = ("tokens",)
+    noised: ClassVar[tuple[str, ...]] = ("tokens",)
     samples_posterior = True
     trains_projection: ClassVar[bool] = False
     temporal = (
@@ -154,9 +154,7 @@ class LVDMView(TimestepView):
             None if rate is None else image.new_full((len(image),), float(rate)),
         )
 
-    def without_image(
-        self, image: Float[Tensor, "b 3 H W"], prompts: Sequence[str], num_frames: int
-    ) -> LVDMCondition:
+    def without_image(self, image: Float[Tensor, "b 3 H W"], prompts: Sequence[str], num_frames: int) -> LVDMCondition:
         """Encode the same with the tokens of no image, and zeros for its latents."""
         none = torch.ones(len(image), dtype=torch.bool, device=image.device)
         there = self.encode_condition(image, prompts, num_frames, image_dropped=none)
@@ -189,9 +187,7 @@ class LVDMView(TimestepView):
         """Return what the network says, in the units of `target`."""
         sample = x_t if condition.latents is None else torch.cat([x_t, condition.latents], dim=1)
         tokens = torch.cat([condition.text, condition.image], dim=1)
-        return in_own_dtype(
-            self.unet, sample, self._t(level, x_t), encoder_hidden_states=tokens, fps=condition.fps
-        )
+        return in_own_dtype(self.unet, sample, self._t(level, x_t), encoder_hidden_states=tokens, fps=condition.fps)
 
     def predict_clean(
         self, x_t: Float[Tensor, "b c f h w"], level: Level | Levels, condition: LVDMCondition

@@ -46,9 +46,7 @@ class PIAView(TimestepView):
         tokens = self.pipe.encode_prompt(list(prompts), image.device, 1, False)[0]
         return PIACondition(latents, image.new_tensor(condition_strength(scale, num_frames)), tokens.to(latents))
 
-    def without_image(
-        self, image: Float[Tensor, "b 3 H W"], prompts: Sequence[str], num_frames: int
-    ) -> PIACondition:
+    def without_image(self, image: Float[Tensor, "b 3 H W"], prompts: Sequence[str], num_frames: int) -> PIACondition:
         """Encode the same for a grey picture."""
         return self.encode_condition(torch.full_like(image, GREY), prompts, num_frames)
 

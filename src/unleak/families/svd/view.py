@@ -6,6 +6,7 @@ multiplied by the scaling factor: that is what the network was trained on, and t
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -66,8 +67,12 @@ class SVDView(View):
     ):
         super().__init__(pipe, arguments, experts=experts)
         self.unet: Callable[..., Any] = pipe.unet
-        self.vae = ImageVAE(pipe.vae, frames_at_once=frames_at_once)
-        self.encode_raw, self.encode_posterior = self.vae.encode_raw, self.vae.encode_posterior
+        self.frames_at_once = frames_at_once
+
+    @cached_property
+    def vae(self) -> ImageVAE:
+        """The pipeline's VAE."""
+        return ImageVAE(self.pipe.vae, frames_at_once=self.frames_at_once)
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -93,6 +98,16 @@ class SVDView(View):
     def encode_video(self, video: Float[Tensor, "b f 3 H W"]) -> Float[Tensor, "b c f h w"]:
         """Encode videos to model latents, every frame on its own: the mode of the posterior."""
         return self.vae.encode_video(video)
+
+    def encode_posterior(
+        self, video: Float[Tensor, "b f 3 H W"]
+    ) -> tuple[Float[Tensor, "b c f h w"], Float[Tensor, "b c f h w"]]:
+        """Return mean and standard deviation of the model latents of videos in [-1, 1]."""
+        return self.vae.encode_posterior(video)
+
+    def encode_raw(self, images: Float[Tensor, "n 3 H W"]) -> Float[Tensor, "n c h w"]:
+        """Encode images in [-1, 1] to raw VAE latents, which are not scaled: the mode of the posterior."""
+        return self.vae.encode_raw(images)
 
     @torch.no_grad()
     def embed_image(self, image: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b 1 d"]:

@@ -147,9 +147,7 @@ class WanView(FlowView):
         del fps
         return WanCondition(still, text, self.embed_image(image), level)
 
-    def without_image(
-        self, image: Float[Tensor, "b 3 H W"], prompts: Sequence[str], num_frames: int
-    ) -> WanCondition:
+    def without_image(self, image: Float[Tensor, "b 3 H W"], prompts: Sequence[str], num_frames: int) -> WanCondition:
         """Encode the same for a grey picture."""
         condition: WanCondition = self.encode_condition(torch.full_like(image, GREY), prompts, num_frames)
         return condition

@@ -15,8 +15,9 @@ from unleak.animate.sample import Settings, sample
 from unleak.data.decode_worker import ClipRequest, Decoding, read_clips
 from unleak.data.image import MediaError
 from unleak.data.synthetic import Motion, SyntheticClips
+from unleak.families.registry import families, family_of
+from unleak.families.view import view_of
 from unleak.study.diagnose.leakage import STARTS, STILL, Diagnosis, Scenes, diagnose, videos_of
-from unleak.study.diagnose.probe import check_probed, probe_of
 from unleak.study.diagnose.stillness import Cause, causes
 from unleak.zoo.classes import pipeline_class
 from unleak.zoo.registry import ModelSpec
@@ -28,7 +29,12 @@ Clips = UInt8[np.ndarray, "n f h w 3"]
 
 def check_examined(spec: ModelSpec, settings: Settings) -> None:
     """Raise ValueError for a model that cannot be diagnosed, or not at the size in `settings`."""
-    check_probed(spec.pipeline)
+    if family_of(spec.pipeline) is None:
+        known = ", ".join(name for family in families() for name in family.views)
+        raise ValueError(
+            f"a {spec.pipeline} cannot be diagnosed: its family has no view; those that have one are {known}; `unleak"
+            " sweep` measures any other"
+        )
     if None in (settings.num_frames, settings.height, settings.width):
         raise ValueError(f"{spec.name} has no size of its own; give --num-frames and --size")
 
@@ -136,7 +142,7 @@ def examine(
         return sample(pipe, Image.fromarray(image), replace(settings, seed=seed), mask=fitted).frames
 
     done = diagnose(
-        probe_of(pipe, told if fitted is None else told | {"mask": fitted}),
+        view_of(pipe, told if fitted is None else told | {"mask": fitted}),
         clips,
         starts=starts,
         steps=settings.steps,

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from einops import einsum
+from einops import einsum, rearrange
 from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
@@ -25,11 +25,12 @@ from unleak import __version__
 from unleak.core.process import Level
 from unleak.core.start import describe
 from unleak.data.atomic import folder_written_whole
+from unleak.data.pixels import to_unit
+from unleak.families.view import View
 from unleak.measure.intervals import FEWEST, Mean, mean_of
 from unleak.measure.motion import DIS, Flow
 from unleak.report.line_chart import Line, line_chart
 from unleak.study.diagnose.oracle import posterior
-from unleak.study.diagnose.probe import Probe
 
 __all__ = ["Diagnosis", "Row", "Verdict", "diagnose", "judge", "kept_motion", "own_motion", "sampled"]
 
@@ -123,15 +124,13 @@ def sampled(
     raise AssertionError("no levels")
 
 
-def oracle(
-    probe: Probe, alternatives: Float[Tensor, "b k c f h w"], probabilities: Float[Tensor, " k"]
-) -> LevelPredict:
+def oracle(view: View, alternatives: Float[Tensor, "b k c f h w"], probabilities: Float[Tensor, " k"]) -> LevelPredict:
     """E[x_0 | x_t] where the truth is one of `alternatives`."""
     b = len(alternatives)
 
     def predict(x_t: Tensor, level: Level) -> Tensor:
         flat = alternatives.flatten(0, 1)
-        means = probe.noised(flat, torch.zeros_like(flat), level).unflatten(0, (b, -1))
+        means = view.add_noise(flat, torch.zeros_like(flat), level).unflatten(0, (b, -1))
         weights = posterior(x_t, x_t.new_full((b,), level.sigma), means, probabilities)
         return einsum(weights, alternatives, "b k, b k c f h w -> b c f h w")
 
@@ -148,7 +147,7 @@ class Scenes:
 
 @torch.inference_mode()
 def diagnose(
-    probe: Probe,
+    view: View,
     clips: UInt8[np.ndarray, "n f h w 3"],
     *,
     starts: Sequence[str] = STARTS,
@@ -177,9 +176,9 @@ def diagnose(
             f"none of the {len(clips)} clips moves (at most {max(motion):.2f} px of 400x225 a frame): no model can lose"
             " what is not there; give clips that move, or a lower --fps"
         )
-    levels = {start: probe.level(start) for start in starts}
+    levels = {start: view.level(start) for start in starts}
     order = sorted(levels, key=lambda start: levels[start].log_snr)
-    full, rows = probe.levels("1.0T", steps), list[Row]()
+    full, rows = view.levels("1.0T", steps), list[Row]()
 
     def measure(test: str, who: str, start: str, batch: Sequence[int], number: int, videos: Clips) -> None:
         for k, video in zip(batch, videos, strict=True):
@@ -189,40 +188,40 @@ def diagnose(
 
     for first in range(0, len(moving), batch_size):
         batch = moving[first : first + batch_size]
-        images = torch.from_numpy(np.ascontiguousarray(clips[batch, 0])).to(probe.device)
-        x_0 = probe.encode(clips[batch])
-        measure("autoencoder", "", "", batch, 0, probe.decode(x_0))
-        given = images, probe.prompts(len(batch)), clips.shape[1]
+        x_0 = encoded(view, clips[batch])
+        measure("autoencoder", "", "", batch, 0, decoded(view, x_0))
+        images = to_unit(torch.from_numpy(np.ascontiguousarray(clips[batch, 0])).to(view.device))
+        given = images, [view.arguments.get("prompt") or ""] * len(batch), clips.shape[1]
         predictors: dict[str, LevelPredict] = {
-            "image": _told(probe, probe.condition(*given)),
-            "no image": _told(probe, probe.without_image(*given)),
+            "image": _predicting(view, view.encode_condition(*given)),
+            "no image": _predicting(view, view.without_image(*given)),
         }
         if scenes is not None:
-            alternatives = torch.stack([probe.encode(scenes.alternatives[k]) for k in batch])
+            alternatives = torch.stack([encoded(view, scenes.alternatives[k]) for k in batch])
             weights = torch.from_numpy(scenes.probabilities).to(x_0)
-            predictors["oracle"] = oracle(probe, alternatives, weights)
+            predictors["oracle"] = oracle(view, alternatives, weights)
         for number in range(seeds):
             draws = [torch.randn(x_0.shape[1:], generator=_generator(seed, number, k)) for k in batch]
             eps = torch.stack(draws).to(x_0)
             for who, predict in predictors.items():
                 for start in order:
-                    x_t = probe.noised(x_0, eps, levels[start])
-                    measure("one step", who, start, batch, number, probe.decode(predict(x_t, levels[start])))
-                    back = sampled(predict, probe.noised, x_t, probe.levels(start, steps))
-                    measure("restart", who, start, batch, number, probe.decode(back))
+                    x_t = view.add_noise(x_0, eps, levels[start])
+                    measure("one step", who, start, batch, number, decoded(view, predict(x_t, levels[start])))
+                    back = sampled(predict, view.add_noise, x_t, view.levels(start, steps))
+                    measure("restart", who, start, batch, number, decoded(view, back))
                 noise = float(np.hypot(full[0].alpha, full[0].sigma)) * eps
-                measure("fresh", who, "", batch, number, probe.decode(sampled(predict, probe.noised, noise, full)))
+                measure("fresh", who, "", batch, number, decoded(view, sampled(predict, view.add_noise, noise, full)))
         if generate is not None:
             for k in batch:
                 measure("pipeline", "image", "", [k], 0, generate(clips[k, 0], seed + k)[None])
-    units = {start: describe(levels[start], probe.process) for start in order}
+    units = {start: describe(levels[start], view.process) for start in order}
     f, h, w = clips.shape[1:4]
     known = {
         "video": {"num_frames": f, "height": h, "width": w},
         "steps": steps,
         "seeds": seeds,
         "seed": seed,
-        "no_image": probe.absent,
+        "no_image": view.absent,
         "flow": f"{flow.name} at {FLOW_SIZE[0]}x{FLOW_SIZE[1]}",
     }
     return Diagnosis(tuple(rows), units, tuple(motion), known | (about or {}))
@@ -233,8 +232,24 @@ def videos_of(moving: int, *, starts: int, seeds: int, oracle: bool, pipeline: b
     return moving * (1 + seeds * (2 + oracle) * (2 * starts + 1) + pipeline)
 
 
-def _told(probe: Probe, condition: Any) -> LevelPredict:
-    return lambda x_t, level: probe.predict(x_t, level, condition)
+def encoded(view: View, clips: UInt8[np.ndarray, "b F H W 3"]) -> Float[Tensor, "b c f h w"]:
+    """Encode clips to model latents."""
+    if (hook := getattr(view.pipe.vae, "_hf_hook", None)) is not None:
+        hook.pre_forward(view.pipe.vae)  # it waits off the accelerator, and views look where it is
+    return view.encode_video(to_unit(torch.from_numpy(clips).to(view.device)))
+
+
+def decoded(view: View, latents: Float[Tensor, "b c f h w"]) -> UInt8[np.ndarray, "b F H W 3"]:
+    """Decode model latents to clips. Raises ValueError if the model gave NaN."""
+    videos = view.decode(latents).float()
+    if not videos.isfinite().all():
+        raise ValueError(f"the model gave NaN in {view.pipe.dtype}; give a dtype of more range (float32)")
+    pixels = ((videos.clamp(-1, 1) + 1) * 127.5).round().byte()
+    return rearrange(pixels, "b f c h w -> b f h w c").cpu().numpy()
+
+
+def _predicting(view: View, condition: Any) -> LevelPredict:
+    return lambda x_t, level: view.predict_clean(x_t, level, condition)
 
 
 def _generator(seed: int, number: int, clip: int) -> torch.Generator:

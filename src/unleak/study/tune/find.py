@@ -19,13 +19,13 @@ from unleak.core.initial import InitialNoise
 from unleak.core.process import VP, NoiseProcess
 from unleak.core.start import Start, describe
 from unleak.data.image import fit_image
+from unleak.families.spec import ModelSpec
 from unleak.measure.fidelity import first_frame_psnr
 from unleak.study.fixed_call import FixedCall
 from unleak.study.sweep import check_measurable
 from unleak.study.tune.bisection import Goal, next_log_snr
 from unleak.study.tune.result import PLAIN, Fidelity, Frames, Preview, TargetMotion, Tuned
 from unleak.zoo.classes import pipeline_class
-from unleak.zoo.spec import ModelSpec
 
 __all__ = ["BUDGET", "LEAST_FIDELITY", "find_start", "lowest_start", "steps_of_preview", "tune", "tune_settings"]
 

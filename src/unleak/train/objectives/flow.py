@@ -1,15 +1,23 @@
 """Training of rectified flows, Wan and LTX-Video: x_t = (1 - sigma) x_0 + sigma eps, the network predicts eps - x_0."""
 
 from dataclasses import dataclass
-from inspect import signature
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from unleak.data.pixels import to_unit
+from unleak.families.view import Levels
 from unleak.train.config import FlowConfig, Recipe, RecipeError
-from unleak.train.objectives.objective import Objective, noised_parts, of_first_frame_only, of_svd_only, timenoise
+from unleak.train.objectives.objective import (
+    Objective,
+    Prepared,
+    noised_parts,
+    of_first_frame_only,
+    of_svd_only,
+    timenoise,
+)
 
 __all__ = ["FlowObjective", "FlowSigma"]
 
@@ -49,15 +57,6 @@ class FlowSigma:
         return torch.special.ndtr((torch.logit(q) - self.config.mean) / self.config.std)
 
 
-@dataclass(frozen=True)
-class _Prepared:
-    x_0: Float[Tensor, "b c f h w"]
-    eps: Float[Tensor, "b c f h w"]
-    sigma: Float[Tensor, "b"]
-    quantile: Float[Tensor, "b"]
-    condition: Any
-
-
 class FlowObjective(Objective):
     """|F((1 - sigma) x_0 + sigma eps, sigma, condition) - (eps - x_0)|^2.
 
@@ -67,9 +66,9 @@ class FlowObjective(Objective):
     it is clean: experimental, nobody has tried it. `condition.first_frame_sigma` noises it and tells the network.
     """
 
-    def __init__(self, recipe: Recipe, denoiser: Any):
-        super().__init__(recipe, denoiser)
-        if found := _of_first_frame(recipe, clean=denoiser.first_frame_is_clean):
+    def __init__(self, recipe: Recipe, view: Any):
+        super().__init__(recipe, view)
+        if found := _of_first_frame(recipe, clean=view.first_frame_is_clean):
             raise RecipeError("\n".join(found))
 
     @classmethod
@@ -80,21 +79,19 @@ class FlowObjective(Objective):
             found.append("data.condition_frame: random: this network's video begins with its image; give first")
         if view.first_frame_is_clean is True:  # of Wan the model's own configuration says it
             found += _of_first_frame(recipe, clean=True)
-        if recipe.experts and "experts" not in signature(view).parameters:
-            found.append("experts: this model has a single network; leave it away")
         return found
 
     def law(self, x_0: Float[Tensor, "b c f h w"]) -> FlowSigma:
         """Of sigma, for latents of this size."""
-        config, denoiser = self.recipe.flow, self.denoiser
-        return FlowSigma(config, config.shift or denoiser.shift(*x_0.shape[2:]), *denoiser.sigmas)
+        config, view = self.recipe.flow, self.view
+        return FlowSigma(config, config.shift or view.shift(*x_0.shape[2:]), *view.sigmas)
 
     def encoded(self, video: Float[Tensor, "b f 3 H W"]) -> dict[str, Float[Tensor, "b ..."]]:
         """Of the video, and of its first frame alone."""
-        still = self.denoiser.encode_still(video[:, 0], video.shape[1])
-        return {"latents": self.denoiser.encode_video(video), "still": still}
+        still = self.view.encode_still(video[:, 0], video.shape[1])
+        return {"latents": self.view.encode_video(video), "still": still}
 
-    def prepare(self, batch: dict[str, Any], texts: Tensor | None, generators: list[torch.Generator]) -> _Prepared:
+    def prepare(self, batch: dict[str, Any], texts: Tensor | None, generators: list[torch.Generator]) -> Prepared:
         """Latents, text, CLIP, and the draws sigma, eps, dropout and TimeNoise of each clip."""
         assert texts is not None
         x_0, photo = self.latents(batch, generators)
@@ -104,7 +101,7 @@ class FlowObjective(Objective):
         dropout = torch.tensor([self.recipe.condition.dropout])
         lost = torch.cat([torch.rand(1, generator=g) < dropout for g in generators]).to(x_0.device)
         still, level = batch["still"].to(x_0), None
-        if noised_parts(self.recipe.condition, self.denoiser):
+        if noised_parts(self.recipe.condition, self.view):
             noise = timenoise(self.recipe.condition)  # type: ignore[arg-type]
             still = torch.cat([noise(still[i : i + 1], sigma[i : i + 1], g)[0] for i, g in enumerate(generators)])
         if most := getattr(self.recipe.condition, "first_frame_sigma", 0.0):
@@ -112,18 +109,9 @@ class FlowObjective(Objective):
             still = _noised(still, level, generators)
         empty, text = texts[0], texts[1:]
         told = torch.where(lost[:, None, None], empty, text).to(x_0)
-        condition = self.denoiser.condition(still, told, photo, fps=batch["fps"], level=level)
-        return _Prepared(x_0, eps, sigma.to(x_0.device), law.quantile(sigma).to(x_0.device), condition)
-
-    def losses(self, prepared: _Prepared) -> tuple[Float[Tensor, "b"], Float[Tensor, "b"]]:
-        """By the quantile of sigma."""
-        x_0, eps, sigma = prepared.x_0, prepared.eps, prepared.sigma
-        level = sigma[:, None, None, None, None]
-        prediction = self.denoiser.predict((1 - level) * x_0 + level * eps, sigma, prepared.condition)
-        error = (prediction.float() - (eps - x_0)).square()
-        if self.denoiser.first_frame_is_clean:
-            error = error[:, :, 1:]
-        return prepared.quantile, error.flatten(1).mean(1)
+        condition = self.view.condition(still, told, to_unit(photo), fps=batch["fps"], level=level)
+        quantile, sigma = law.quantile(sigma).to(x_0.device), sigma.to(x_0.device)
+        return Prepared(x_0, eps, Levels(1 - sigma, sigma), quantile, condition)
 
 
 def _noised(

@@ -1,6 +1,11 @@
-"""What every objective has: frozen networks first, draws keyed by the clip, then the loss of each clip."""
+"""What every objective has: frozen networks first, draws keyed by the clip, then the loss of each clip.
+
+An objective draws noise levels by the law of its kind of family and builds the condition; noise, prediction and target
+are the view's.
+"""
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,10 +14,24 @@ from torch import Tensor
 
 from unleak.core.timenoise import TimeNoise
 from unleak.data.pixels import to_unit
+from unleak.families.view import Levels, View
 from unleak.train.config import FlowConfig, Recipe, SigmaConfig, TimeNoiseConfig
 from unleak.train.draws import generator
+from unleak.train.loss import squared_error
 
-__all__ = ["Objective", "timenoise"]
+__all__ = ["Objective", "Prepared", "timenoise"]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A batch of which everything is drawn and every frozen network has been run."""
+
+    x_0: Float[Tensor, "b c f h w"]
+    eps: Float[Tensor, "b c f h w"]
+    levels: Levels
+    quantile: Float[Tensor, "b"]
+    """Of the levels, under the law of training."""
+    condition: Any
 
 
 class Objective(ABC):
@@ -23,22 +42,24 @@ class Objective(ABC):
 
     texts_needed = True
 
-    def __init__(self, recipe: Recipe, denoiser: Any):
-        self.recipe, self.denoiser = recipe, denoiser
+    def __init__(self, recipe: Recipe, view: Any):
+        self.recipe, self.view = recipe, view
 
     @classmethod
-    def faults(cls, recipe: Recipe, view: type) -> list[str]:
-        """What of a recipe this kind of training does not know, one sentence each."""
+    def faults(cls, recipe: Recipe, view: type[View]) -> list[str]:
+        """Say what of a recipe this kind of training does not know, one sentence each."""
         found = []
+        if recipe.experts and not view.experts_known:
+            found.append("experts: this model has a single network; leave it away")
         condition = recipe.condition
-        if isinstance(condition, TimeNoiseConfig) and condition.on and not _parts(condition, view) <= set(view.noised):  # type: ignore[attr-defined]
-            known = " or ".join(view.noised)  # type: ignore[attr-defined]
+        if isinstance(condition, TimeNoiseConfig) and condition.on and not _parts(condition, view) <= set(view.noised):
+            known = " or ".join(view.noised)
             found.append(f"condition.on: {condition.on}: the condition of this model is {known}")
-        if recipe.trainable in ("temporal", "spatial") and not view.temporal:  # type: ignore[attr-defined]
+        if recipe.trainable in ("temporal", "spatial") and not view.temporal:
             found.append(
                 f"trainable: {recipe.trainable}: no layer of this network works along time alone; use lora, or patterns"
             )
-        if recipe.latents == "sample" and not hasattr(view, "encode_posterior"):
+        if recipe.latents == "sample" and not view.samples_posterior:
             found.append("latents: sample: this model was trained on the mode of its VAE's posterior; leave it away")
         return found
 
@@ -46,8 +67,8 @@ class Objective(ABC):
         """What frozen networks make of clips whatever is drawn, so that it can be kept; `latents` among it, and their
         standard deviation `spread` if a recipe wants samples."""
         if self.recipe.latents == "mode":
-            return {"latents": self.denoiser.encode_video(video)}
-        mean, spread = self.denoiser.encode_posterior(video)
+            return {"latents": self.view.encode_video(video)}
+        mean, spread = self.view.encode_posterior(video)
         return {"latents": mean, "spread": spread}
 
     def latents(self, batch: dict[str, Any], generators: list[torch.Generator]) -> tuple[Tensor, Tensor]:
@@ -66,12 +87,23 @@ class Objective(ABC):
         return x_0, photo
 
     @abstractmethod
-    def prepare(self, batch: dict[str, Any], texts: Tensor | None, generators: list[torch.Generator]) -> Any:
+    def prepare(self, batch: dict[str, Any], texts: Tensor | None, generators: list[torch.Generator]) -> Prepared:
         """Encode the clips and make their draws, each from its own generator."""
 
-    @abstractmethod
-    def losses(self, prepared: Any) -> tuple[Float[Tensor, "b"], Float[Tensor, "b"]]:
-        """Of every clip how noisy it was, as a quantile of the law in [0, 1], and its loss."""
+    def losses(self, prepared: Prepared) -> tuple[Float[Tensor, "b"], Float[Tensor, "b"]]:
+        """Return of every clip how noisy it was, as a quantile of the law in [0, 1], and its loss."""
+        condition, levels = self.condition(prepared), prepared.levels
+        error = squared_error(self.view, prepared.x_0, prepared.eps, levels, condition)
+        return prepared.quantile, self.weight(levels) * error
+
+    def condition(self, prepared: Prepared) -> Any:
+        """Return what the network is told, as far as trained weights take part in it."""
+        return prepared.condition
+
+    def weight(self, levels: Levels) -> Float[Tensor, "b"] | float:
+        """Return the weight of each clip's squared error."""
+        del levels
+        return 1.0
 
 
 def timenoise(config: TimeNoiseConfig) -> TimeNoise:
@@ -122,6 +154,4 @@ def no_flow(recipe: Recipe) -> list[str]:
         found.append(f"frozen_dtype: {recipe.frozen_dtype} wants mixed_precision: bf16 or fp16; give one, or fp32")
     if recipe.flow != FlowConfig():
         found.append("flow: the law of a rectified flow's sigma, and this model is none; leave it away")
-    if recipe.experts:
-        found.append("experts: this model has a single network; leave it away")
     return found

@@ -5,23 +5,22 @@ from typing import Any
 
 import torch
 from einops import repeat
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from unleak.data.pixels import to_unit
-from unleak.families.lvdm.denoiser import LVDMCondition, dropped
+from unleak.families.lvdm.view import LVDMCondition, dropped
+from unleak.families.view import View
 from unleak.train.config import Recipe
-from unleak.train.loss import prediction_loss
-from unleak.train.objectives.objective import Objective, no_flow, noised_parts, of_svd_only, timenoise
+from unleak.train.objectives.objective import Objective, Prepared, no_flow, noised_parts, of_svd_only, timenoise
 
 __all__ = ["TimestepObjective"]
 
 
 @dataclass(frozen=True)
-class _Prepared:
-    x_0: Float[Tensor, "b c f h w"]
-    eps: Float[Tensor, "b c f h w"]
-    t: Int[Tensor, "b"]
+class _Given:
+    """What frozen networks make of the condition."""
+
     text: Float[Tensor, "b l d"]
     features: Float[Tensor, "b ..."]
     latents: Float[Tensor, "b c f h w"] | None
@@ -37,17 +36,17 @@ class TimestepObjective(Objective):
     """
 
     @classmethod
-    def faults(cls, recipe: Recipe, view: type) -> list[str]:
+    def faults(cls, recipe: Recipe, view: type[View]) -> list[str]:
         """What is of SVD or of flows; shares that leave nothing."""
         found = [*super().faults(recipe, view), *of_svd_only(recipe), *no_flow(recipe)]
         if recipe.condition.dropout > 1 / 3:
             found.append("condition.dropout: counts three times (text, image, both): give at most 0.33")
         return found
 
-    def prepare(self, batch: dict[str, Any], texts: Tensor | None, generators: list[torch.Generator]) -> _Prepared:
+    def prepare(self, batch: dict[str, Any], texts: Tensor | None, generators: list[torch.Generator]) -> Prepared:
         """Latents, text tokens and CLIP features, and the draws t, eps and dropout of each clip."""
         assert texts is not None
-        denoiser, pipe = self.denoiser, self.denoiser.pipe
+        view, pipe = self.view, self.view.pipe
         x_0, photo = self.latents(batch, generators)
         T = pipe.scheduler.config.num_train_timesteps
         t = torch.cat([torch.randint(T, (1,), generator=g) for g in generators])
@@ -56,23 +55,24 @@ class TimestepObjective(Objective):
         no_text, no_image = (lost.to(x_0.device) for lost in dropped(uniform, self.recipe.condition.dropout))
         seen = torch.where(no_image[:, None, None, None], 0, to_unit(photo))
         latents = None
-        if denoiser.concatenates:
+        if view.concatenates:
             image = x_0[torch.arange(len(x_0)), :, batch["condition_frame"]]
             latents = repeat(image, "b c h w -> b c f h w", f=x_0.shape[2])
         empty, text = texts[0], texts[1:]
         text = torch.where(no_text[:, None, None], empty, text).to(x_0)
         fps = batch["fps"] if pipe.config.condition_on == "fps" else batch["stride"]
-        return _Prepared(x_0, eps, t.to(x_0.device), text, pipe.encode_image(seen), latents, fps, generators)
+        levels = view.levels_at(t.to(x_0.device))
+        given = _Given(text, pipe.encode_image(seen), latents, fps, generators)
+        return Prepared(x_0, eps, levels, view.time(levels), given)
 
-    def losses(self, prepared: _Prepared) -> tuple[Float[Tensor, "b"], Float[Tensor, "b"]]:
-        """By t / T. The image projection may be trained, so its tokens are noised here."""
-        denoiser, x_0 = self.denoiser, prepared.x_0
-        tokens = denoiser.pipe.project_image(prepared.features, x_0.shape[2]).to(x_0)
-        condition = LVDMCondition(prepared.text, tokens, prepared.latents, prepared.fps)
-        time = denoiser.time(prepared.t)
-        if parts := noised_parts(self.recipe.condition, denoiser):
-            condition = self._noised(condition, time, parts, prepared.generators)
-        return time, prediction_loss(denoiser, x_0, prepared.eps, prepared.t, condition)
+    def condition(self, prepared: Prepared) -> LVDMCondition:
+        """Project the image, which may be trained, and put TimeNoise on its tokens and on the latents."""
+        given, x_0 = prepared.condition, prepared.x_0
+        tokens = self.view.pipe.project_image(given.features, x_0.shape[2]).to(x_0)
+        condition = LVDMCondition(given.text, tokens, given.latents, given.fps)
+        if parts := noised_parts(self.recipe.condition, self.view):
+            return self._noised(condition, prepared.quantile, parts, given.generators)
+        return condition
 
     def _noised(
         self, condition: LVDMCondition, time: Tensor, parts: set[str], generators: list[torch.Generator]

@@ -1,6 +1,6 @@
 """SANA-Video (NVIDIA 2025)."""
 
-from unleak.zoo.spec import CARRIED_OVER, UNPINNED, ModelSpec
+from unleak.families.spec import CARRIED_OVER, UNPINNED, ModelSpec
 
 ROWS = (
     ModelSpec(

@@ -3,11 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
-from unleak.zoo.models.svd import SVD
+from unleak.families.svd.models import SVD
 
-PACKAGE = Path(__file__).parents[2]
-
-WEIGHTS = PACKAGE / "families" / "nano"
+WEIGHTS = Path(__file__).parent
 
 NANO = replace(
     SVD,

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from unleak.zoo.spec import File, ModelSpec
+from unleak.families.spec import File, ModelSpec
 
 _ROW = ModelSpec(
     name="pia",

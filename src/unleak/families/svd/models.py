@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from unleak.zoo.spec import File, ModelSpec
+from unleak.families.spec import File, ModelSpec
 
 PAPER = "the paper (sigma 100 for SVD)"
 _MOMENTS = "GraceZhao/SVD-Analytic-init:initial_noise_{}.pt"

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from unleak.zoo.spec import CARRIED_OVER, UNPINNED, ModelSpec
+from unleak.families.spec import CARRIED_OVER, UNPINNED, ModelSpec
 
 _ROW = ModelSpec(
     name="wan2.1-i2v-480p",

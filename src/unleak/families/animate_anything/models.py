@@ -1,6 +1,6 @@
 """Animate-Anything (Dai et al. 2023)."""
 
-from unleak.zoo.spec import ModelSpec
+from unleak.families.spec import ModelSpec
 
 ROWS = (
     ModelSpec(

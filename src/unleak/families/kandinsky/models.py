@@ -1,6 +1,6 @@
 """Kandinsky 5 (2025)."""
 
-from unleak.zoo.spec import CARRIED_OVER, UNPINNED, ModelSpec
+from unleak.families.spec import CARRIED_OVER, UNPINNED, ModelSpec
 
 ROWS = (
     ModelSpec(
