@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from unleak.families.spec import ModelSpec
 from unleak.zoo.cache import cache_folder, check_space, made_once, read_note, write_note
 from unleak.zoo.download import download, network_errors, patiently
 from unleak.zoo.safety import unpack
 from unleak.zoo.source import why_not_to_be_had
-from unleak.zoo.spec import ModelSpec
 
 __all__ = ["known_digest", "unpacked"]
 
