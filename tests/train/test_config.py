@@ -6,6 +6,7 @@ import yaml
 from unleak.families.view import view_class
 from unleak.train.config import RecipeError, differing_keys, dump_recipe, load_recipe, parse_recipe
 from unleak.train.objectives import faults
+from unleak.train.recipe_files import shipped_recipes
 from unleak.zoo.registry import find_model
 
 MINIMAL = {
@@ -38,13 +39,13 @@ def test_the_resolved_recipe_reads_back(tmp_path):
 
 @pytest.mark.parametrize("name", ["naive", "timenoise"])
 def test_shipped_recipes_are_the_papers(name):
-    recipe = load_recipe(Path(__file__).parents[2] / "recipes" / f"svd-512-{name}.yaml")
+    recipe = load_recipe(f"svd-512-{name}")
     assert (recipe.lr, recipe.steps, recipe.data.size, recipe.data.num_frames) == (3e-5, 20_000, (320, 512), 16)
     assert (recipe.sigma.p_mean, recipe.sigma.p_std, recipe.condition.dropout) == (-1.2, 1.2, 0.1)
     assert recipe.condition.noise == {"naive": "pixel", "timenoise": "timenoise"}[name]
 
 
-RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
+RECIPES = list(shipped_recipes().values())
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -60,13 +61,13 @@ def test_shipped_recipes_suit_their_models(path):
 
 @pytest.mark.parametrize("family", sorted({path.stem.rsplit("-", 1)[0] for path in RECIPES}))
 def test_the_two_recipes_of_a_model_differ_in_the_condition_alone(family):
-    naive, timenoise = (load_recipe(RECIPES[0].parent / f"{family}-{kind}.yaml") for kind in ("naive", "timenoise"))
+    naive, timenoise = (load_recipe(f"{family}-{kind}") for kind in ("naive", "timenoise"))
     assert {key.split(".")[0] for key in differing_keys(naive, timenoise)} == {"condition"}
 
 
 def test_dynamicrafter_and_videocrafter1_have_the_papers_settings():
     for name, beta_m, mu_max, clip in (("dynamicrafter", 100, 1, 0.5), ("videocrafter1", 25, 4, 1.0)):
-        recipe = load_recipe(RECIPES[0].parent / f"{name}-512-timenoise.yaml")
+        recipe = load_recipe(f"{name}-512-timenoise")
         condition = recipe.condition
         assert (condition.beta_m, condition.a, condition.mu_max, condition.dropout) == (beta_m, 5, mu_max, 0.05)
         assert (recipe.lr, recipe.steps, recipe.ema_decay, recipe.clip) == (1e-5, 20_000, 0.0, clip)

@@ -19,6 +19,7 @@ from unleak.cli.errors import run_reporting_errors
 from unleak.cli.evaluate import evaluate
 from unleak.cli.generate import generate
 from unleak.cli.models import models
+from unleak.cli.recipes import recipes
 from unleak.cli.stats import stats
 from unleak.cli.streams import open_standard_streams
 from unleak.cli.sweep import sweep
@@ -36,6 +37,7 @@ app = typer.Typer(
 for command in (generate, sweep, tune, compare, diagnose, evaluate, stats, train, convert, doctor, ui):
     app.command()(command)
 app.add_typer(models, name="models")
+app.add_typer(recipes, name="recipes")
 app.add_typer(data, name="data")
 app.add_typer(comfyui, name="comfyui")
 

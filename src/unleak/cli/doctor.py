@@ -14,7 +14,7 @@ from unleak.cli.terminal import Terminal
 _PARTS = {
     "base": ("torch", "diffusers", "transformers", "accelerate", "safetensors", "huggingface_hub", "av", "pillow"),
     "evaluate": ("opencv-python-headless", "scipy"),
-    "train": ("peft", "tensorboard", "torchdata"),
+    "train": ("peft", "tensorboard"),
 }
 _GB = 1e9
 

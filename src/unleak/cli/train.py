@@ -12,7 +12,9 @@ from unleak.cli.terminal import Terminal
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="What to train, on what, how.")],
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="A YAML file, or a name that `unleak recipes` lists.")
+    ],
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the recipe; repeatable.")
     ] = None,
@@ -25,6 +27,9 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the complete recipe, parameters, memory and data.")
     ] = False,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="With --dry-run: for so many accelerators, one process each.")
+    ] = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> int:
@@ -32,6 +37,8 @@ def train(
     from unleak.train.config import RecipeError, dump_recipe, load_recipe
 
     terminal = Terminal(quiet, as_json)
+    if processes is not None and not dry_run:
+        raise ValueError("--processes: only tells --dry-run; to train with several: accelerate launch -m unleak.train")
     asked = [*(overrides or []), *([] if max_hours is None else [f"max_hours={max_hours}"])]
     try:
         checked = load_recipe(recipe, asked)
@@ -40,7 +47,7 @@ def train(
 
             told, why = None, ""
             try:
-                told = estimate_run(checked)
+                told = estimate_run(checked, processes=processes or 1)
             except RecipeError:
                 raise
             except (OSError, ValueError) as error:  # the recipe is whole; its model or its data are not on this machine

@@ -12,7 +12,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m unleak.train", description="Train a recipe; the same command resumes."
     )
-    parser.add_argument("recipe", type=Path)
+    parser.add_argument("recipe", help="the file of a recipe, or a name that `unleak recipes` lists")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     parser.add_argument("--max-hours", type=float, metavar="HOURS", help="stop after so long, to go on later")
     parser.add_argument(

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -113,9 +114,13 @@ def build_cache(
     if groups is not None:
         parts = [(folder / f"group-{k}", group) for k, group in enumerate(groups)]
     folder.mkdir(parents=True, exist_ok=True)
+    before, total = 0, sum(len(clips) for _, clips in parts)
     with FileLock(folder / ".lock"):  # two runs may share a cache: the second waits for what the first makes
         for part, clips in parts:
-            _fill(part, dataset, clips, encode, batch, progress, failed)
+            # Of all groups together: a count that begins anew with each says nothing of how far the work is.
+            within = None if progress is None else partial(_count, progress, before, total)
+            _fill(part, dataset, clips, encode, batch, within, failed)
+            before += len(clips)
     caches = [LatentCache(part) for part, _ in parts]
     return caches[0] if groups is None else GroupedCache(groups, caches)
 
@@ -158,6 +163,10 @@ def _fill(
             temporary.write_text(json.dumps(done))
         if progress:
             progress(done, total)
+
+
+def _count(progress: Callable[[int, int], None], before: int, total: int, done: int, _: int) -> None:
+    progress(before + done, total)
 
 
 def _done(folder: Path, total: int) -> int:

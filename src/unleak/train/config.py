@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
+from unleak.train.recipe_files import find_recipe
+
 
 def _named(value: Any) -> Any:
     # An empty name would be the current folder.
@@ -375,9 +377,15 @@ _Loader.add_constructor("tag:yaml.org,2002:int", lambda _, node: int(node.value)
 _MOST_BYTES = 2**20
 
 
-def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
-    """The recipe in a YAML file, with `key.sub=value` overrides applied. Raises RecipeError with every problem."""
-    path = Path(path)
+def load_recipe(path: Path | str, overrides: list[str] | None = None) -> Recipe:
+    """Read a recipe, by its file or by the name of one that ships with unleak, and apply `key.sub=value` overrides.
+
+    Raises RecipeError with one line for every problem.
+    """
+    try:
+        path = find_recipe(path)
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
     with path.open("rb") as file:
         content = file.read(_MOST_BYTES + 1)
     if len(content) > _MOST_BYTES:

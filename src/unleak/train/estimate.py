@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from unleak.animate.memory import LiveBytes
 from unleak.families.view import view_class
 from unleak.train.check import check, shapes_of
-from unleak.train.config import Recipe
+from unleak.train.config import Recipe, RecipeError
 from unleak.train.data import open_dataset
 from unleak.train.networks import DTYPES, trained_weights
+from unleak.train.sharding import layers_cut
 from unleak.zoo.fetch import pipeline_source
 from unleak.zoo.registry import ModelSpec
 from unleak.zoo.source import Source
@@ -41,6 +42,9 @@ class RunEstimate:
     clips: int
     steps_per_epoch: float
     epochs: float
+    processes: int = 1
+    in_parts: bool = False
+    """Whether each process has a part of the weights and of the state; else all of them."""
 
     @property
     def memory(self) -> int:
@@ -48,20 +52,28 @@ class RunEstimate:
         return self.weights + self.state + self.step + _LIBRARIES
 
     @property
+    def _where(self) -> str:
+        if self.processes == 1:
+            return "an accelerator"
+        return f"each of {self.processes} accelerators, which " + (
+            "share the weights" if self.in_parts else "have all weights each"
+        )
+
+    @property
     def lines(self) -> list[str]:
-        """For people."""
+        """Say it for people."""
         share = 100 * self.trained / self.network
         gb = {name: getattr(self, name) / 1e9 for name in ("memory", "weights", "state", "step")}
         return [
             f"parameters: {self.trained:,} trained of {self.network:,} ({share:.3g} %)",
-            f"memory: about {gb['memory']:.1f} GB on an accelerator: weights {gb['weights']:.1f}, gradients, optimizer"
+            f"memory: about {gb['memory']:.1f} GB on {self._where}: weights {gb['weights']:.1f}, gradients, optimizer"
             f" and average {gb['state']:.1f}, activations {gb['step']:.1f}; not the VAE and the text encoder",
             f"data: {self.clips:,} clips, {self.steps_per_epoch:,.1f} steps an epoch, {self.epochs:,.2f} epochs",
         ]
 
 
 def estimate_run(recipe: Recipe, *, processes: int = 1) -> RunEstimate:
-    """What `train(recipe)` would take, from configurations and headers: no weight is read.
+    """Estimate what `train(recipe)` in so many processes takes, from configurations and headers: no weight is read.
 
     The network's step is run on tensors without data, forwards and backwards, at the sizes of the recipe; attention is
     taken to keep no square matrix (flash). RecipeError and ValueError as `train` raises them, and for a model whose
@@ -77,19 +89,46 @@ def estimate_run(recipe: Recipe, *, processes: int = 1) -> RunEstimate:
     size = DTYPES[recipe.frozen_dtype].itemsize
     held = sum(p.numel() * (4 if p.requires_grad else size) for p in parameters.values())
     optimizer = {"adamw": 8, "adamw8bit": 2, "muon": 6}[recipe.optimizer]
-    each = recipe.batch_size // (recipe.accumulation * processes)
-    step = max(_step(recipe, spec, view, max(each, 1), shape) for shape in shapes_of(recipe))
+    pieces = recipe.accumulation * processes
+    if recipe.batch_size % pieces:
+        raise RecipeError(
+            f"batch_size: {recipe.batch_size} clips cannot be shared by {processes} processes times"
+            f" {recipe.accumulation} accumulation pieces: choose a multiple of {pieces}"
+        )
+    step = max(_step(recipe, spec, view, recipe.batch_size // pieces, shape) for shape in shapes_of(recipe))
+    in_parts = recipe.sharding == "fsdp" and processes > 1
+    share, gathered = (processes, _gathered(view)) if in_parts else (1, 0)
     per_epoch = len(clips) / recipe.batch_size
     return RunEstimate(
         trained=trained,
         network=sum(p.numel() for p in parameters.values()),
-        weights=held,
-        state=trained * (4 + optimizer + 4),
+        weights=held // share + gathered,
+        state=trained * (4 + optimizer + 4) // share,
         step=step,
         clips=len(clips),
         steps_per_epoch=per_epoch,
         epochs=recipe.steps / per_epoch,
+        processes=processes,
+        in_parts=in_parts,
     )
+
+
+def _gathered(view: Any) -> int:
+    """Return the bytes of weights in parts that a process has whole at once: two layers of the largest kind.
+
+    One is at work while the next is gathered; what stands in no such layer is whole throughout.
+    """
+    found = 0
+    for network in view.networks.values():
+        kinds = layers_cut(network)
+        sizes = [_size(layer) for layer in network.modules() if type(layer).__name__ in kinds and layer is not network]
+        within = sum(sizes)
+        found = max(found, 2 * max(sizes, default=0) + max(0, _size(network) - within))
+    return found
+
+
+def _size(module: nn.Module) -> int:
+    return sum(p.numel() * p.element_size() for p in module.parameters())
 
 
 def _without_weights(kind: Any, source: Source, recipe: Recipe) -> Any:

@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor
 
 from unleak.train.networks import named_again
 
-__all__ = ["InParts", "Whole", "gather_anew", "own_part", "shard"]
+__all__ = ["InParts", "Whole", "gather_anew", "layers_cut", "own_part", "shard"]
 
 
 class Whole:
@@ -82,12 +82,17 @@ def shard(networks: Iterable[nn.Module], device: torch.device) -> None:
     """
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     for network in networks:
-        kinds = set(getattr(network, "_no_split_modules", None) or getattr(network, "_repeated_blocks", None) or ())
+        kinds = layers_cut(network)
         # From the inside out: a layer in a layer has its own parts.
         for layer in reversed(list(network.modules())):
             if type(layer).__name__ in kinds and layer is not network:
                 fully_shard(layer, mesh=mesh)
         fully_shard(network, mesh=mesh)
+
+
+def layers_cut(network: nn.Module) -> set[str]:
+    """Return the classes of the layers that are cut, and gathered, one by one."""
+    return set(getattr(network, "_no_split_modules", None) or getattr(network, "_repeated_blocks", None) or ())
 
 
 def gather_anew(networks: Iterable[nn.Module]) -> None:
