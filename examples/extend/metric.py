@@ -3,10 +3,9 @@
     unleak evaluate --videos out/ --extend examples/extend/metric.py
     unleak compare photo.jpg --extend examples/extend/metric.py
 
-An installed package registers the same function for every command by an entry point of the group `unleak.metrics`
-that names its module:
+An installed package registers the same function for every command: it names this module as an entry point.
 
-    [project.entry-points."unleak.metrics"]
+    [project.entry-points."unleak.plugins"]
     mine = "my_package.metric"
 """
 

@@ -6,8 +6,8 @@ A metric is a function of a `Video` with the decorator `metric` (also `unleak.me
     def brightness(video):
         return video.frames.mean()
 
-From outside the package it is registered the same way: in a Python file given to `--extend`, or in a module that an
-installed package names as an entry point of the group `unleak.metrics`.
+From outside the package it is registered the same way: in a Python file given to `--extend`, or in a plugin module of
+an installed package (`unleak.core.plugins`).
 """
 
 import math
@@ -15,11 +15,11 @@ import runpy
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
-from importlib.metadata import entry_points
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
+from unleak.core.plugins import load_plugins
 from unleak.measure.video import Video
 
 __all__ = ["Metric", "extend", "measured", "metric", "metric_names", "metrics", "parse_metrics"]
@@ -103,11 +103,9 @@ def metric(
 
 
 def metrics() -> Mapping[str, Metric]:
-    """Return every metric by name: those of the package first, then those of other packages.
-
-    Raises ValueError, naming the package, if the metrics of another package cannot be imported.
-    """
-    _import_all()
+    """Return every metric by name: those of the package first, then those of plugins (`unleak.core.plugins`)."""
+    _import_own()
+    load_plugins()
     return MappingProxyType(_METRICS)
 
 
@@ -160,13 +158,5 @@ def _origin(function: Measure) -> tuple[str, str]:
 
 
 @cache
-def _import_all() -> None:
+def _import_own() -> None:
     import unleak.measure.metrics  # noqa: F401 - importing it registers the package's own
-
-    for entry in entry_points(group="unleak.metrics"):
-        try:
-            entry.load()
-        except Exception as error:
-            raise ValueError(
-                f"the metrics of {entry.value} cannot be imported ({type(error).__name__}: {error}); mend or remove it"
-            ) from error
