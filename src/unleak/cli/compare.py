@@ -246,7 +246,8 @@ def compare(
     record = done.record
     for one in record["cases"]:
         terminal.note(
-            f"{one['label']}: motion {one['motion']['value']:.1f}, first frame {one['first_frame']['value']:.1f} dB"
+            f"{one['label']}: motion {one['motion_score']['value']:.1f},"
+            f" first frame {one['first_frame_psnr']['value']:.1f} dB"
         )
     terminal.line(str(saved))
     terminal.json({"page": str(saved), **record})

@@ -15,21 +15,15 @@ from unleak import __version__
 from unleak.attach.strategies.texts import BuiltIn, parse_strategies
 from unleak.data.atomic import folder_written_whole
 from unleak.data.video import write_video
-from unleak.measure.fidelity import first_frame_psnr, flicker, sharpness
 from unleak.measure.intervals import mean_of
+from unleak.measure.registry import measured, metric_names, metrics
+from unleak.measure.video import Video
 from unleak.report.compare_page import page
 from unleak.study.sweep import Run
 
-__all__ = ["METRICS", "Case", "Comparison", "Made", "default_cases"]
+__all__ = ["Case", "Comparison", "Made", "default_cases"]
 
 PAGE, RECORD, TABLE = "index.html", "compare.json", "compare.csv"
-METRICS = {
-    "motion": "motion score: mean optical flow summed over the pairs of frames, px at 800x450",
-    "camera": "camera: speed of the picture as a whole, px of the video per frame; 0 where none is found",
-    "first_frame": "first frame: its PSNR against the photo, dB, 60 at most",
-    "flicker": "flicker: second difference of the mean colour, grey levels",
-    "sharpness": "sharpness: last frame's against the first frame's; below 1 it blurs, above 1 it dissolves into noise",
-}
 _OPTIONS = ("model", "start", "init", "mode", "motion", "guidance", "steps", "low-pass", "condition-noise",
             "guidance-interval", "lora")  # fmt: skip
 
@@ -114,9 +108,8 @@ class Made:
     photo: int
     seed: int
     run: Run
-    first_frame: float
-    flicker: float
-    sharpness: float
+    values: Mapping[str, float | None]
+    """Name -> value of each metric that was measured; None where it has none."""
     seconds: float = 0.0
 
     @classmethod
@@ -130,26 +123,15 @@ class Made:
         sigmas: Sequence[float] | None,
         frames: UInt8[np.ndarray, "f h w 3"],
         image: UInt8[np.ndarray, "h w 3"],
+        fps: float | int = 8.0,
+        prompt: str | None = None,
         seconds: float = 0.0,
+        names: Sequence[str] | None = None,
     ) -> "Made":
-        """What `frames`, made of `image`, are like."""
-        sharp = sharpness(frames)
-        return cls(
-            case,
-            photo,
-            seed,
-            Run.measured(level, sigmas, frames),
-            min(first_frame_psnr(frames, image), 60.0),
-            flicker(frames) if len(frames) > 2 else 0.0,
-            float(sharp[-1] / sharp[0]) if sharp[0] else 1.0,
-            seconds,
-        )
-
-    @property
-    def values(self) -> dict[str, float]:
-        """The `METRICS`."""
-        numbers = {"motion": self.run.motion.value, "camera": self.run.pan or 0.0, "first_frame": self.first_frame}
-        return numbers | {"flicker": self.flicker, "sharpness": self.sharpness}
+        """Measure `frames`, made of `image`, by the metrics `names`; None: by the usual ones of a comparison."""
+        video = Video(frames, fps, image, prompt)
+        run = Run(level, None if sigmas is None else tuple(sigmas), frames, video.motion, video.camera)
+        return cls(case, photo, seed, run, measured(video, names or metric_names("compare")), seconds)
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,15 +150,23 @@ class Comparison:
         """Means of the metrics over photos, with intervals, and of their differences to the first case."""
         found: dict[str, Any] = {}
         before = {(one.photo, one.seed): one.values for one in self.made if one.case == 0}
-        for name in METRICS:
+        for name in self.names:
             own: dict[int, list[float]] = {}
             more: dict[int, list[float]] = {}
             for one in (one for one in self.made if one.case == case):
-                own.setdefault(one.photo, []).append(one.values[name])
-                more.setdefault(one.photo, []).append(one.values[name] - before[one.photo, one.seed][name])
-            found[name] = mean_of(own).record
-            found[f"{name}_more"] = mean_of(more).record if case else None
+                value, plain = one.values.get(name), before[one.photo, one.seed].get(name)
+                if value is not None:
+                    own.setdefault(one.photo, []).append(value)
+                    if plain is not None:
+                        more.setdefault(one.photo, []).append(value - plain)
+            found[name] = mean_of(own).record if own else None
+            found[f"{name}_more"] = mean_of(more).record if case and more else None
         return found
+
+    @property
+    def names(self) -> list[str]:
+        """The metrics that at least one video has a value of."""
+        return [name for name in self.made[0].values if any(one.values.get(name) is not None for one in self.made)]
 
     @property
     def record(self) -> dict[str, Any]:
@@ -187,7 +177,10 @@ class Comparison:
             "unleak": __version__,
             **self.about,
             "video": {"num_frames": f, "height": h, "width": w, "fps": self.fps},
-            "metrics": {**METRICS, "estimator": first.motion.estimator},
+            "metrics": {
+                **{name: f"{metrics()[name].heading}: {metrics()[name].about}" for name in self.names},
+                "estimator": first.motion.estimator,
+            },
             "photos": [dict(photo) for photo in self.photos],
             "cases": [{**case, **self.summary(k)} for k, case in enumerate(self.cases)],
             "videos": [
@@ -195,11 +188,10 @@ class Comparison:
                     "case": one.case,
                     "photo": one.photo,
                     "seed": one.seed,
-                    **one.values,
                     "seconds": round(one.seconds, 2),
                     **{name: one.run.record[name] for name in ("start", "sigmas", "motion", "camera")},
                     "file": self._file(one),
-                    "values": one.values,
+                    "values": dict(one.values),
                 }
                 for one in self.made
             ],
@@ -226,13 +218,13 @@ class Comparison:
                 for k, one in enumerate(self.made)
                 if (one.photo, one.seed) in places
             }
-            (temporary / PAGE).write_text(page(record, films, list(METRICS.items())), encoding="utf-8")
+            (temporary / PAGE).write_text(page(record, films), encoding="utf-8")
             (temporary / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
             with (temporary / TABLE).open("w", newline="", encoding="utf-8") as file:
                 writer = csv.writer(file)
-                writer.writerow(["case", "photo", "seed", *METRICS, "seconds"])
+                writer.writerow(["case", "photo", "seed", *self.names, "seconds"])
                 for one in self.made:
                     name = self.photos[one.photo]["file"].encode("utf-8", "backslashreplace").decode()
-                    row = [self.cases[one.case]["label"], name, one.seed, *one.values.values(), round(one.seconds, 2)]
-                    writer.writerow(row)
+                    values = ("" if one.values.get(k) is None else one.values[k] for k in self.names)
+                    writer.writerow([self.cases[one.case]["label"], name, one.seed, *values, round(one.seconds, 2)])
         return folder / PAGE

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from einops import einsum, rearrange
 from jaxtyping import Float, UInt8
-from PIL import Image
 from torch import Tensor
 
 from unleak import __version__
@@ -29,7 +28,8 @@ from unleak.data.pixels import to_unit
 from unleak.families.view import View
 from unleak.measure.intervals import FEWEST, Mean, mean_of
 from unleak.measure.motion import DIS, Flow
-from unleak.report.line_chart import Line, line_chart
+from unleak.report.plots import Line
+from unleak.report.plots import kept_motion as plot_kept
 from unleak.study.diagnose.oracle import posterior
 
 __all__ = ["Diagnosis", "Row", "Verdict", "diagnose", "judge", "kept_motion", "own_motion", "sampled"]
@@ -258,7 +258,7 @@ def _generator(seed: int, number: int, clip: int) -> torch.Generator:
 
 # ---- what they say -------------------------------------------------------------------------------------------------
 
-_COLOURS = {"image": (214, 69, 65), "no image": (125, 80, 190), "oracle": (38, 150, 90)}
+_COLOURS = {"image": "#d64541", "no image": "#7d50be", "oracle": "#26965a"}
 _NAMES = {"image": "with its image", "no image": "without its image", "oracle": "the oracle"}
 
 
@@ -334,8 +334,9 @@ class Diagnosis:
             "rows": [asdict(row) for row in self.rows],
         }
 
-    def chart(self) -> Image.Image:
-        """Motion kept against the start."""
+    @property
+    def lines(self) -> list[Line]:
+        """Motion kept against the start, a line for each test and each who."""
         lines = []
         for test in ("restart", "one step"):
             for who, colour in _COLOURS.items():
@@ -344,9 +345,7 @@ class Diagnosis:
                     how = "restarted" if test == "restart" else "predicted at once"
                     ends = [None if mean is None else _within(mean) for mean in points]
                     lines.append(Line(f"{how}, {_NAMES[who]}", colour, ends, dashed=test == "one step"))
-        moving = sum(one >= STILL for one in self.motion)
-        note = f"{self.about.get('model', {}).get('name', '')}: {moving} clips, 95 % intervals over clips".strip(": ")
-        return line_chart("Share of a clip's own motion that comes back", self.starts, lines, note=note)
+        return lines
 
     def save(self, folder: str | Path) -> Path:
         """Write diagnosis.json, curve.csv and diagnosis.png to `folder`, which is replaced; returns the JSON's path."""
@@ -359,7 +358,7 @@ class Diagnosis:
                 writer = csv.DictWriter(file, curve[0].keys())
                 writer.writeheader()
                 writer.writerows(curve)
-            self.chart().save(temporary / CHART)
+            plot_kept(self.starts, self.lines, temporary / CHART)
         return folder / RECORD
 
 
