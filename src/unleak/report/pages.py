@@ -10,8 +10,8 @@ from typing import Any
 __all__ = ["data_url", "render", "without_paths"]
 
 _TEMPLATES = Path(__file__).with_name("templates")
-# An absolute path of this machine, and the name at its end; a web address has its slashes after a colon.
-_PATH = re.compile(r"(?<![\w:/.\\-])(?:file://)?(?:/|[A-Za-z]:[\\/]|~/)(?:[^\s'\"/\\:,;]+[/\\])*([^\s'\"/\\:,;]+)")
+# An absolute path of this machine where a word begins, and the name at its end.
+_PATH = re.compile(r"(?<![^\s'\"=(,])(?:file://)?(?:/|[A-Za-z]:[\\/]|~/)(?:[^\s'\"/\\:,;]+[/\\])*([^\s'\"/\\:,;]+)")
 
 
 def render(template: str, **values: Any) -> str:

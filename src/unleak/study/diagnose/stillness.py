@@ -1,7 +1,9 @@
-"""The usual causes of a still video besides leakage: what a pipeline and its settings say of themselves."""
+"""The usual causes of a still video besides leakage, read from the pipeline, its settings and its photos."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -10,11 +12,20 @@ from torch import nn
 __all__ = ["Cause", "causes"]
 
 FEW_STEPS = 8
+LOSSLESS = frozenset({".png", ".bmp", ".tif", ".tiff", ".ppm"})
+_DISTILLED = re.compile(
+    r"lightning|lightx2v|causvid|fusion-?x|fast-?wan|distil|\blcm|turbo|self[-_]?forcing", re.IGNORECASE
+)
+_MOTION_WORDS = re.compile(
+    r"\b(\w+ing|moves?|turns?|walks?|runs?|flows?|falls?|drifts?|waves?|pans?|zooms?|rotates?|opens?|closes?|rises?|flies"
+    r"|swims?|jumps?|dances?|shakes?|blows?|spins?|camera|motion|slowly|quickly|towards?|away)\b",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
 class Cause:
-    """One of them: whether it is suspect here, and why, in a sentence."""
+    """A cause: whether it is suspect here, and why, in a sentence."""
 
     name: str
     state: Literal["fine", "suspect", "unknown"]
@@ -32,15 +43,21 @@ def causes(
     steps: int | None = None,
     pipeline_amount: float | None = None,
     unguided_amount: float | None = None,
+    photos: Sequence[Path] = (),
+    loras: Sequence[Mapping[str, Any]] = (),
 ) -> list[Cause]:
-    """Every cause that can be checked. `settings` are arguments of the pipeline's call, `usual` those it is made for.
+    """Check every cause that can be checked.
 
-    motion: of the reference clips, in the units of `still_below`. fps: the rate that the clips were read at, Hz.
-    steps: that the schedule really has. The amounts are motion relative to the clips', with guidance and without.
+    settings: arguments of the pipeline's call. usual: the values that the model is made for.
+    motion: of the reference clips, in the units of `still_below`. fps: the rate at which the clips were read, Hz.
+    steps: of the schedule. The amounts are motion relative to the clips', with guidance and without.
+    photos: the files that the videos are made of, if they are known. loras: `Lora.record` of each.
     """
+    steps = steps or settings.get("num_inference_steps")
     found = [_clips(motion, still_below), _rate(settings, usual, fps), _bucket(settings, usual), _cache(pipe)]
-    found += [_size(settings, usual), _guidance(settings, usual, pipeline_amount, unguided_amount)]
-    found += [_steps(pipe, steps or settings.get("num_inference_steps")), _quantised(pipe), _prompt(settings)]
+    found += [_size(settings, usual), _sides(pipe, settings), _photo(pipe, settings, photos), _strength(settings)]
+    found += [_guidance(settings, usual, pipeline_amount, unguided_amount), _steps(pipe, steps)]
+    found += [_quantised(pipe, loras), _expert(pipe, settings, steps, loras), _prompt(settings)]
     return [one for one in found if one is not None]
 
 
@@ -78,7 +95,7 @@ def _bucket(settings: Mapping[str, Any], usual: Mapping[str, Any]) -> Cause | No
 
 
 def _cache(pipe: Any) -> Cause:
-    """A cache of steps answers for later steps with what an earlier one said."""
+    """A step cache answers later steps with the result of an earlier one."""
     on = list[str]()
     for name, part in getattr(pipe, "components", {}).items():
         if not isinstance(part, nn.Module):
@@ -100,7 +117,7 @@ def _is_cache(kind: str) -> bool:
 
 
 def _is_of_text(name: str) -> bool:
-    """Whether a cache holds what is the same in every step, keys and values of the text: it changes nothing."""
+    """Return whether a cache holds the keys and values of the text, which are the same in every step."""
     return name.lower().replace("_", "").startswith("textkv")
 
 
@@ -141,19 +158,94 @@ def _steps(pipe: Any, steps: int | None) -> Cause:
     return Cause("few steps", "fine", f"{steps} steps of the {scheduler}")
 
 
-def _quantised(pipe: Any) -> Cause:
+def _sides(pipe: Any, settings: Mapping[str, Any]) -> Cause | None:
+    """LTX pads sides that are not multiples of 32, and the padding stills the video."""
+    w, h = settings.get("width"), settings.get("height")
+    if not _is_ltx(pipe) or not (w and h):
+        return None
+    if w % 32 or h % 32:
+        return Cause("sides", "suspect", f"{w}x{h}: LTX wants multiples of 32 and stands still otherwise")
+    return Cause("sides", "fine", f"{w}x{h} are multiples of 32")
+
+
+def _photo(pipe: Any, settings: Mapping[str, Any], photos: Sequence[Path]) -> Cause | None:
+    """LTX was trained on frames of compressed videos and tends to hold a photo without their artefacts still."""
+    if not _is_ltx(pipe) or not photos:
+        return None
+    if settings.get("image_crf"):
+        return Cause("photo", "fine", f"the pipeline compresses the photo (image_crf {settings['image_crf']})")
+    if clean := [photo for photo in photos if photo.suffix.lower() in LOSSLESS]:
+        text = (
+            f"{clean[0].name} is not compressed, and LTX was trained on frames of compressed videos: compress the photo"
+            " (`--fix compress`, or a JPEG of low quality)"
+        )
+        return Cause("photo", "suspect", text)
+    return Cause("photo", "unknown", "the photos are compressed; LTX may want more of it (`--fix compress`)")
+
+
+def _is_ltx(pipe: Any) -> bool:
+    return type(pipe).__name__.startswith("LTX")
+
+
+def _strength(settings: Mapping[str, Any]) -> Cause | None:
+    """A strength of 1 holds the conditioning frame without any noise."""
+    value = settings.get("strength")
+    if value is None:
+        return None
+    if float(value) >= 1:
+        text = (
+            f"strength is {float(value):g}: the model is given the photo without noise; try 0.9 (`--set strength=0.9`)"
+        )
+        return Cause("strength", "suspect", text)
+    return Cause("strength", "fine", f"strength is {float(value):g}")
+
+
+def _quantised(pipe: Any, loras: Sequence[Mapping[str, Any]]) -> Cause:
     parts = getattr(pipe, "components", {}).items()
     names = [
         name for name, part in parts if getattr(part, "hf_quantizer", None) or getattr(part, "is_quantized", False)
     ]
-    if names:
-        return Cause("quantisation", "suspect", f"{', '.join(names)} is quantised: compare with the full weights")
-    return Cause("quantisation", "fine", "no part is quantised")
+    if not names:
+        return Cause("quantisation", "fine", "no part is quantised")
+    text = f"{', '.join(names)} is quantised"
+    if _is_distilled(pipe, loras):
+        text += ", and the model is distilled: int8 weights of distilled models are known to repeat one frame"
+    return Cause("quantisation", "suspect", f"{text}; compare with the full weights")
+
+
+def _expert(
+    pipe: Any, settings: Mapping[str, Any], steps: int | None, loras: Sequence[Mapping[str, Any]]
+) -> Cause | None:
+    """Of two experts, the one for high noise decides the motion; a distilled one loses most of it."""
+    if getattr(pipe, "transformer_2", None) is None:
+        return None
+    high = [one for one in loras if one.get("expert") != "low" and _DISTILLED.search(Path(str(one["source"])).name)]
+    unguided = steps is not None and steps <= FEW_STEPS and float(settings.get("guidance_scale") or 1) <= 1
+    advice = (
+        "run the high-noise expert without the LoRA and with guidance 3.5, and only the low-noise one distilled"
+        " (`--lora low=FILE --guidance high=3.5,low=1`)"
+    )
+    if high:
+        name = Path(str(high[0]["source"])).name
+        return Cause("high expert", "suspect", f"the high-noise expert, which decides the motion, has {name}: {advice}")
+    if unguided:
+        text = f"the high-noise expert, which decides the motion, runs distilled ({steps} steps, no guidance): {advice}"
+        return Cause("high expert", "suspect", text)
+    return Cause("high expert", "fine", "the high-noise expert is not known to be distilled")
+
+
+def _is_distilled(pipe: Any, loras: Sequence[Mapping[str, Any]]) -> bool:
+    names = [str(one["source"]) for one in loras] + [str(getattr(pipe, "name_or_path", None) or "")]
+    return any(_DISTILLED.search(name) for name in names)
 
 
 def _prompt(settings: Mapping[str, Any]) -> Cause | None:
     if "prompt" not in settings:
         return None
-    if not (settings["prompt"] or "").strip():
-        return Cause("prompt", "suspect", "this model reads a prompt and there is none: say what happens in the video")
-    return Cause("prompt", "fine", "there is a prompt; whether it speaks of motion is for you to see")
+    prompt = (settings["prompt"] or "").strip()
+    if not prompt:
+        return Cause("prompt", "suspect", "this model reads a prompt and has none: say what happens in the video")
+    if not _MOTION_WORDS.search(prompt):
+        text = f"{prompt[:60]!r} says what is seen and not what happens: say what moves, and how"
+        return Cause("prompt", "suspect", text)
+    return Cause("prompt", "fine", "the prompt speaks of motion")
