@@ -1,5 +1,6 @@
 import copy
 import inspect
+import warnings
 
 import pytest
 import torch
@@ -195,3 +196,66 @@ def test_where_there_is_nothing_is_told(network):
         ValueError, match=r"nothing is at these channels and frames of hidden_states, \[3, 4, 2, 5, 5\]"
     ):
         network(SAMPLE, TIME)
+
+
+# ---- never in silence
+
+
+def trained(network, optimized=None, steps=12, *, forward=True):
+    """Train a network as somebody else's trainer does; the warnings."""
+    optimizer = torch.optim.SGD((optimized or network).parameters(), lr=0.0)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(steps):
+            if forward:
+                network(torch.ones(1, 4, 1, 2, 2), torch.tensor([900.0])).sum().backward()
+            optimizer.step()
+    return [str(one.message) for one in caught]
+
+
+def test_a_network_that_is_trained_in_evaluation_mode_is_told_once():
+    network = Network().eval()
+    with TimeNoise(10.0).attach(network, channels=IMAGE):
+        (said,) = trained(network)
+        assert said == (
+            "TimeNoise has had no effect on this Network: 10 forward passes with gradients were in evaluation mode:"
+            " call .train() before them, or attach with always=True."
+        )
+        assert trained(network) == []
+    adapters = nn.Linear(1, 1)  # kept outside, as some trainers do
+    with TimeNoise(10.0).attach(network, channels=IMAGE):
+        assert len(trained(network, adapters)) == 1
+
+
+def test_a_trainer_that_goes_around_forward_is_told_once():
+    network, other = Network().train(), nn.Linear(1, 1)
+    with TimeNoise(10.0).attach(network, channels=IMAGE):
+        assert trained(other, forward=False) == []  # what is trained there is another network
+        (said,) = trained(network, forward=False)
+        assert "in 10 optimizer steps its forward was not called once in training" in said
+        assert trained(network, forward=False) == []
+    network.requires_grad_(False)
+    with TimeNoise(10.0).attach(network, channels=IMAGE):
+        assert len(trained(network, other, forward=False)) == 1
+
+
+def test_nothing_is_said_where_it_acts_and_validation_is_no_training():
+    network = Network().train()
+    with TimeNoise(10.0).attach(network, channels=IMAGE):
+        with torch.no_grad():
+            for _ in range(20):
+                network.eval()(torch.ones(1, 4, 1, 2, 2), torch.tensor([900.0]))
+        assert trained(network.train()) == []
+    from torch.optim import optimizer
+
+    assert not optimizer._global_optimizer_post_hooks  # nothing of ours stays behind
+
+
+def test_always_noises_in_evaluation_mode_where_gradients_are_recorded():
+    network = Network().eval()
+    x, t = torch.ones(1, 4, 1, 2, 2), torch.tensor([900.0])
+    with TimeNoise(10.0).attach(network, channels=IMAGE, always=True):
+        assert not torch.equal(network(x, t), network(x, t))
+        with torch.no_grad():
+            assert torch.equal(network(x, t), network(x, t))  # validation
+        assert trained(network) == []

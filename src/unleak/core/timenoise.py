@@ -1,15 +1,19 @@
 """TimeNoise: noise the conditional image more at noisier times, so that it cannot be copied (arXiv 2406.15735)."""
 
 import inspect
+import warnings
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
-__all__ = ["TimeNoise", "logit_normal", "mu"]
+__all__ = ["AttachedTimeNoise", "TimeNoise", "logit_normal", "mu"]
+
+_PATIENCE = 10  # training steps without any noise after which a warning says so
 
 
 def mu(t: Float[Tensor, " b"], *, a: float | int = 5.0, mu_max: float | int = 1.0) -> Float[Tensor, " b"]:
@@ -78,17 +82,21 @@ class TimeNoise:
         argument: str = "hidden_states",
         time: str = "timestep",
         num_train_timesteps: float | int = 1000,
-    ) -> RemovableHandle:
+        always: bool = False,
+    ) -> "AttachedTimeNoise":
         """Noise the image in the input of somebody else's network while it is trained; `remove()` what is returned.
 
         channels, frames: where in the argument called `argument`, whose axes are `layout`, the image's latents are.
         time: the argument with the timestep, one for each clip (of several, as one a token, the noisiest counts);
             divided by `num_train_timesteps` it is t.
+        always: noise in evaluation mode too, wherever gradients are recorded; some trainers train adapters so.
 
-        A forward pre-hook: it acts when the network is in training mode, once a call, with noise from the global
-        generator, so that a forward pass recomputed for its gradient sees the same. It can be attached before or after
-        the network is compiled, wrapped for several processes, or given adapters; nothing is written into the caller's
-        tensors. Raises ValueError for a network without these arguments.
+        This is a forward pre-hook. It acts when the network is in training mode, once a call, with noise from the
+        global generator, so that a forward pass recomputed for its gradient sees the same. It can be attached before or
+        after the network is compiled, wrapped for several processes, or given adapters; nothing is written into the
+        caller's tensors. Raises ValueError for a network without these arguments. Warns once, after 10 steps, if the
+        network is trained and the hook never acts: because it is in evaluation mode, or the trainer goes around
+        `forward`.
         """
         target = model
         while isinstance(inner := _wrapped(target), nn.Module):
@@ -107,8 +115,14 @@ class TimeNoise:
         where[axes.index("c")], where[axes.index("f")] = channels, frames
         index = tuple(where)
 
+        attached = AttachedTimeNoise(target)
+
         def noised(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            if not module.training or not self.beta_m:
+            if not module.training and not (always and torch.is_grad_enabled()):
+                attached.rests()
+                return None
+            attached.acted = True
+            if not self.beta_m:
                 return None
             given = dict(zip(names, args, strict=False)) | kwargs
             sample, timestep = given[argument], given[time]
@@ -128,7 +142,66 @@ class TimeNoise:
             place = names.index(argument)
             return (*args[:place], noisy, *args[place + 1 :]), kwargs
 
-        return target.register_forward_pre_hook(noised, with_kwargs=True)
+        attached.handles.append(target.register_forward_pre_hook(noised, with_kwargs=True))
+        return attached
+
+
+class AttachedTimeNoise:
+    """What `TimeNoise.attach` returns: `remove()` takes the noise off, as leaving it as a context manager does.
+
+    It watches whether the noise ever acts, and warns once if it does not while the network is trained.
+    """
+
+    def __init__(self, network: nn.Module):
+        self.network = weakref.ref(network)
+        self.kind = type(network).__name__
+        self.acted, self.warned = False, False
+        self.rested = self.steps = 0
+        watching = register_optimizer_step_post_hook(lambda optimizer, *_: self._stepped(optimizer))
+        weakref.finalize(network, watching.remove)
+        self.handles: list[Any] = [watching]
+
+    def remove(self) -> None:
+        """Take the noise off."""
+        for handle in self.handles:
+            handle.remove()
+
+    def __enter__(self) -> "AttachedTimeNoise":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.remove()
+
+    def rests(self) -> None:
+        """Count a forward pass in evaluation mode whose gradient is recorded, as only training does."""
+        if self.acted or self.warned or torch.compiler.is_compiling() or not torch.is_grad_enabled():
+            return
+        self.rested += 1
+        if self.rested >= _PATIENCE:
+            self._warn(
+                f"{self.rested} forward passes with gradients were in evaluation mode: call .train() before them, or"
+                " attach with always=True"
+            )
+
+    def _stepped(self, optimizer: torch.optim.Optimizer) -> None:
+        network = self.network()
+        if self.acted or self.warned or network is None:
+            return
+        own = {id(weight): weight.requires_grad for weight in network.parameters()}
+        trained = (id(weight) in own for group in optimizer.param_groups for weight in group["params"])
+        # Adapters that are kept outside the network leave none of its own weights to train.
+        if not any(trained) and any(own.values()):
+            return
+        self.steps += 1
+        if self.steps >= _PATIENCE and not self.rested:
+            self._warn(
+                f"in {self.steps} optimizer steps its forward was not called once in training: the trainer goes around"
+                " it, so noise the condition where the trainer makes it (docs/train-elsewhere.md)"
+            )
+
+    def _warn(self, why: str) -> None:
+        self.warned = True
+        warnings.warn(f"TimeNoise has had no effect on this {self.kind}: {why}.", UserWarning, stacklevel=3)
 
 
 def _wrapped(model: nn.Module) -> Any:
