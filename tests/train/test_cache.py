@@ -4,12 +4,13 @@ from pathlib import Path
 from threading import Thread
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from unleak.data.pixels import to_unit
 from unleak.families.svd.view import SVDView
-from unleak.train.cache import build_cache, cache_key
+from unleak.train.cache import LatentCache, build_cache, cache_key
 from unleak.train.data import open_dataset
 
 
@@ -95,3 +96,28 @@ def test_a_full_disk_names_the_file_and_the_cache_goes_on(tmp_path, recipe, tiny
     assert Path(refusal.value.filename).parent == tmp_path
     assert not (tmp_path / "done.json").exists()
     assert len(build_cache(tmp_path, dataset, denoiser.encode_video, batch=2)) == 5
+
+
+def test_of_groups_the_count_goes_on(tmp_path, recipe, tiny_svd):
+    """Of a bucketed cache every group would else begin at 1 of its own."""
+    dataset, denoiser = open_dataset(recipe().data), SVDView(tiny_svd)
+    dataset.groups = [[0, 1], [2, 3, 4]]
+    told = []
+    build_cache(tmp_path, dataset, denoiser.encode_video, batch=2, progress=lambda *count: told.append(count))
+    assert told == [(2, 5), (4, 5), (5, 5)]
+
+
+@pytest.mark.parametrize("content", ["9", "-1", '"many"', "[" * 10_000, "1" * 5000, ""])
+def test_a_count_that_cannot_be_is_one_line(tmp_path, recipe, tiny_svd, content):
+    dataset = open_dataset(recipe().data)
+    (tmp_path / "done.json").write_text(content)
+    with pytest.raises(ValueError, match=r"done.json is damaged: .* delete") as refusal:
+        build_cache(tmp_path, dataset, SVDView(tiny_svd).encode_video)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_cache_whose_files_do_not_agree_is_one_line(tmp_path, recipe, tiny_svd):
+    build_cache(tmp_path, open_dataset(recipe().data), SVDView(tiny_svd).encode_video)
+    np.save(tmp_path / "latents.npy", np.load(tmp_path / "latents.npy")[:3])
+    with pytest.raises(ValueError, match=r"is damaged: its files have .* delete it to have it encoded again"):
+        LatentCache(tmp_path)

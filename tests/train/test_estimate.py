@@ -1,6 +1,6 @@
 import pytest
 
-from tests.train.test_families import BUILD, SIZE
+from tests.train.builds import BUILD, SIZE
 from unleak.data.video import write_video
 from unleak.train.config import RecipeError
 from unleak.train.estimate import estimate_run
@@ -21,6 +21,22 @@ def test_numbers_of_the_tiny_run(recipe, tiny_svd):
     few = estimate_run(run.model_copy(update={"trainable": ["*to_q*"]}))
     assert few.trained < every / 5
     assert few.state == 16 * few.trained
+
+
+def test_several_processes_share_the_clips_and_in_parts_the_weights(recipe):
+    run = recipe(steps=10, batch_size=4)
+    alone, pair = estimate_run(run), estimate_run(run, processes=2)
+    assert (pair.weights, pair.state) == (alone.weights, alone.state)
+    assert pair.step < 0.6 * alone.step
+    assert "on each of 2 accelerators, which have all weights each: " in pair.lines[1]
+    parts = run.model_copy(update={"sharding": "fsdp"})
+    assert estimate_run(parts).state == alone.state  # one process has them all
+    cut = estimate_run(parts, processes=2)
+    assert cut.state == alone.state // 2
+    assert alone.weights // 2 < cut.weights < 2 * alone.weights  # its part, and what it gathers
+    assert "on each of 2 accelerators, which share the weights: " in cut.lines[1]
+    with pytest.raises(RecipeError, match=r"batch_size: 4 clips cannot be shared by 3 processes times 1 accumulation"):
+        estimate_run(run, processes=3)
 
 
 @pytest.mark.parametrize("family", ["dynamicrafter", "wan21", "wan22", "wan5b", "ltx"])

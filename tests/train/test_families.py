@@ -2,7 +2,6 @@
 
 import json
 import re
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,31 +10,15 @@ import torch
 from diffusers import LTXImageToVideoPipeline, WanImageToVideoPipeline
 from safetensors.torch import load_file
 
-from tests.tiny.lvdm import build_dynamicrafter, build_videocrafter1
 from tests.tiny.model import embeds, noise, photo
-from tests.tiny.svd import tiny_svd
+from tests.train.builds import BUILD, SIZE
 from tests.train.runs import assert_close, assert_same, launch, state
-from tests.train.tiny_ltx import tiny_ltx
-from tests.train.tiny_wan import tiny_wan
 from unleak.data.video import write_video
 from unleak.train.config import RecipeError, parse_recipe
 from unleak.train.trainer import train
 from unleak.zoo import hub
 
 DOCS = (Path(__file__).parents[2] / "docs/train.md").read_text()
-BUILD = {
-    "svd": tiny_svd,
-    "dynamicrafter": build_dynamicrafter,
-    "videocrafter1": build_videocrafter1,
-    "wan21": lambda: tiny_wan("2.1"),
-    "wan22": lambda: tiny_wan("2.2"),
-    "wan5b": lambda: tiny_wan("5b"),
-    "ltx": tiny_ltx,
-    "ltx since 0.9.5": partial(tiny_ltx, since_095=True),
-}
-SIZE = {"wan21": ([32, 16], 5), "wan22": ([32, 16], 5)} | dict.fromkeys(
-    ("wan5b", "ltx", "ltx since 0.9.5"), ([64, 32], 5)
-)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,5 @@
 import json
+import signal
 import sys
 import types
 
@@ -326,3 +327,54 @@ def test_eight_bits(recipe, monkeypatch):
     monkeypatch.setattr("unleak.train.check.find_spec", lambda name: name)
     train(recipe(optimizer="adamw8bit", steps=1))
     assert made == [{"lr": 1e-3, "betas": (0.9, 0.999), "weight_decay": 0.01}]
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+def test_a_run_that_is_asked_to_stop_saves_says_so_and_goes_on(
+    recipe, straight, tmp_path, monkeypatch, capsys, number, status
+):
+    """Ctrl-C in the middle of the third step, which no checkpoint was due after."""
+    run = straight.model_copy(update={"output": tmp_path / "stopped", "checkpoint_every": 100})
+    read, clip = [], SyntheticClips.__getitem__
+
+    def watched(self, index):
+        read.append(index)
+        if len(read) == 5:
+            signal.raise_signal(number)
+        return clip(self, index)
+
+    before = signal.getsignal(number)
+    with monkeypatch.context() as patch:
+        patch.setattr(SyntheticClips, "__getitem__", watched)
+        with pytest.raises(status):
+            train(run)
+    assert signal.getsignal(number) is before
+    assert capsys.readouterr().err.splitlines()[-1] == "stopped at step 3; the same command goes on"
+    assert state(run).step == 3
+    assert not (run.output / "pipeline").exists()
+    train(run)
+    assert_same(state(run), state(straight))
+
+
+def test_a_second_ctrl_c_ends_the_run_at_once(recipe, monkeypatch):
+    read, clip = [], SyntheticClips.__getitem__
+
+    def watched(self, index):
+        read.append(index)
+        if len(read) in (5, 6):
+            signal.raise_signal(signal.SIGINT)
+        return clip(self, index)
+
+    monkeypatch.setattr(SyntheticClips, "__getitem__", watched)
+    run = recipe()
+    with pytest.raises(KeyboardInterrupt):
+        train(run)
+    assert len(read) == 6
+    assert state(run).step == 2
+
+
+def test_other_steps_would_change_the_learning_rate(recipe, straight):
+    longer = straight.model_copy(update={"steps": 8})
+    with pytest.raises(RecipeError, match=r"differing in steps: restore these or choose another output"):
+        train(longer)
+    assert lr_at(longer, 2) != lr_at(straight, 2)

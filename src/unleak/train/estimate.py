@@ -120,15 +120,13 @@ def _gathered(view: Any) -> int:
     """
     found = 0
     for network in view.networks.values():
-        kinds = layers_cut(network)
-        sizes = [_size(layer) for layer in network.modules() if type(layer).__name__ in kinds and layer is not network]
-        within = sum(sizes)
-        found = max(found, 2 * max(sizes, default=0) + max(0, _size(network) - within))
+        left, largest = {id(p): p for p in network.parameters()}, 0
+        for layer in reversed(list(network.modules())):  # a layer in a layer has its own parts
+            if type(layer).__name__ in layers_cut(network) and layer is not network:
+                own = [left.pop(id(p)) for p in layer.parameters() if id(p) in left]
+                largest = max(largest, sum(p.numel() * p.element_size() for p in own))
+        found = max(found, 2 * largest + sum(p.numel() * p.element_size() for p in left.values()))
     return found
-
-
-def _size(module: nn.Module) -> int:
-    return sum(p.numel() * p.element_size() for p in module.parameters())
 
 
 def _without_weights(kind: Any, source: Source, recipe: Recipe) -> Any:
