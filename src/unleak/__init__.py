@@ -24,6 +24,8 @@ _HOME = {
     "register_seam": "unleak.attach.seams",
     "load": "unleak.zoo.hub",
     "metric": "unleak.measure.registry",
+    "evaluate": "unleak.study.evaluate.run",
+    "diagnose": "unleak.study.diagnose.run",
     "sweep": "unleak.study.sweep",
     "tune": "unleak.study.tune.find",
 }

@@ -23,7 +23,12 @@ def test_photos_become_a_verdict_a_picture_and_tables(unleak, tiny_folder, photo
     assert "Limits: 4 clips that move" in result.out
     assert "Look also at few steps" in result.out
     folder = tmp_path / "out/tiny-diagnosis"
-    assert sorted(path.name for path in folder.iterdir()) == ["curve.csv", "diagnosis.json", "diagnosis.png"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "curve.csv",
+        "diagnosis.json",
+        "diagnosis.png",
+        "index.html",
+    ]
     record = json.loads((folder / "diagnosis.json").read_text())
     assert {row["who"] for row in record["rows"]} == {"", "image", "no image", "oracle"}
     assert {row["test"] for row in record["rows"]} == {"autoencoder", "restart", "one step", "fresh", "pipeline"}
@@ -67,21 +72,61 @@ def test_videos_are_enough(unleak, tiny_folder, clips, tmp_path):
     assert "oracle" not in {row["who"] for row in record["rows"]}
 
 
+def test_quick_is_quick_and_a_photo_is_enough(unleak, tiny_folder, photos, tmp_path):
+    small = ("--size", "32x32", "--num-frames", 3, "--quiet", "--out", tmp_path / "out")
+    result = unleak("diagnose", "--model", tiny_folder, "--photos", photos / "a.png", "--quick", *small, "--json")
+    assert result.status == 0, result.err
+    record = json.loads(result.out)
+    assert {row["test"] for row in record["rows"]} == {"autoencoder", "restart"}
+    assert (len(record["clips"]["motion"]), len(record["starts"]), record["steps"]) == (4, 3, 8)
+    assert str(tmp_path) not in (tmp_path / "out/index.html").read_text()
+
+
+def test_a_large_seed_has_a_noise_of_its_own(unleak, tiny_folder, photos, tmp_path):
+    kept = []
+    for seed in (20_000_000, 2**62):
+        asked = (
+            "--photos",
+            photos,
+            "--quick",
+            "--clips",
+            1,
+            "--start",
+            "0.9T",
+            "--seed",
+            seed,
+            "--out",
+            tmp_path / str(seed),
+        )
+        result = unleak("diagnose", "--model", tiny_folder, *asked, "--size", "32x32", "--num-frames", 3, "--json")
+        assert result.status == 0, result.err
+        kept.append([row["kept"] for row in json.loads(result.out)["rows"] if row["test"] == "restart"])
+    assert kept[0] != kept[1]
+
+
+def test_progress_is_said_at_once(unleak, tiny_folder, photos, tmp_path):
+    asked = ("--photos", photos, "--quick", "--clips", 1, "--start", "0.9T", "--out", tmp_path / "out")
+    result = unleak("diagnose", "--model", tiny_folder, *asked, "--size", "32x32", "--num-frames", 3)
+    assert result.status == 0, result.err
+    assert result.err.splitlines()[0] == "diagnosing tiny on 1 clips from 1 noise levels"
+    assert "4 videos" in result.err  # one there and back, one of each who
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
         ((), "give --videos DIR .* or --photos DIR"),
         (("--videos", "clips", "--photos", "."), "one of them"),
         (("--videos", "none"), "none: no such file"),
-        (("--photos", "none"), "none: no such folder"),
-        (("--photos", "empty"), "no photo in empty"),
+        (("--photos", "none"), "none: no such file or folder"),
+        (("--photos", "empty"), "empty: no images in it"),
         (("--photos", ".", "--start", "0.9"), "start 0.9 is ambiguous"),
         (("--photos", ".", "--start", "0.9T,0.9T"), "0.9T is given twice"),
         (("--photos", ".", "--start", "sigma=1e6"), "outside this VE process"),
-        (("--photos", ".", "--start", " "), "--start is empty"),
+        (("--photos", ".", "--start", " "), "--start.*it is empty"),
         (("--photos", ".", "--size", "33x32"), "multiples of"),
         (("--photos", ".", "--mask", "mask.png"), "takes no motion mask"),
-        (("--photos", ".", "--lora", "no.safetensors"), "--lora no.safetensors: no such file"),
+        (("--photos", ".", "--lora", "no.safetensors"), "LoRA no.safetensors: no such file"),
         (("--photos", ".", "--offload", "model", "--device", "cpu"), "it spares the memory of an accelerator"),
         (("--photos", ".", "--vae-tiling"), "cannot decode in tiles"),
         (("--photos", ".", "--negative-prompt", "fog"), "--negative-prompt"),

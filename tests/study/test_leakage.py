@@ -21,11 +21,11 @@ from unleak.study.diagnose.leakage import (
     Row,
     Scenes,
     decoded,
-    diagnose,
     encoded,
     flows,
     judge,
     kept_motion,
+    measure_leakage,
     oracle,
     sampled,
 )
@@ -137,7 +137,7 @@ def toy(**how):
     view.encode_all = torch.stack([encoded(view, scene) for scene in alternatives])
     scenes = Scenes(alternatives, np.array([0.5, 0.5]))
     starts = ["sigma=150", "sigma=2"]
-    return diagnose(view, alternatives[:, 0], starts=starts, steps=4, batch_size=5, scenes=scenes)
+    return measure_leakage(view, alternatives[:, 0], starts=starts, steps=4, batch_size=5, scenes=scenes)
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_the_verdict_on_models_that_are_known(how, label, start, tmp_path):
     assert len(saved["rows"]) == 5 * (1 + 3 * 5)
     table = list(csv.DictReader((tmp_path / "out/curve.csv").open()))
     assert {row["test"] for row in table} == {"autoencoder", "one step", "restart", "fresh"}
-    assert Image.open(tmp_path / "out/diagnosis.png").width == 900
+    assert Image.open(tmp_path / "out/diagnosis.png").width > 900
 
 
 def test_the_one_step_curve_falls_for_an_ideal_model_too():
@@ -203,7 +203,7 @@ def test_the_verdict_on_numbers(how, label, start, words):
 
 def test_clips_that_stand_still_are_refused():
     with pytest.raises(ValueError, match="none of the 2 clips moves"):
-        diagnose(Toy(leaks=False), pans(0, count=2), starts=["sigma=2"], steps=2)
+        measure_leakage(Toy(leaks=False), pans(0, count=2), starts=["sigma=2"], steps=2)
 
 
 # ---- every family

@@ -4,9 +4,9 @@ from typing import Any
 
 from unleak.cli.errors import WRONG_INPUT
 from unleak.cli.evaluate_options import Estimators, EvaluateOutput, Measured, Packages
-from unleak.cli.listening import listening
 from unleak.cli.options import CommandLine, command
 from unleak.cli.processes import launched
+from unleak.cli.studies import listening
 
 
 @command

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from unleak.cli.options import BASIC, MEMORY, OUTPUT, Group, number, option, to_size, to_text, whole
-from unleak.cli.terminal import Terminal
+from unleak.cli.options import BASIC, MEMORY, Group, number, option, to_size, to_text, whole
+from unleak.cli.studies import Spoken
 
 if TYPE_CHECKING:  # this module is imported for `unleak --help`, which needs none of these
     from unleak.study.evaluate.networks import Networks
@@ -130,10 +130,8 @@ class Packages(Group):
 
 
 @dataclass(frozen=True)
-class EvaluateOutput(Group):
+class EvaluateOutput(Spoken):
     """Where the results go."""
-
-    panel = OUTPUT
 
     out: Annotated[
         Path, option("FOLDER", "Folder for the page, the table and the JSON file; a stopped run goes on there.")
@@ -146,9 +144,3 @@ class EvaluateOutput(Group):
         Path | None,
         option("FOLDER", "With the preset: write photos and a list for `unleak generate`, and no more."),
     ] = None
-    quiet: Annotated[bool, option("", "Print results and failures only.", "--quiet", "-q")] = False
-    as_json: Annotated[bool, option("", "Print one JSON object.", "--json")] = False
-
-    def terminal(self, *, quiet: bool) -> Terminal:
-        """Where the command's words go."""
-        return Terminal(self.quiet or quiet, self.as_json)

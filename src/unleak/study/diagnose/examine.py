@@ -1,9 +1,10 @@
-"""A loaded model diagnosed with the settings it is used with: what the command and the page both do."""
+"""A loaded model is diagnosed with the settings it is used with."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,11 @@ from PIL import Image
 from unleak.animate.call import Call
 from unleak.animate.sample import Settings, sample
 from unleak.data.decode_worker import ClipRequest, Decoding, read_clips
-from unleak.data.image import MediaError
+from unleak.data.image import MediaError, load_image
 from unleak.data.synthetic import Motion, SyntheticClips
 from unleak.families.registry import families, family_of
 from unleak.families.view import view_of
-from unleak.study.diagnose.leakage import STARTS, STILL, Diagnosis, Scenes, diagnose, videos_of
+from unleak.study.diagnose.leakage import STARTS, STILL, TESTS, Diagnosis, Scenes, measure_leakage, videos_of
 from unleak.study.diagnose.stillness import Cause, causes
 from unleak.zoo.classes import pipeline_class
 from unleak.zoo.registry import ModelSpec
@@ -40,7 +41,7 @@ def check_examined(spec: ModelSpec, settings: Settings) -> None:
 
 
 def parse_levels(text: str | None, spec: ModelSpec) -> list[str]:
-    """The starts in a text with commas, each one that the model has; None: the usual ones. ValueError otherwise."""
+    """Return the starts in a text with commas; None: the usual ones. ValueError for one that the model lacks."""
     if text is None:
         return list(STARTS)
     starts = [one.strip() for one in text.split(",") if one.strip()]
@@ -62,9 +63,9 @@ def real_clips(
     decoding: Decoding,
     on_skipped: Callable[[str], None],
 ) -> Clips:
-    """Clips of the first `count` of `videos` that can be read, of the size in `settings`, at `fps` Hz.
+    """Read a clip of each of the first `count` of `videos` that can be read, of the size in `settings`, at `fps` Hz.
 
-    `on_skipped` is told why a video was left out. Raises ValueError if none can be used.
+    `on_skipped` hears why a video was left out. Raises ValueError if none can be used.
     """
     assert settings.num_frames is not None
     assert settings.height is not None
@@ -86,10 +87,14 @@ def real_clips(
 
 
 def known_clips(photos: Path, settings: Settings, *, count: int, seed: int = 0) -> tuple[Clips, Scenes]:
-    """Clips that pan right or left by 1/64 of their width a frame, as nano's law has it, and all that they could be.
+    """Make clips that pan right or left by 1/64 of their width a frame, and everything that each could have been.
 
-    `photos` is a folder; ValueError if there is none in it.
+    photos: a photo, or a folder of photos. Raises ValueError if there is none in it, MediaError if it cannot be read.
     """
+    if photos.is_file():
+        with TemporaryDirectory() as folder:
+            load_image(photos).convert("RGB").save(Path(folder) / "photo.png")
+            return known_clips(Path(folder), settings, count=count, seed=seed)
     assert settings.num_frames is not None
     assert settings.height is not None
     assert settings.width is not None
@@ -117,18 +122,26 @@ def examine(
     seeds: int = 1,
     seed: int = 0,
     batch_size: int = 4,
+    steps: int | None = None,
+    tests: Sequence[str] = TESTS,
+    pipeline: bool = True,
     fps: float | int | None = None,
+    photos: Sequence[Path] = (),
+    loras: Sequence[Mapping[str, Any]] = (),
     on_video: Callable[[int, int], None] | None = None,
     about: Mapping[str, Any] | None = None,
 ) -> Diagnosis:
-    """`diagnose` with the pipeline's own videos beside it, and the other causes of stillness in `about`.
+    """Measure the leakage, with the pipeline's own videos if `pipeline`, and the other causes of stillness in `about`.
 
-    fps: the rate that the clips were read at, Hz; None where they were made. mask: where all of them move, for models
-    that take one; scaled to their size. `on_video` is told how many videos of how
-    many are done. Raises ValueError if no clip moves.
+    mask: where all clips move, for models that take one; it is scaled to their size. steps: below each start; None: as
+    in `settings`. fps: the rate at which the clips were read, Hz; None where they were made. photos, loras: see
+    `causes`. `on_video` hears how many videos of how many are done. Raises ValueError if no clip moves.
     """
     told, made = dict(settings.arguments), 0
-    total = videos_of(len(clips), starts=len(starts), seeds=seeds, oracle=scenes is not None, pipeline=True)
+    steps = steps or settings.steps
+    total = videos_of(
+        len(clips), starts=len(starts), seeds=seeds, oracle=scenes is not None, pipeline=pipeline, tests=tests
+    )
 
     fitted = None if mask is None else mask.resize((clips.shape[3], clips.shape[2]), Image.Resampling.NEAREST)
 
@@ -141,16 +154,19 @@ def examine(
     def generate(image: UInt8[np.ndarray, "h w 3"], seed: int) -> UInt8[np.ndarray, "f h w 3"]:
         return sample(pipe, Image.fromarray(image), replace(settings, seed=seed), mask=fitted).frames
 
-    done = diagnose(
+    if on_video is not None:
+        on_video(0, total)
+    done = measure_leakage(
         view_of(pipe, told if fitted is None else told | {"mask": fitted}),
         clips,
         starts=starts,
-        steps=settings.steps,
+        steps=steps,
         seeds=seeds,
         seed=seed,
         batch_size=batch_size,
+        tests=tests,
         scenes=scenes,
-        generate=generate,
+        generate=generate if pipeline else None,
         on_video=count,
         about={
             "model": {"name": spec.name, "source": spec.source, "revision": spec.revision, "pipeline": spec.pipeline},
@@ -172,11 +188,13 @@ def examine(
         steps=settings.steps,
         pipeline_amount=amounts[0].value if amounts[0] else None,
         unguided_amount=amounts[1].value if amounts[1] else None,
+        photos=photos,
+        loras=loras,
     )
     done.about["other_causes"] = [vars(cause) for cause in other]
     return done
 
 
 def suspects(done: Diagnosis) -> list[Cause]:
-    """The other causes of stillness that are suspect here."""
+    """Return the other causes of stillness that are suspect here."""
     return [Cause(**one) for one in done.about["other_causes"] if one["state"] == "suspect"]

@@ -8,7 +8,7 @@ clips of known motion the exact posterior (`unleak.study.diagnose.oracle`).
 
 import csv
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -28,16 +28,17 @@ from unleak.data.pixels import to_unit
 from unleak.families.view import View
 from unleak.measure.intervals import FEWEST, Mean, mean_of
 from unleak.measure.motion import DIS, Flow
+from unleak.report.diagnose_page import page
 from unleak.report.plots import Line
 from unleak.report.plots import kept_motion as plot_kept
 from unleak.study.diagnose.oracle import posterior
 
-__all__ = ["Diagnosis", "Row", "Verdict", "diagnose", "judge", "kept_motion", "own_motion", "sampled"]
+__all__ = ["Diagnosis", "Row", "Verdict", "judge", "kept_motion", "measure_leakage", "own_motion", "sampled"]
 
 Clips = UInt8[np.ndarray, "b F H W 3"]
 LevelPredict = Callable[[Tensor, Level], Tensor]
 
-RECORD, TABLE, CHART = "diagnosis.json", "curve.csv", "diagnosis.png"
+RECORD, TABLE, CHART, PAGE = "diagnosis.json", "curve.csv", "diagnosis.png", "index.html"
 STARTS = ("0.98T", "0.94T", "0.86T", "0.78T", "0.70T", "0.60T", "0.50T", "0.40T")
 FLOW_SIZE = (400, 225)  # width, height that flow is compared at, whatever the video's own
 STILL = 0.3  # px of FLOW_SIZE per pair of frames; a clip that moves less has no motion to lose
@@ -145,8 +146,11 @@ class Scenes:
     probabilities: Float[np.ndarray, " k"]
 
 
+TESTS = ("one step", "restart", "fresh")
+
+
 @torch.inference_mode()
-def diagnose(
+def measure_leakage(
     view: View,
     clips: UInt8[np.ndarray, "n f h w 3"],
     *,
@@ -155,6 +159,7 @@ def diagnose(
     seeds: int = 1,
     seed: int = 0,
     batch_size: int = 4,
+    tests: Sequence[str] = TESTS,
     scenes: Scenes | None = None,
     generate: Callable[[UInt8[np.ndarray, "h w 3"], int], UInt8[np.ndarray, "f h w 3"]] | None = None,
     on_video: Callable[[], None] | None = None,
@@ -162,10 +167,12 @@ def diagnose(
 ) -> "Diagnosis":
     """Restart `clips` from each of `starts`, with their image and without it, and measure how much motion comes back.
 
-    clips: real videos, of the size and rate that the model makes. Those that hardly move are left out.
-    steps: of the pipeline's schedule below each start. seeds: noises for each clip.
-    scenes: of clips of known motion; adds the oracle. generate: (first frame, seed) -> the pipeline's own video.
-    on_video: told after each of `videos_of` videos. Raises ValueError if no clip moves.
+    clips: real videos, of the size and rate that the model makes; those that hardly move are left out.
+    steps: denoising steps below each start. seeds: noises for each clip. tests: some of `TESTS`; the verdict needs
+    `restart`. scenes: what clips of known motion could have been; adds the oracle.
+    generate: makes the pipeline's own video of (first frame, seed). on_video: called after each of `videos_of` videos.
+
+    Raises ValueError if no clip moves.
     """
     flow = DIS()
     own = [flows(clip, flow) for clip in clips]
@@ -178,7 +185,7 @@ def diagnose(
         )
     levels = {start: view.level(start) for start in starts}
     order = sorted(levels, key=lambda start: levels[start].log_snr)
-    full, rows = view.levels("1.0T", steps), list[Row]()
+    rows = list[Row]()
 
     def measure(test: str, who: str, start: str, batch: Sequence[int], number: int, videos: Clips) -> None:
         for k, video in zip(batch, videos, strict=True):
@@ -190,27 +197,13 @@ def diagnose(
         batch = moving[first : first + batch_size]
         x_0 = encoded(view, clips[batch])
         measure("autoencoder", "", "", batch, 0, decoded(view, x_0))
-        images = to_unit(torch.from_numpy(np.ascontiguousarray(clips[batch, 0])).to(view.device))
-        given = images, [view.arguments.get("prompt") or ""] * len(batch), clips.shape[1]
-        predictors: dict[str, LevelPredict] = {
-            "image": _predicting(view, view.encode_condition(*given)),
-            "no image": _predicting(view, view.without_image(*given)),
-        }
-        if scenes is not None:
-            alternatives = torch.stack([encoded(view, scenes.alternatives[k]) for k in batch])
-            weights = torch.from_numpy(scenes.probabilities).to(x_0)
-            predictors["oracle"] = oracle(view, alternatives, weights)
+        predictors = _predictors(view, clips, batch, x_0, scenes)
         for number in range(seeds):
             draws = [torch.randn(x_0.shape[1:], generator=_generator(seed, number, k)) for k in batch]
             eps = torch.stack(draws).to(x_0)
             for who, predict in predictors.items():
-                for start in order:
-                    x_t = view.add_noise(x_0, eps, levels[start])
-                    measure("one step", who, start, batch, number, decoded(view, predict(x_t, levels[start])))
-                    back = sampled(predict, view.add_noise, x_t, view.levels(start, steps))
-                    measure("restart", who, start, batch, number, decoded(view, back))
-                noise = float(np.hypot(full[0].alpha, full[0].sigma)) * eps
-                measure("fresh", who, "", batch, number, decoded(view, sampled(predict, view.add_noise, noise, full)))
+                for test, start, latents in _tested(view, predict, x_0, eps, levels, order, steps, tests):
+                    measure(test, who, start, batch, number, decoded(view, latents))
         if generate is not None:
             for k in batch:
                 measure("pipeline", "image", "", [k], 0, generate(clips[k, 0], seed + k)[None])
@@ -227,9 +220,51 @@ def diagnose(
     return Diagnosis(tuple(rows), units, tuple(motion), known | (about or {}))
 
 
-def videos_of(moving: int, *, starts: int, seeds: int, oracle: bool, pipeline: bool) -> int:
-    """How many videos `diagnose` makes of `moving` clips."""
-    return moving * (1 + seeds * (2 + oracle) * (2 * starts + 1) + pipeline)
+def _predictors(
+    view: View, clips: Clips, batch: Sequence[int], x_0: Float[Tensor, "b c f h w"], scenes: Scenes | None
+) -> dict[str, LevelPredict]:
+    """The model with its image, without it, and the oracle where the scenes are known."""
+    images = to_unit(torch.from_numpy(np.ascontiguousarray(clips[batch, 0])).to(view.device))
+    given = images, [view.arguments.get("prompt") or ""] * len(batch), clips.shape[1]
+    found: dict[str, LevelPredict] = {
+        "image": _predicting(view, view.encode_condition(*given)),
+        "no image": _predicting(view, view.without_image(*given)),
+    }
+    if scenes is not None:
+        alternatives = torch.stack([encoded(view, scenes.alternatives[k]) for k in batch])
+        found["oracle"] = oracle(view, alternatives, torch.from_numpy(scenes.probabilities).to(x_0))
+    return found
+
+
+def _tested(
+    view: View,
+    predict: LevelPredict,
+    x_0: Float[Tensor, "b c f h w"],
+    eps: Float[Tensor, "b c f h w"],
+    levels: Mapping[str, Level],
+    order: Sequence[str],
+    steps: int,
+    tests: Sequence[str],
+) -> Iterator[tuple[str, str, Tensor]]:
+    """Run each of `tests`; its name, its start and the latents that came of it."""
+    for start in order:
+        x_t = view.add_noise(x_0, eps, levels[start])
+        if "one step" in tests:
+            yield "one step", start, predict(x_t, levels[start])
+        if "restart" in tests:
+            yield "restart", start, sampled(predict, view.add_noise, x_t, view.levels(start, steps))
+    if "fresh" in tests:
+        full = view.levels("1.0T", steps)
+        noise = float(np.hypot(full[0].alpha, full[0].sigma)) * eps
+        yield "fresh", "", sampled(predict, view.add_noise, noise, full)
+
+
+def videos_of(
+    moving: int, *, starts: int, seeds: int, oracle: bool, pipeline: bool, tests: Sequence[str] = TESTS
+) -> int:
+    """Return how many videos `measure_leakage` makes of `moving` clips."""
+    of_start = starts * len({"one step", "restart"} & set(tests)) + ("fresh" in tests)
+    return moving * (1 + seeds * (2 + oracle) * of_start + pipeline)
 
 
 def encoded(view: View, clips: UInt8[np.ndarray, "b F H W 3"]) -> Float[Tensor, "b c f h w"]:
@@ -253,7 +288,8 @@ def _predicting(view: View, condition: Any) -> LevelPredict:
 
 
 def _generator(seed: int, number: int, clip: int) -> torch.Generator:
-    return torch.Generator().manual_seed((seed * 1_000_003 + number) * 1_000_003 + clip)
+    # The generator takes 64 bits; seeds below 9 million keep the noise that they have always had.
+    return torch.Generator().manual_seed(((seed * 1_000_003 + number) * 1_000_003 + clip) % 2**63)
 
 
 # ---- what they say -------------------------------------------------------------------------------------------------
@@ -264,7 +300,7 @@ _NAMES = {"image": "with its image", "no image": "without its image", "oracle": 
 
 @dataclass(frozen=True, eq=False)
 class Diagnosis:
-    """Every measured video, and what follows from them. `save` writes picture, tables and JSON."""
+    """Every measured video, and what follows from them. `save` writes a page, a picture, a table and JSON."""
 
     rows: tuple[Row, ...]
     units: dict[str, dict[str, Any]]
@@ -348,10 +384,13 @@ class Diagnosis:
         return lines
 
     def save(self, folder: str | Path) -> Path:
-        """Write diagnosis.json, curve.csv and diagnosis.png to `folder`, which is replaced; returns the JSON's path."""
+        """Write a page, the curve as a picture and a table, and JSON to `folder`, which is replaced.
+
+        Returns the path of the JSON file.
+        """
         folder = Path(folder)
         with folder_written_whole(folder) as temporary:
-            files = {"files": sorted([RECORD, TABLE, CHART])}
+            files = {"files": sorted([RECORD, TABLE, CHART, PAGE])}
             (temporary / RECORD).write_text(json.dumps(self.record | files, indent=2) + "\n", encoding="utf-8")
             with (temporary / TABLE).open("w", newline="", encoding="utf-8") as file:
                 curve = self.curve
@@ -359,6 +398,8 @@ class Diagnosis:
                 writer.writeheader()
                 writer.writerows(curve)
             plot_kept(self.starts, self.lines, temporary / CHART)
+            text = page(self.record, plot_kept(self.starts, self.lines))
+            (temporary / PAGE).write_text(text, encoding="utf-8")
         return folder / RECORD
 
 

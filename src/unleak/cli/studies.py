@@ -1,16 +1,42 @@
-"""Show on the terminal what a study says while it works."""
+"""What the commands of studies share: how they speak, and how their model is loaded."""
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
+from unleak.cli.options import OUTPUT, Group, Memory, option
 from unleak.cli.terminal import Terminal
 from unleak.study.listener import Listener
 
-__all__ = ["listening"]
+if TYPE_CHECKING:  # this module is imported for `unleak --help`, which needs none of these
+    from unleak.study.loading import Loading
+
+__all__ = ["Spoken", "listening", "loading_of"]
 
 _EVERY = 15.0  # seconds between lines where there is no terminal to draw a bar on
+
+
+@dataclass(frozen=True)
+class Spoken(Group):
+    """How the command speaks."""
+
+    panel = OUTPUT
+
+    quiet: Annotated[bool, option("", "Print results and failures only.", "--quiet", "-q")] = False
+    as_json: Annotated[bool, option("", "Print one JSON object.", "--json")] = False
+
+    def terminal(self, *, quiet: bool = False) -> Terminal:
+        """Return where the command's words go."""
+        return Terminal(self.quiet or quiet, self.as_json)
+
+
+def loading_of(memory: Memory) -> "Loading":
+    """Return the options as studies take them."""
+    from unleak.study.loading import Loading
+
+    return Loading(memory.device, memory.dtype, memory.offload, memory.vae_tiling, memory.loras)
 
 
 class _Shown(Listener):
