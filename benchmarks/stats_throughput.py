@@ -27,7 +27,7 @@ import torch
 
 import unleak
 from benchmarks.side_by_side import Cost, Ratio, cost, take_turns
-from unleak.animate.sample import Settings
+from unleak.animate.settings import Settings
 from unleak.data.decode_worker import ClipRequest, Decoding, read_clips
 from unleak.data.video import write_video
 from unleak.stats.estimate import estimate

@@ -27,6 +27,7 @@ _HOME = {
     "evaluate": "unleak.study.evaluate.run",
     "diagnose": "unleak.study.diagnose.run",
     "sweep": "unleak.study.sweep",
+    "fix": "unleak.study.attempt",
     "tune": "unleak.study.tune.find",
 }
 

@@ -5,7 +5,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from unleak.animate.memory import BY_SPEED, Estimate, LiveBytes, estimate, next_to_try
-from unleak.animate.sample import Settings
+from unleak.animate.settings import Settings
 from unleak.zoo.hub import load
 from unleak.zoo.registry import MODELS, find_model
 

@@ -5,7 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from unleak.animate.sample import Settings, initial_noise, sample
+from unleak.animate.noise import initial_noise
+from unleak.animate.sample import sample
+from unleak.animate.settings import Settings
 from unleak.core.initial import AnalyticInit
 from unleak.core.moments import LatentMoments, MomentsMeta
 from unleak.data.image import fit_image
@@ -92,9 +94,13 @@ def test_initial_noise_by_name_file_and_model(tmp_path, spec):
     mean = torch.rand(4, 4, 8, 8).double()
     moments = LatentMoments(1, mean, mean.square() + 0.5, MomentsMeta("m", "v"))
     moments.save(tmp_path / "moments.safetensors")
-    assert isinstance(initial_noise(str(tmp_path / "moments.safetensors"), spec), AnalyticInit)
-    assert repr(initial_noise("unit", spec)) == "Unit()"
+
+    def noise(init, of=spec):
+        return initial_noise(Settings.for_model(of, init=init, start="1.0T"), of)
+
+    assert isinstance(noise(str(tmp_path / "moments.safetensors")), AnalyticInit)
+    assert repr(noise("unit")) == "Unit()"
     with pytest.raises(ValueError, match="no moments for tiny yet; make them"):
-        initial_noise("analytic", spec)
+        noise("analytic")
     with pytest.raises(ValueError, match="give standard, unit, analytic, or a file"):
-        initial_noise("analitic", MODELS["svd"])
+        noise("analitic", MODELS["svd"])

@@ -499,13 +499,13 @@ def test_a_model_with_damaged_files(here, refused, tiny_folder, what):
             "no effect at guidance_scale 1; raise it above 1 with --guid",
         ),
         (["--start", "sigma=1.5"], "sigma 1.5 lies outside this RF process"),
-        (["--low-pass", "1"], "--low-pass 1: give a size above 0 and below 1"),
-        (["--low-pass", "0.5:"], "--low-pass 0.5:: give a size above 0 and below 1"),
-        (["--condition-noise", "nan"], "--condition-noise nan: give a number above 0 and below 1000"),
-        (["--guidance-interval", "0.9T"], "--guidance-interval 0.9T: give LOW..HIGH"),
-        (["--guidance-interval", "..soon"], "--guidance-interval ..soon: start 'soon' is not understood"),
-        (["--guidance-interval", "..sigma=1.5"], "sigma 1.5 lies outside this RF process"),
-        (["--guidance-interval", "0.9T..0.2T"], "low 0.9T is not below high 0.2T in this noise process"),
+        (["--fix", "low-pass=1"], "FACTOR 1 is outside"),
+        (["--fix", "low-pass=0.5:"], "SHARE is empty"),
+        (["--fix", "condition-noise=nan"], "BETA nan is outside"),
+        (["--fix", "sharpen"], "there is no fix 'sharpen': choose low-pass, "),
+        (["--fix", "guidance-interval=..soon"], "start 'soon' is not understood"),
+        (["--fix", "guidance-interval=..sigma=1.5"], "sigma 1.5 lies outside this RF process"),
+        (["--fix", "guidance-interval=0.9T..0.2T"], "low 0.9T is not below high 0.2T in this noise process"),
         (["--init", "analytic"], "make them with `unleak stats"),
         (["--prompt", "a", "--prompts", "words.txt"], "--prompt is for all photos, --prompts for each its own"),
         (["--prompts", "words.txt"], "words.txt: 2 lines for 1 photos"),
@@ -521,7 +521,7 @@ def test_what_another_pipeline_cannot_be_asked(here, refused, pipeline_folder, a
 
 
 def test_a_strategy_that_the_pipeline_does_not_allow_is_refused_before_it_is_loaded(here, refused, pipeline_folder):
-    command = ("generate", "photo.png", "--model", pipeline_folder("ltx"), "--quiet", "--low-pass", "0.4")
+    command = ("generate", "photo.png", "--model", pipeline_folder("ltx"), "--quiet", "--fix", "low-pass=0.4")
     refused(*command, reasons=["LowPass cannot be attached to LTXImageToVideoPipeline: its image does not enter"])
 
 

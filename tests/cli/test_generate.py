@@ -1,6 +1,5 @@
 import hashlib
 import json
-import re
 import shutil
 import sys
 from importlib.metadata import version
@@ -15,7 +14,7 @@ from unleak.data.video import VIDEO_FORMATS, read_video
 def test_a_photo_becomes_a_video_and_its_configuration(generate, photo, tmp_path):
     result = generate(photo, "--steps", 3, "--seed", 4, "--fps", 5, "--num-frames", 3, "--guidance", "1:2")
     assert (result.status, result.out) == (0, "out/photo.mp4\n")
-    assert "start sigma=100, the fix recommended for this model" in result.err
+    assert "start sigma 100, the fix recommended for this model" in result.err
     clip = read_video(tmp_path / "out/photo.mp4")
     assert (clip.frames.shape, clip.fps) == ((3, 16, 16, 3), 5)
     record = json.loads((tmp_path / "out/photo.json").read_text())
@@ -41,7 +40,7 @@ def test_a_photo_becomes_a_video_and_its_configuration(generate, photo, tmp_path
 
 def test_full_start_says_and_is_the_plain_pipeline(generate, photo, tmp_path):
     result = generate(photo, "--start", "1.0T", "--steps", 2)
-    assert "sigma 700" in result.err
+    assert "start 1T, the plain model; init standard" in result.err
     assert "recommended" not in result.err
     assert json.loads((tmp_path / "out/photo.json").read_text())["sigmas"][0] == pytest.approx(700)
 
@@ -64,7 +63,7 @@ def test_start_init_mode_and_motion_reach_the_sampler(generate, photo, tmp_path,
 
 
 def test_strategies_act_are_told_and_are_those_of_python(generate, photo, tmp_path):
-    asked = ["--low-pass", "0.5:0.4", "--condition-noise", "0.3", "--guidance-interval", "..sigma=50"]
+    asked = ["--fix", "low-pass=0.5:0.4", "--fix", "condition-noise=0.3", "--fix", "guidance-interval=..sigma=50"]
     by_hand = (
         package.LowPass(0.5, interval=(0.0, 0.4)),
         package.ConditionNoise(0.3),
@@ -124,13 +123,14 @@ def test_dry_run_writes_and_loads_nothing(generate, photo, tmp_path, monkeypatch
     assert not (tmp_path / "out").exists()
 
 
-def test_existing_videos_are_refused_skipped_or_replaced(generate, photo, tmp_path):
+def test_existing_videos_are_kept_and_the_new_one_numbered_skipped_or_replaced(generate, photo, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     (out / "photo.mp4").write_bytes(b"precious")
-    refused = generate(photo)
-    assert refused.status == 2
-    assert refused.err == "error: out/photo.mp4 exists; give --overwrite, --skip-existing or another --out\n"
+    assert generate(photo, "--dry-run").out == f"{photo} -> out/photo-2.mp4\n"
+    numbered = generate(photo)
+    assert (numbered.status, numbered.out) == (0, "out/photo-2.mp4\n")
+    assert json.loads((out / "photo-2.json").read_text())["video"] == "out/photo-2.mp4"
     skipped = generate(photo, "--skip-existing", "--json")
     assert json.loads(skipped.out)["skipped"] == ["out/photo.mp4"]
     assert (out / "photo.mp4").read_bytes() == b"precious"
@@ -138,7 +138,6 @@ def test_existing_videos_are_refused_skipped_or_replaced(generate, photo, tmp_pa
     assert len(read_video(out / "photo.mp4").frames) == 4
     assert generate(photo, "--format", "gif", "--skip-existing").status == 2  # the record of the mp4 stays
     (out / "photo.mp4").unlink()
-    assert "out/photo.json exists" in generate(photo).err  # somebody's file all the same
     assert generate(photo, "--skip-existing").status == 0
 
 
@@ -153,14 +152,14 @@ def test_a_photo_is_never_overwritten_by_its_own_video(generate, photo):
 def test_photos_of_one_name_do_not_overwrite_each_other(generate, photo, tmp_path):
     Image.open(photo).save(tmp_path / "photo.bmp")
     result = generate(tmp_path)
-    assert (result.status, result.out) == (2, "out/photo.mp4\n")
-    assert re.search(r"photo.png: out/photo.mp4 is of another photo of that name; rename one", result.err)
-    record = json.loads((tmp_path / "out/photo.json").read_text())
-    assert record["photo"]["file"].endswith("photo.bmp")
+    assert (result.status, result.out) == (0, "out/photo.mp4\nout/photo-2.mp4\n")
+    records = [json.loads((tmp_path / f"out/{name}.json").read_text()) for name in ("photo", "photo-2")]
+    assert [record["photo"]["file"].rpartition("/")[2] for record in records] == ["photo.bmp", "photo.png"]
     (tmp_path / "photo.bmp").write_bytes(b"damaged")
     again = generate(tmp_path, "--overwrite")
-    assert (again.status, again.out) == (2, "out/photo.mp4\n")
+    assert (again.status, again.out) == (2, "out/photo-2.mp4\n")
     assert "photo.bmp: not an image" in again.err
+    assert generate(tmp_path, "--skip-existing", "--quiet").out == ""
 
 
 def test_the_notes_of_a_photo_are_told_and_kept(generate, tmp_path):

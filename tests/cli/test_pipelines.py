@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from unleak.animate.sample import Settings, sample
+from unleak.animate.sample import sample
+from unleak.animate.settings import Settings
 from unleak.data.image import fit_image
 from unleak.data.video import read_video
 from unleak.zoo.hub import load

@@ -18,7 +18,7 @@ def sweep(unleak, tiny_folder, tmp_path, monkeypatch):
 def test_a_photo_becomes_a_page_and_all_it_shows(sweep, photo, tmp_path):
     result = sweep(photo, "--start", "1.0T,sigma=50", "--seed", 4, "--fps", 5, "--num-frames", 3)
     assert (result.status, result.out) == (0, "out/photo-sweep/index.html\n"), result.err
-    assert "start sigma=50: timestep" in result.err
+    assert "tiny: 2 starts; 2 steps; seed 4; init standard" in result.err
     folder = tmp_path / "out/photo-sweep"
     files = ["index.html", "sheet.png", "start-1T.mp4", "start-sigma=50.mp4", "sweep.json"]
     assert sorted(path.name for path in folder.iterdir()) == files
@@ -42,7 +42,7 @@ def test_the_video_of_a_start_is_that_of_generate_and_the_command_told_makes_it_
     assert sweep(photo, *asked, "--fix", "condition-noise=0.4").status == 0
     video = tmp_path / "out/photo-sweep/start-sigma=50.mp4"
     small = ["--size", "32x16", "--steps", 2]
-    assert generate(photo, *asked, "--condition-noise", 0.4, *small, "--out", "one").status == 0
+    assert generate(photo, *asked, "--fix", "condition-noise=0.4", *small, "--out", "one").status == 0
     assert (tmp_path / "one/photo.mp4").read_bytes() == video.read_bytes()
     record = json.loads((tmp_path / "out/photo-sweep/sweep.json").read_text())
     again = shlex.split(record["reproduce"])
@@ -87,12 +87,12 @@ def test_two_names_of_one_level_are_refused_before_anything_is_run(sweep, photo,
     assert list(tmp_path.glob("out/*")) == []
 
 
-def test_an_existing_folder_is_refused_first_and_replaced_if_asked(sweep, photo, tmp_path, monkeypatch):
+def test_an_existing_folder_is_kept_and_the_new_one_numbered_or_replaced_if_asked(sweep, photo, tmp_path, monkeypatch):
     assert sweep(photo, "--start", "1.0T").status == 0
     with monkeypatch.context() as patch:
         patch.setattr("unleak.zoo.hub.load", None)
-        refused = sweep(photo, "--start", "sigma=50")
-        assert refused.err == "error: out/photo-sweep exists; give --overwrite (overwrite=True) or another folder\n"
+        planned = sweep(photo, "--start", "sigma=50", "--dry-run")
+        assert planned.out == f"{photo} -> out/photo-sweep-2/index.html\n"
         others = sweep(photo, "--start", "sigma=50", "--out", ".", "--overwrite")
         assert others.err == "error: . holds files of others (out); choose another folder\n"
     assert sweep(photo, "--start", "sigma=50", "--overwrite").status == 0

@@ -79,7 +79,7 @@ def test_the_command_told_and_generate_make_the_same_again(tune, unleak, tiny_fo
         (["--budget", "2"], "--budget"),
         (["--lowest", "0.9"], "start 0.9 is ambiguous"),
         (["--lowest", "sigma=1e6"], "outside this VE process"),
-        (["--lowest", " "], "--lowest is empty"),
+        (["--lowest", " "], "--lowest': it is empty"),
         (["--lowest", "auto"], "start auto is found for each photo"),
         (["--size", "17x16"], "multiples of 16"),
         (["--init", "analytic"], "no moments for tiny yet"),
@@ -95,7 +95,11 @@ def test_no_photo_two_of_one_name_and_a_folder_that_is_there(tune, refused, tiny
     refused("tune", "none.png", reasons=["none.png: no such file"])
     refused("tune", "bad.png", reasons=["bad.png: not an image"], files={"bad.png": b"x"})
     both = {"a/photo.png": photo.read_bytes(), "b/photo.png": photo.read_bytes()}
-    refused("tune", "a/photo.png", "b/photo.png", reasons=["photo-tune is of a/photo.png; rename one"], files=both)
+    for name, content in both.items():
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(content)
+    planned = tune("a/photo.png", "b/photo.png", "--dry-run").out.splitlines()
+    assert [line.rpartition(" ")[2] for line in planned] == [f"out/photo-tune{n}/index.html" for n in ("", "-2")]
     taken = {"out/photo-tune/mine.txt": b"x"}
     refused("tune", photo, "--model", tiny_folder, reasons=["holds files of others"], files=taken)
 
@@ -105,7 +109,7 @@ def test_dry_run_resolves_the_lowest_start_and_writes_nothing(tune, photo, tmp_p
     result = tune(photo, "--dry-run", "--json")
     assert result.status == 0
     assert json.loads(result.out)["lowest"] == "sigma=40"
-    assert "4 % of the width a second, first frame plain-3dB; at most 6 previews of 2 steps" in result.err
+    assert "4 % of the width per second, first frame plain-3dB; at most 6 previews of 2 steps" in result.err
     assert not (tmp_path / "out").exists()
 
 
@@ -114,7 +118,7 @@ def test_generate_finds_a_start_for_each_photo_and_tells_it(unleak, tiny_folder,
     same = ("generate", photo, "--model", tiny_folder, "--size", "32x16", "--num-frames", 3, "--steps", 2)
     result = unleak(*same, "--start", "auto", "--target-motion", "900px/frame", "--budget", 3, "--out", "auto")
     assert result.status == 0, result.err
-    assert "start auto: at most 3 previews of each photo, down to sigma=40" in result.err
+    assert "start auto: at most 3 previews of each photo, down to start sigma 40" in result.err
     assert "900px/frame is out of reach" in result.err
     record = json.loads((tmp_path / "auto/photo.json").read_text())
     found = record["auto"]

@@ -9,7 +9,9 @@ import torch
 from diffusers import StableVideoDiffusionPipeline
 
 import unleak
-from unleak.animate.sample import Settings, initial_noise, sample
+from unleak.animate.noise import initial_noise
+from unleak.animate.sample import sample
+from unleak.animate.settings import Settings
 from unleak.data.image import fit_image, load_image
 from unleak.data.pixels import to_unit
 from unleak.families.nano.autoencoder import psnr
@@ -59,7 +61,7 @@ def test_autoencoder_keeps_a_photo_it_never_saw(nano, photo):
 
 
 def test_moments_are_of_this_model(nano):
-    noise = initial_noise("analytic", SPEC)
+    noise = initial_noise(Settings.for_model(SPEC), SPEC)
     assert noise.moments.count > 10_000
     assert 0.5 < noise.moments.isotropic_variance < 1.5
     with unleak.applied(nano, start=SPEC.start, init=noise):
@@ -118,6 +120,6 @@ def test_what_moves_persists(videos):
 
 def test_a_photo_becomes_a_video_through_the_front_door(nano, photo):
     settings = Settings.for_model(SPEC, seed=3)
-    made = sample(nano, photo, settings, initial_noise(settings.init, SPEC))
+    made = sample(nano, photo, settings, initial_noise(settings, SPEC))
     assert made.frames.shape == (12, 64, 64, 3)
     assert made.record["start"]["sigma"] == pytest.approx(20.0)

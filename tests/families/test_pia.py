@@ -12,7 +12,7 @@ import unleak
 from tests.tiny.model import photo
 from tests.tiny.sd15 import TINY, _adapter, _call_pia, _unet, _vae
 from tests.tiny.text import clip, words
-from unleak.animate.sample import Settings
+from unleak.animate.settings import Settings
 from unleak.families.pia.convert import (
     adapter_of,
     convert,

@@ -152,7 +152,7 @@ def test_a_squashed_photo_is_compared_squashed_and_a_cropped_one_cropped(tiny_sv
     squashed, cropped = wide.resize((64, 64), Image.Resampling.LANCZOS), wide.crop((32, 0, 96, 64))
     for shown in (squashed, cropped):
         frames = np.repeat(np.asarray(shown)[None], 4, 0)
-        assert np.array_equal(module._as_shown(wide, frames), np.asarray(shown))
+        assert np.array_equal(module.as_shown(wide, frames), np.asarray(shown))
 
 
 BETAS = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2

@@ -63,7 +63,7 @@ def test_the_card_has_video_score_and_level_in_all_units(pair, tmp_path):
 
 def test_other_fixes_act_on_the_fixed_video_alone_and_are_recorded(studio):
     still = Wish("nano", "own", start="1.0T", seed=3, steps=1)
-    other = replace(still, low_pass="0.25:0.5", condition_noise="0.3", guidance_interval="..sigma=10 ")
+    other = replace(still, fixes=("low-pass=0.25:0.5", "condition-noise=0.3", "guidance-interval=..sigma=10 "))
     made = studio.animate(PHOTO, other, report=lambda share, text: None)
     bare = studio.animate(PHOTO, still, report=lambda share, text: None)
     assert np.array_equal(made.plain.frames, bare.plain.frames)
@@ -98,10 +98,10 @@ def test_a_sweep_is_the_page_of_the_command(studio, tmp_path):
         (Wish("nano", steps=10_000), "1 to 100 steps"),
         (Wish("nano", prompt="x" * 3000), "3000 characters"),
         (Wish("nano", prompt="a boat"), "prompt"),
-        (Wish("nano", low_pass="2"), "low-pass 2: give a size above 0 and below 1"),
-        (Wish("nano", low_pass="published"), "no published values for StableVideoDiffusionPipeline"),
-        (Wish("nano", condition_noise="<b>"), "condition-noise <b>: give a number"),
-        (Wish("nano", guidance_interval="sigma=1e6..sigma=2e6"), "outside"),
+        (Wish("nano", fixes=("low-pass=2",)), "low-pass=2"),
+        (Wish("nano", fixes=("low-pass",)), "no published values for StableVideoDiffusionPipeline"),
+        (Wish("nano", fixes=("condition-noise=<b>",)), "is not a number"),
+        (Wish("nano", fixes=("guidance-interval=sigma=1e6..sigma=2e6",)), "outside"),
     ],
 )
 def test_what_cannot_be_had_is_told_before_anything_is_loaded(studio, monkeypatch, wish, message):

@@ -11,7 +11,7 @@ def test_names_sources_and_hub_ids():
 
 
 def test_defaults_fit_their_own_model():
-    from unleak.animate.sample import Settings
+    from unleak.animate.settings import Settings
 
     for spec in (MODELS["nano"], MODELS["svd"], MODELS["svd-xt"]):
         settings = Settings.for_model(spec)

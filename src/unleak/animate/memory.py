@@ -10,7 +10,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from unleak.animate.sample import OutOfMemoryError, Settings
+from unleak.animate.sample import OutOfMemoryError
+from unleak.animate.settings import Settings
 from unleak.attach.latent_space import latent_channels
 from unleak.attach.seams import seam_of_class
 from unleak.zoo.classes import pipeline_class

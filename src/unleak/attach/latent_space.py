@@ -15,7 +15,7 @@ def latent_space(vae: Any) -> str:
     """
     weight = next(parameter for parameter in vae.parameters() if parameter.ndim > 1)
     signs = "" if weight.is_meta else sha256((weight.detach() > 0).cpu().numpy().tobytes()).hexdigest()[:8]
-    return "/".join(filter(None, [type(vae).__name__, f"{vae.config.get('scaling_factor', 1):.6g}", signs]))
+    return "/".join(filter(None, [vae.__class__.__name__, f"{vae.config.get('scaling_factor', 1):.6g}", signs]))
 
 
 def latent_channels(vae: Any) -> int:

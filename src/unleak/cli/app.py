@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from unleak import __version__
+from unleak.cli.attempt import attempt
 from unleak.cli.comfyui import comfyui
 from unleak.cli.compare import compare
 from unleak.cli.convert import convert
@@ -36,6 +37,7 @@ app = typer.Typer(
 )
 for command in (generate, sweep, tune, compare, diagnose, evaluate, stats, train, convert, doctor, ui):
     app.command()(command)
+app.command("try")(attempt)
 app.add_typer(models, name="models")
 app.add_typer(recipes, name="recipes")
 app.add_typer(data, name="data")

@@ -32,7 +32,7 @@ from unleak.cli.placement import DeviceOption, DtypeOption, LoraOption, OffloadO
 from unleak.cli.terminal import Terminal
 
 if TYPE_CHECKING:  # this module is imported for `unleak --help`, which needs none of these
-    from unleak.animate.sample import Settings
+    from unleak.animate.settings import Settings
     from unleak.data.lists import Entry
     from unleak.study.compare import Case
     from unleak.zoo.registry import ModelSpec
@@ -120,9 +120,12 @@ def compare(
     refuse_unmeasurable()
     from unleak.animate.call import Call
     from unleak.animate.memory import advising
-    from unleak.animate.sample import Settings, check_init, check_mask, initial_noise, sample, size_of
+    from unleak.animate.noise import check_init, initial_noise
+    from unleak.animate.record import versions
+    from unleak.animate.sample import check_mask, sample
+    from unleak.animate.settings import Settings
     from unleak.data.atomic import check_writable
-    from unleak.study.sweep import check_replaceable, versions
+    from unleak.study.place import check_replaceable
     from unleak.zoo.classes import pipeline_class
     from unleak.zoo.hub import pick_device
     from unleak.zoo.registry import find_model
@@ -157,7 +160,7 @@ def compare(
             seed=seed,
             strategies=one.strategies,
         )
-        check_init(settings.init, spec, **size_of(settings))
+        check_init(settings, spec)
         for image, drawing in zip(images, masks, strict=True):
             if drawing is not None:
                 check_mask(call, drawing, image)
@@ -199,7 +202,7 @@ def compare(
             with advising(first.spec, first.settings, picked, offload=offload, vae_tiling=vae_tiling):
                 pipe = first.placement.load(first.spec, picked, terminal)
                 for k, plan in of_model:
-                    noise = initial_noise(plan.settings.init, plan.spec, **size_of(plan.settings))
+                    noise = initial_noise(plan.settings, plan.spec)
                     for photo, image in enumerate(images):
                         first_seed = seed + (entries[photo].seed or 0)
                         for number in range(first_seed, first_seed + seeds):
@@ -313,7 +316,7 @@ def _about(entry: "Entry", image: Any, prompt: str | None, mask: Path | None) ->
 
 def _usual(spec: "ModelSpec") -> "list[Case]":
     from unleak.animate.call import Call
-    from unleak.animate.sample import Settings
+    from unleak.animate.settings import Settings
     from unleak.study.compare import default_cases
     from unleak.zoo.classes import pipeline_class, seam_of_class
 

@@ -67,7 +67,7 @@ def _estimate(terminal: Terminal, model: str, size: str | None, num_frames: int 
     spec = find_model(model)
 
     from unleak.animate.memory import BY_SPEED, estimate
-    from unleak.animate.sample import Settings
+    from unleak.animate.settings import Settings
     from unleak.zoo.hub import can_tile, pick_device, pick_dtype
 
     settings = Settings.for_model(spec, height=height, width=width, num_frames=num_frames)

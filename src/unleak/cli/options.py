@@ -35,9 +35,11 @@ import typer
 from unleak.cli.terminal import Terminal
 
 if TYPE_CHECKING:  # this module is imported for `unleak --help`, which needs none of these
+    from unleak.animate.model import Loading
     from unleak.animate.request import Guidance, Request
     from unleak.core.start import Start
     from unleak.data.lists import Entry
+    from unleak.study.tune.goal import Fidelity, TargetMotion
     from unleak.zoo.lora import Lora
     from unleak.zoo.registry import ModelSpec
 
@@ -250,6 +252,25 @@ def to_starts(given: str) -> "tuple[Start, ...]":
     return found
 
 
+def to_start_or_auto(given: str) -> "Start | str":
+    """Read where sampling starts, or `auto`."""
+    return "auto" if given.strip().lower() == "auto" else to_start(given)
+
+
+def to_target(given: str) -> "TargetMotion":
+    """Read `8px/s` or `0.5px/frame`."""
+    from unleak.study.tune.goal import TargetMotion
+
+    return TargetMotion.parse(given)
+
+
+def to_fidelity(given: str) -> "Fidelity":
+    """Read `plain-3dB` or `22dB`."""
+    from unleak.study.tune.goal import Fidelity
+
+    return Fidelity.parse(given)
+
+
 def to_size(given: str) -> tuple[int, int]:
     """Read `1024x576` as (width, height) in pixels."""
     width, _, height = given.lower().partition("x")
@@ -429,6 +450,13 @@ class Memory(Group):
             panel=MODEL,
         ),
     ] = None
+
+    @property
+    def loading(self) -> "Loading":
+        """How the model is loaded."""
+        from unleak.animate.model import Loading
+
+        return Loading(self.device, self.dtype, self.offload, self.vae_tiling, self.loras)
 
     @property
     def loras(self) -> "tuple[Lora, ...]":

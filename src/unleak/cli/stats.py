@@ -92,7 +92,7 @@ def stats(
             found = find_videos(videos or [])
             spec = find_model(model)
 
-            from unleak.animate.sample import Settings
+            from unleak.animate.settings import Settings
             from unleak.data.atomic import check_writable
             from unleak.stats.gathered import Gathered, merged
 

@@ -1,6 +1,5 @@
 """`unleak sweep`: one photo from several starts, on one page."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,13 +22,13 @@ from unleak.cli.options import (
 
 
 @dataclass(frozen=True)
-class SweepOutput(Output):
+class PageOutput(Output):
     """Where the page goes."""
 
     out: Annotated[
         Path | None, option("FOLDER", "Folder for the page and all it shows; by default out/PHOTO-sweep.")
     ] = None
-    overwrite: Annotated[bool, option("", "Replace an older sweep of the same name.", "--overwrite")] = False
+    overwrite: Annotated[bool, option("", "Replace an older sweep, in place of numbering.", "--overwrite")] = False
 
 
 @command
@@ -38,13 +37,10 @@ def sweep(
     video: Video,
     fix: Fix,
     memory: Memory,
-    output: SweepOutput,
+    output: PageOutput,
     typed: CommandLine,
     start: Annotated[
-        Any,
-        option(
-            "START,START,...", "Where sampling starts: 1.00T,0.94T, sigma=100, 940, ...", parse=to_starts, panel=FIX
-        ),
+        Any, option("START,...", "Where sampling starts: 1.00T,0.94T, sigma=100, 940, ...", parse=to_starts, panel=FIX)
     ] = "1.00T,0.94T,0.90T,0.86T,0.82T",
     seed: Annotated[
         int, option("N", "Seed of the noise, the same for every start.", parse=whole(0, 2**64 - 1), panel=BASIC)
@@ -53,35 +49,32 @@ def sweep(
     """Animate a photo from several starts with the same noise, and see what the start does to the motion.
 
     Writes one page (index.html) that plays all videos in sync and plots motion against start, a contact sheet, the
-    videos, and a JSON file with every setting and number.
+    videos, and a JSON file with every setting and number. A page that exists is kept, and the new one is numbered.
     """
     from unleak.data.image import load_image
     from unleak.zoo.registry import find_model
 
     terminal = output.terminal()
-    out = output.out or Path("out") / f"{photo.stem}-sweep"
+    load_image(photo)
     spec = find_model(video.model)
-    image = load_image(photo)
-
     refuse_unmeasurable()
-    from unleak.animate.memory import advising
-    from unleak.animate.sample import Settings, check_init, initial_noise, sample, size_of
-    from unleak.animate.versions import versions
-    from unleak.core.start import Start
+    from unleak.animate.model import Model
+    from unleak.animate.noise import check_init
+    from unleak.animate.record import Photo
+    from unleak.animate.settings import settings_of_starts
     from unleak.data.atomic import check_writable
-    from unleak.study.sweep import Sweep, check_replaceable, run_all
+    from unleak.study.place import free_folder
+    from unleak.study.sweep import sweep_photo
 
-    picked = memory.picked()
-    memory.check(spec, picked)
-    each = {one: Settings.for_model(spec, video.request(fix, start=one, seed=seed)) for one in start}
+    device = memory.picked()
+    memory.loading.check(spec, device)
+    each = settings_of_starts(spec, video.request(fix, seed=seed), start)
     settings = each[start[0]]
-    check_init(settings.init, spec, **size_of(settings))
-    check_replaceable(out, overwrite=output.overwrite)
-    for note in image.info["notes"]:
-        terminal.note(f"{photo}: {note}")
-    terminal.note(f"{spec.name}: {len(start)} starts, steps {settings.steps}, seed {seed}, init {settings.init}")
+    out = free_folder(output.out or Path("out") / f"{photo.stem}-sweep", overwrite=output.overwrite)
+    check_init(settings, spec)
+    terminal.note(f"{spec.name}: {len(start)} starts; {settings.steps} steps; seed {seed}; init {settings.init}")
     for one, its in each.items():
-        terminal.note(f"start {one}: {its.level(spec)['text']}")
+        terminal.detail(f"start {one}: {its.level(spec)['text']}")
     if output.dry_run:
         terminal.line(f"{photo} -> {out / 'index.html'}")
         planned = {str(one): its.level(spec) for one, its in each.items()}
@@ -89,48 +82,18 @@ def sweep(
         return
 
     check_writable(out.parent)
-    noise = initial_noise(settings.init, spec, **size_of(settings))
-    with advising(spec, settings, picked, offload=memory.offload, vae_tiling=memory.vae_tiling):
-        pipe = memory.load(spec, picked, terminal)
-        with terminal.progress() as progress:
-            overall = progress.add_task("starts", total=len(start))
-
-            def make(one: Start) -> Any:
-                task = progress.add_task(str(one), total=settings.steps)
-                made = sample(
-                    pipe,
-                    image,
-                    each[one],
-                    noise,
-                    on_step=lambda done, of: progress.update(task, completed=done, total=of),
-                )
-                progress.remove_task(task)
-                progress.advance(overall)
-                return made.frames, made.record["sigmas"]
-
-            runs = run_all(pipe, start, make, init=noise, mode=fix.mode, steps=settings.steps)
-    about = {
-        "title": f"{photo.name}: motion against start",
-        "seed": seed,
-        "init": settings.init,
-        "mode": fix.mode,
-        "strategies": settings.record["strategies"],
-        "photo": {
-            "file": str(photo),
-            "sha256": hashlib.sha256(photo.read_bytes()).hexdigest(),
-            "size": list(image.size),
-            "notes": image.info["notes"],
-        },
-        "model": {"name": spec.name, "source": spec.source, "revision": spec.revision, "moments": spec.moments},
-        "loras": memory.record["loras"],
-        "settings": dict(settings.arguments),
-        "device": str(pipe.device),
-        "dtype": str(pipe.dtype).removeprefix("torch."),
-        "versions": versions(),
-        "reproduce": typed.text(out=out),
-    }
-    done = Sweep(runs, settings.fps, about)
+    with memory.loading.advising(spec, settings, device):
+        model = Model.load(spec, memory.loading, device=device, say=terminal.note)
+    with terminal.progress() as progress:
+        task = progress.add_task("starts", total=len(start) * settings.steps)
+        done = sweep_photo(
+            model,
+            Photo.read(photo),
+            each,
+            about={"reproduce": typed.text(out=out)},
+            on_step=lambda one, _, __: progress.update(task, description=f"start {one}", advance=1),
+        )
     shown = done.save(out, overwrite=output.overwrite)
     terminal.line(str(shown))
-    terminal.note(repr(done))
+    terminal.table(repr(done))
     terminal.json({"page": str(shown), **done.record})

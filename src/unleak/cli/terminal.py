@@ -35,6 +35,11 @@ class Terminal:
         if self.verbose:
             self.note(text)
 
+    def table(self, text: str) -> None:
+        """Print a note of several lines."""
+        for line in text.splitlines():
+            self.note(line)
+
     def failure(self, text: str) -> None:
         """Print what failed while the command goes on."""
         print_error(text)

@@ -1,91 +1,81 @@
 """`unleak tune`: the start of each photo, found by looking."""
 
-import hashlib
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Annotated, Any
 
 from unleak.cli.errors import WRONG_INPUT, describe_error, refuse_unmeasurable
 from unleak.cli.options import (
-    ConditionNoiseOption,
-    DryRunOption,
-    FpsOption,
-    FramesOption,
-    GuidanceIntervalOption,
-    GuidanceOption,
-    JsonOption,
-    LowPassOption,
-    ModelOption,
-    ModeOption,
-    NegativePromptOption,
-    NoiseAugOption,
-    OthersOption,
-    PromptOption,
-    QuietOption,
-    SizeOption,
-    StepsOption,
-    command_line,
-    parse_guidance,
-    parse_size,
-    parse_strategies,
-    refuse_empty,
+    BASIC,
+    CommandLine,
+    Fix,
+    Memory,
+    Output,
+    Video,
+    argument,
+    command,
+    option,
+    to_fidelity,
+    to_start,
+    to_target,
+    whole,
 )
-from unleak.cli.placement import DeviceOption, DtypeOption, LoraOption, OffloadOption, Placement, TilingOption
-from unleak.cli.terminal import Terminal
 
-# What a command is really given; in a private module, and not the same one in every version of typer.
-_Context: Any = typer.Context.__base__
+if TYPE_CHECKING:  # this module is imported for `unleak --help`, which needs none of these
+    from unleak.core.start import Start
+    from unleak.study.tune.goal import Fidelity, TargetMotion
 
 
-def tune(
-    context: _Context,
-    inputs: Annotated[list[str], typer.Argument(metavar="PHOTO...", help="Photos: files, folders, patterns.")],
+@dataclass(frozen=True)
+class Goals(Fix):
+    """What is looked for."""
+
     target_motion: Annotated[
-        str | None,
-        typer.Option(metavar="8px/s", help="Speed wanted, px/s or px/frame; by default 4 % of the width a second."),
-    ] = None,
-    budget: Annotated[int, typer.Option(min=3, max=100, help="Previews of each photo at most.")] = 6,
+        "TargetMotion | None",
+        option("8px/s", "Speed wanted, px/s or px/frame; by default 4 % of the width per second.", parse=to_target),
+    ] = None
+    budget: Annotated[int, option("N", "Previews of each photo at most.", parse=whole(3, 100))] = 6
     fidelity: Annotated[
-        str, typer.Option(metavar="plain-3dB", help="Least PSNR of the first frame: 22dB, or below the plain video's.")
-    ] = "plain-3dB",
+        "Fidelity | None",
+        option(
+            "plain-3dB",
+            "Least PSNR of the first frame: 22dB, or so far below the plain video's; by default plain-3dB.",
+            parse=to_fidelity,
+        ),
+    ] = None
     lowest: Annotated[
-        str | None, typer.Option(metavar="START", help="Least noisy start allowed; by default the model's motion high.")
-    ] = None,
+        "Start | None",
+        option("START", "Least noisy start allowed; by default that of the model's motion high.", parse=to_start),
+    ] = None
     preview_steps: Annotated[
-        int | None, typer.Option(min=1, max=10_000, help="Denoising steps of a preview; by default a third, 9 or more.")
-    ] = None,
-    model: ModelOption = "nano",
-    out: Annotated[Path, typer.Option(help="Folder for a folder NAME-tune of each photo.")] = Path("out"),
-    seed: Annotated[int, typer.Option(min=0, max=2**64 - 1, help="Of the noise, the same for every preview.")] = 0,
-    num_frames: FramesOption = None,
-    fps: FpsOption = None,
-    steps: StepsOption = None,
-    size: SizeOption = None,
-    init: Annotated[str, typer.Option(help="Initial noise: standard, unit, analytic, or moments file.")] = "standard",
-    mode: ModeOption = "rescale",
-    guidance: GuidanceOption = None,
-    prompt: PromptOption = None,
-    negative_prompt: NegativePromptOption = None,
-    noise_aug: NoiseAugOption = None,
-    low_pass: LowPassOption = None,
-    condition_noise: ConditionNoiseOption = None,
-    guidance_interval: GuidanceIntervalOption = None,
-    others: OthersOption = None,
-    lora: LoraOption = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace older results of the same name.")] = False,
-    device: DeviceOption = None,
-    dtype: DtypeOption = None,
-    offload: OffloadOption = "none",
-    vae_tiling: TilingOption = False,
-    quiet: QuietOption = False,
-    as_json: JsonOption = False,
-    dry_run: DryRunOption = False,
+        int | None,
+        option("N", "Denoising steps of a preview; by default a third, 9 at least.", parse=whole(1, 10_000)),
+    ] = None
+
+
+@dataclass(frozen=True)
+class FolderOutput(Output):
+    """Where the pages go."""
+
+    out: Annotated[Path, option("FOLDER", "Folder for a folder NAME-tune of each photo.")] = Path("out")
+    overwrite: Annotated[bool, option("", "Replace older results, in place of numbering.", "--overwrite")] = False
+
+
+@command
+def tune(
+    inputs: Annotated[list[str], argument("PHOTO...", "Photos: files, folders, patterns.")],
+    video: Video,
+    goals: Goals,
+    memory: Memory,
+    output: FolderOutput,
+    typed: CommandLine,
+    seed: Annotated[
+        int, option("N", "Seed of the noise, the same for every preview.", parse=whole(0, 2**64 - 1), panel=BASIC)
+    ] = 0,
 ) -> int:
     """Find the start for each photo: the highest that moves as fast as asked while the first frame stays the photo.
 
-    Previews with fewer steps, from the noise of the final video, are measured and the start is bisected between the
+    Previews with fewer steps, from the noise of the final video, are measured, and the start is bisected between the
     plain one and the lowest allowed. NAME-tune holds the page, the previews, the video of the start that was chosen,
     and a JSON file. `unleak generate --start auto` does the same and keeps the video alone.
     """
@@ -93,140 +83,79 @@ def tune(
     from unleak.data.image import MediaError, load_image
     from unleak.zoo.registry import find_model
 
-    terminal = Terminal(quiet, as_json)
-    refuse_empty(model=model, lowest=lowest, init=init)
+    terminal = output.terminal()
     photos = find_images(inputs)
-    folders: dict[Path, Path] = {}
-    for photo in photos:
-        folder = out / f"{photo.stem}-tune"
-        if folder in folders:
-            raise ValueError(f"{photo}: {folder} is of {folders[folder]}; rename one of them")
-        folders[folder] = photo
-    spec = find_model(model)
-    width, height = parse_size(size)
     if len(photos) == 1:
         load_image(photos[0])
-
+    spec = find_model(video.model)
     refuse_unmeasurable()
-    from unleak.animate.memory import advising
-    from unleak.animate.sample import Settings, check_init, initial_noise, size_of
-    from unleak.core.start import Start
+    from unleak.animate.model import Model
+    from unleak.animate.noise import check_init
+    from unleak.animate.record import Photo
+    from unleak.animate.settings import settings_of_starts
     from unleak.data.atomic import check_writable
-    from unleak.study.sweep import check_replaceable, versions
-    from unleak.study.tune.find import lowest_start, steps_of_preview, tune_settings
-    from unleak.study.tune.result import RECORD, Fidelity, Preview, TargetMotion
-    from unleak.zoo.hub import pick_device
+    from unleak.study.place import free_folders
+    from unleak.study.tune.find import LEAST_FIDELITY, Search, lowest_start, steps_of_preview, tune_photo
+    from unleak.study.tune.goal import Fidelity
+    from unleak.study.tune.result import RECORD
 
-    target = None if target_motion is None else TargetMotion.parse(target_motion)
-    least = Fidelity.parse(fidelity)
-    picked, placed = pick_device(device), Placement.of(dtype, offload, vae_tiling, lora)
-    placed.check(spec, picked)
-    bottom = lowest_start(spec) if lowest is None else Start.parse(lowest)
-    settings = Settings.for_model(
-        spec,
-        height=height,
-        width=width,
-        num_frames=num_frames,
-        fps=fps,
-        steps=steps,
-        guidance=parse_guidance(guidance),
-        noise_aug_strength=noise_aug,
-        prompt=prompt,
-        negative_prompt=negative_prompt,
-        others=others or (),
-        start=str(bottom),
-        init=init,
-        mode=mode,
-        seed=seed,
-        strategies=parse_strategies(low_pass, condition_noise, guidance_interval),
+    device = memory.picked()
+    memory.loading.check(spec, device)
+    search = Search(
+        goals.lowest or lowest_start(spec),
+        goals.target_motion,
+        goals.fidelity or Fidelity.parse(LEAST_FIDELITY),
+        goals.budget,
+        goals.preview_steps,
     )
-    fewer = preview_steps or steps_of_preview(settings.steps)
-    check_init(init, spec, **size_of(settings))
-    for folder in folders:
-        check_replaceable(folder, overwrite=overwrite, record=RECORD)
-    asked = f"{target or '4 % of the width a second'}, first frame {least}"
-    terminal.note(f"{spec.name}: {asked}; at most {budget} previews of {fewer} steps, seed {seed}, init {init}")
-    terminal.note(f"lowest start {bottom}: {settings.level(spec)['text']}")
-    if dry_run:
-        for folder, photo in folders.items():
+    settings = settings_of_starts(spec, video.request(goals, seed=seed), [search.lowest])[search.lowest]
+    fewer = search.preview_steps or steps_of_preview(settings.steps)
+    wanted = [output.out / f"{photo.stem}-tune" for photo in photos]
+    folders = free_folders(wanted, overwrite=output.overwrite, record=RECORD)
+    check_init(settings, spec)
+    asked = f"{search.target or '4 % of the width per second'}, first frame {search.fidelity}"
+    terminal.note(
+        f"{spec.name}: {asked}; at most {search.budget} previews of {fewer} steps down to {settings.start_text}; "
+        f"seed {seed}; init {settings.init}"
+    )
+    terminal.detail(f"lowest start {search.lowest}: {settings.level(spec)['text']}")
+    if not output.dry_run:
+        check_writable(output.out)
+    else:
+        for folder, photo in zip(folders, photos, strict=True):
             terminal.line(f"{photo} -> {folder / 'index.html'}")
         planned = [str(folder / "index.html") for folder in folders]
-        terminal.json({"planned": planned, "lowest": str(bottom), "settings": dict(settings.arguments)})
+        terminal.json({"planned": planned, "lowest": str(search.lowest), "settings": dict(settings.arguments)})
         return 0
 
-    check_writable(out)
-    noise = initial_noise(init, spec, **size_of(settings))
-    done, failed = list[dict[str, Any]](), list[dict[str, str]]()
-    pipe: Any = None
-    with advising(spec, settings, picked, offload=offload, vae_tiling=vae_tiling), terminal.progress() as progress:
-        overall = progress.add_task("photos", total=len(folders), visible=len(folders) > 1)
-        for folder, photo in folders.items():
+    model, done, failed = None, list[dict[str, Any]](), list[dict[str, str]]()
+    with terminal.progress() as progress:
+        overall = progress.add_task("photos", total=len(photos), visible=len(photos) > 1)
+        current = progress.add_task(f"loading {spec.name}", total=None)
+        for folder, path in zip(folders, photos, strict=True):
             try:
-                image = load_image(photo)
+                photo = Photo.read(path)
             except (MediaError, OSError) as error:  # a bad photo stops no other
-                failed.append({"photo": str(photo), "reason": describe_error(error)})
+                failed.append({"photo": str(path), "reason": describe_error(error)})
                 terminal.failure(describe_error(error))
-                progress.advance(overall)
                 continue
-            for note in image.info["notes"]:
-                terminal.note(f"{photo}: {note}")
-            if pipe is None:
-                pipe = placed.load(spec, picked, terminal)
-            previews = progress.add_task(photo.name, total=budget)
-            current = progress.add_task("", total=fewer)
-
-            def on_step(what: str, made: int, of: int, task: Any = current) -> None:
-                progress.update(task, description=what, completed=made, total=of)
-
-            def on_preview(one: Preview, task: Any = previews) -> None:
-                del one
-                progress.advance(task)
-
-            found = tune_settings(
-                pipe,
-                image,
+            if model is None:
+                with memory.loading.advising(spec, settings, device):
+                    model = Model.load(spec, memory.loading, device=device, say=terminal.note)
+            found = tune_photo(
+                model,
+                photo,
                 settings,
-                noise,
-                target=target,
-                fidelity=least,
-                lowest=bottom,
-                budget=budget,
-                preview_steps=preview_steps,
+                search,
                 full=True,
-                on_step=on_step,
-                on_preview=on_preview,
+                about={"reproduce": typed.text(inputs=[str(path)], out=output.out)},
+                on_step=lambda what, made, of: progress.update(current, description=what, completed=made, total=of),
             )
-            progress.remove_task(current)
-            progress.remove_task(previews)
-            about = {
-                "title": f"{photo.name}: start {found.start}",
-                "seed": seed,
-                "init": init,
-                "mode": mode,
-                "strategies": settings.record["strategies"],
-                "budget": budget,
-                "preview_steps": fewer,
-                "lowest": str(bottom),
-                "photo": {
-                    "file": str(photo),
-                    "sha256": hashlib.sha256(photo.read_bytes()).hexdigest(),
-                    "size": list(image.size),
-                    "notes": image.info["notes"],
-                },
-                "model": {"name": spec.name, "source": spec.source, "revision": spec.revision, "moments": spec.moments},
-                **placed.record,
-                "settings": dict(settings.arguments),
-                "device": str(pipe.device),
-                "dtype": str(pipe.dtype).removeprefix("torch."),
-                "versions": versions(),
-                "reproduce": command_line(context, inputs=[str(photo)], out=out),
-            }
-            found = replace(found, about=about)
-            shown = found.save(folder, overwrite=overwrite)
-            terminal.note(repr(found))
+            shown = found.save(folder, overwrite=output.overwrite)
+            terminal.table(repr(found))
             if found.check:
                 terminal.note(found.check)
-            terminal.line(f"{photo}: {found.reason}")
+            terminal.line(f"{path}: {found.reason}")
             terminal.line(str(shown))
             done.append({"page": str(shown), **found.record})
             progress.advance(overall)

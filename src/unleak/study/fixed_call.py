@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from unleak.animate.frames import frames_of
-from unleak.animate.versions import versions
+from unleak.animate.record import versions
 from unleak.attach.apply import applied
 from unleak.core.initial import InitialNoise
 from unleak.core.start import Start

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +11,22 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from unleak import __version__
-from unleak.animate.versions import versions
+from unleak.animate.model import Model
+from unleak.animate.record import Photo, asked, provenance, public
+from unleak.animate.sample import sample
+from unleak.animate.settings import Settings
 from unleak.attach.apply import applied, summary
 from unleak.core.initial import InitialNoise
 from unleak.core.start import Start
 from unleak.data.atomic import folder_written_whole
-from unleak.data.reading import Record, read_json
 from unleak.data.video import write_video
 from unleak.measure.motion import MotionScore, camera_path, motion_score
 from unleak.report.sweep_page import page
 from unleak.report.sweep_sheet import contact_sheet
 from unleak.study.fixed_call import FixedCall
+from unleak.study.place import check_replaceable
 
-__all__ = ["Run", "Sweep", "check_measurable", "check_replaceable", "parse_starts", "run_all", "sweep", "versions"]
+__all__ = ["Run", "Sweep", "check_measurable", "check_replaceable", "parse_starts", "run_all", "sweep", "sweep_photo"]
 
 Frames = UInt8[np.ndarray, "f h w 3"]
 
@@ -97,7 +100,7 @@ class Sweep:
     def record(self) -> dict[str, Any]:
         """All but the frames, as plain values for a JSON file."""
         f, h, w, _ = self.runs[0].frames.shape
-        return {
+        found: dict[str, Any] = {
             "unleak": __version__,
             **self.about,
             "video": {"num_frames": f, "height": h, "width": w, "fps": self.fps},
@@ -108,6 +111,8 @@ class Sweep:
             },
             "runs": [run.record for run in self.runs],
         }
+        plain: dict[str, Any] = public(found)
+        return plain
 
     @property
     def _estimator(self) -> str:
@@ -175,6 +180,35 @@ def sweep(
     return Sweep(runs, call.rate, call.about("unleak.sweep", start=[str(one) for one in starts]))
 
 
+def sweep_photo(
+    model: Model,
+    photo: Photo,
+    each: Mapping[Start, Settings],
+    *,
+    about: Mapping[str, Any] | None = None,
+    on_step: Callable[[Start, int, int], None] | None = None,
+) -> Sweep:
+    """Do what `sweep` does with a loaded model: animate `photo` with the settings of every start.
+
+    each: settings that differ in nothing but the start and, for the plain one, the initial noise. about: what else the
+    record is to hold, such as a title. on_step: called with the start, and how many of its steps are done.
+
+    Raises ValueError for two starts that are the same level, and for what the model cannot do.
+    """
+    first = next(iter(each.values()))
+
+    def make(start: Start) -> tuple[Frames, Sequence[float] | None]:
+        report = None if on_step is None else partial(on_step, start)
+        made = sample(model.pipe, photo.image, each[start], model.noise(each[start]), on_step=report)
+        return made.frames, made.record["sigmas"]
+
+    with model.advising(first):
+        plan = {"init": model.noise(first), "mode": first.mode}
+        runs = run_all(model.pipe, tuple(each), make, steps=first.steps, **plan)
+    title = {"title": f"{photo.path.name}: motion against start"}
+    return Sweep(runs, first.fps, {**title, **asked(first), **provenance(model, photo), **(about or {})})
+
+
 def parse_starts(start: str | Sequence[Start | str | float | int]) -> tuple[Start, ...]:
     """The starts of a sweep, from a sequence or from a text with commas; ValueError if there is none."""
     given = [text for text in start.split(",") if text.strip()] if isinstance(start, str) else start
@@ -216,29 +250,3 @@ def run_all(
 def check_measurable() -> None:
     """Raise ModuleNotFoundError if what measures is not installed: before the first video, not after it."""
     Run.measured({}, (), np.zeros((2, 16, 16, 3), np.uint8))
-
-
-class _Result(Record):
-    """What an older result says of itself."""
-
-    files: list[str]
-
-
-def check_replaceable(folder: Path, *, overwrite: bool, record: str = RECORD) -> None:
-    """Raise ValueError if a sweep must not be written to `folder`: it holds something, or not just an older sweep.
-
-    `record`: the JSON file that an older result lists its own files in, as `files`.
-    """
-    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    if not there and (folder.is_dir() or not folder.exists()):
-        return
-    try:
-        known = set(read_json(folder / record, _Result).files)
-    except (OSError, ValueError):
-        known = set()
-    if others := sorted(there - known):
-        raise ValueError(f"{folder} holds files of others ({others[0]}); choose another folder")
-    if not there:
-        raise ValueError(f"{folder} is not a folder; choose another")
-    if not overwrite:
-        raise ValueError(f"{folder} exists; give --overwrite (overwrite=True) or another folder")

@@ -11,7 +11,9 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from unleak.animate.call import Call
-from unleak.animate.sample import Settings, initial_noise, sample
+from unleak.animate.noise import initial_noise
+from unleak.animate.sample import sample
+from unleak.animate.settings import Settings
 from unleak.data.folder import find_images
 from unleak.data.image import load_image
 from unleak.data.video import write_video
@@ -41,10 +43,7 @@ class Validation:
             "plain": Settings.for_model(spec, start="1.0T", init="standard", **common),
             "fixed": Settings.for_model(spec, start=config.start, **common),
         }
-        self.noise = {
-            name: initial_noise(settings.init, spec, height=height, width=width)
-            for name, settings in self.settings.items()
-        }
+        self.noise = {name: initial_noise(settings, spec) for name, settings in self.settings.items()}
         self.flow = DIS()
 
     def make(

@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from unleak.animate.call import Call
-from unleak.animate.sample import Settings
+from unleak.animate.settings import Settings
 from unleak.data.image import IMAGE_SUFFIXES
 from unleak.data.video import VIDEO_SUFFIXES
 from unleak.study.diagnose.leakage import RECORD, TABLE
@@ -274,9 +274,9 @@ def build(studio: Studio, folder: Path, visitors: Visitors) -> gr.Blocks:
 _UPLOADED, _KNOWN = "clips that I upload", "clips of known motion, made of the photo"
 _TABLES = {"get-json": "Download JSON", "get-csv": "Download CSV"}
 _STRATEGIES = {
-    "Low-pass condition": "0.25:0.1: the photo's latents at a quarter of their size for a tenth of the steps",
-    "Condition noise": "0.1: noise on the photo's latents",
-    "Guidance interval": "..sigma=10: no guidance at noisier levels",
+    "low-pass": "0.25:0.1: the photo's latents at a quarter of their size for a tenth of the steps",
+    "condition-noise": "0.1: noise on the photo's latents",
+    "guidance-interval": "..sigma=10: no guidance at noisier levels",
 }
 _DOWNLOADS = {"get-plain": "Download plain", "get-fixed": "Download fixed", "get-settings": "Download settings"}
 
@@ -293,7 +293,9 @@ def _wish(model: Any, motion: Any, start: Any, init: Any, prompt: Any, seed: Any
         str(prompt or ""),
         int(seed),
         int(steps),
-        *(str(one or "") for one in others),
+        tuple(
+            f"{name}={text.strip()}" for name, text in zip(_STRATEGIES, others, strict=False) if text and text.strip()
+        ),
     )
 
 

@@ -1,6 +1,5 @@
 """What the web page can ask for: a photo animated twice or from several starts, a start for it, a model diagnosed."""
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,22 +8,25 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from PIL import Image
-
-from unleak.animate.memory import advising
-from unleak.animate.sample import Settings, initial_noise, sample, size_of
-from unleak.attach.strategies.texts import parse_strategies
+from unleak.animate.model import Loading, Model
+from unleak.animate.record import Photo, provenance, public
+from unleak.animate.request import Request
+from unleak.animate.sample import sample
+from unleak.animate.settings import Settings, settings_of_starts
+from unleak.attach.strategies import parse_fixes
 from unleak.core.start import Start
 from unleak.data.decode_worker import Decoding
 from unleak.data.image import load_image
 from unleak.data.video import write_video
 from unleak.study.diagnose.examine import check_examined, examine, known_clips, parse_levels, real_clips
 from unleak.study.diagnose.leakage import Diagnosis, Scenes, videos_of
-from unleak.study.sweep import Run, Sweep, check_measurable, parse_starts, run_all, versions
-from unleak.study.tune.find import BUDGET, LEAST_FIDELITY, lowest_start, tune_settings
-from unleak.study.tune.result import Fidelity, Preview, TargetMotion, Tuned
+from unleak.study.sweep import Run, check_measurable, parse_starts, sweep_photo
+from unleak.study.tune.find import Search, lowest_start, tune_photo
+from unleak.study.tune.goal import TargetMotion
+from unleak.study.tune.result import Preview, Tuned
+from unleak.study.verdict import verdict
 from unleak.zoo.fetch import here
-from unleak.zoo.hub import check_abilities, load, pick_device
+from unleak.zoo.hub import pick_device
 from unleak.zoo.registry import MODELS, ModelSpec
 
 __all__ = [
@@ -56,57 +58,53 @@ Report = Callable[[float, str], None]
 
 @dataclass(frozen=True)
 class Wish:
-    """What a visitor chose, as it came."""
+    """What a visitor chose, as the page sent it."""
 
     model: str
     motion: str = "medium"
-    """One of `MOTIONS`, or `OWN`: `start` and `init` count."""
+    """One of `MOTIONS`, or `OWN`: then `start` and `init` count."""
     start: str = ""
     init: str = "standard"
     prompt: str = ""
     seed: int = 0
     steps: int = 25
-    low_pass: str = ""
-    condition_noise: str = ""
-    guidance_interval: str = ""
-    """Other fixes, as the command line takes them; empty: without."""
+    fixes: tuple[str, ...] = ()
+    """Other fixes, each as the command line takes it: `low-pass=0.25:0.1`."""
 
-    def settings(self, spec: ModelSpec, *, start: str | None = None, init: str | None = None) -> Settings:
-        """Checked settings: those wished, or the same with this start and init in place of the wished ones.
-
-        Raises ValueError for what this model cannot be asked.
-        """
+    def request(self) -> Request:
+        """What is asked of the fixed video; ValueError for more than the page allows."""
         if self.motion not in (*MOTIONS, OWN):
             raise ValueError(f"motion {self.motion!r} is unknown; choose {', '.join(MOTIONS)} or {OWN}")
-        if (init or self.init) not in INITS:
-            raise ValueError(f"init {init or self.init!r} is unknown; choose {', '.join(INITS)}")
+        if self.init not in INITS:
+            raise ValueError(f"init {self.init!r} is unknown; choose {', '.join(INITS)}")
         if not (0 <= self.seed < 2**63 and 1 <= self.steps <= MAX_STEPS):
             raise ValueError(f"give a seed from 0, and 1 to {MAX_STEPS} steps")
         if len(self.prompt) > MAX_PROMPT:
             raise ValueError(f"the prompt has {len(self.prompt)} characters; give {MAX_PROMPT} at most")
-        own = start or self.motion == OWN
-        if own and not (start or self.start).strip():
+        if self.motion == OWN and not self.start.strip():
             raise ValueError("the start is empty; give 940, 0.94T, sigma=100 or logsnr=-5.3")
-        strategies = parse_strategies(
-            low_pass=self.low_pass.strip() or None,
-            condition_noise=self.condition_noise.strip() or None,
-            guidance_interval=self.guidance_interval.strip() or None,
-        )
-        return Settings.for_model(
-            spec,
-            start=(start or self.start) if own else None,
-            init=(init or self.init) if own else None,
-            motion=None if own else self.motion,
+        own = {"start": self.start, "init": self.init} if self.motion == OWN else {"motion": self.motion}
+        return Request.of(
+            **own,
             prompt=self.prompt or None,
             seed=self.seed,
             steps=self.steps,
-            strategies=strategies,
+            strategies=parse_fixes(self.fixes),
         )
 
+    def settings(self, spec: ModelSpec) -> Settings:
+        """Settings of the fixed video; ValueError for what this model cannot be asked."""
+        return Settings.for_model(spec, self.request())
+
     def plain(self, spec: ModelSpec) -> Settings:
-        """The same video without any fix."""
-        bare = replace(self, low_pass="", condition_noise="", guidance_interval="")
-        return bare.settings(spec, start="1.0T", init="standard")
+        """Settings of the same video without any fix."""
+        bare = {"start": Start.fraction(1.0), "motion": None, "init": "standard", "strategies": ()}
+        return Settings.for_model(spec, replace(self.request(), **bare))
+
+    def at(self, spec: ModelSpec, starts: Sequence[Start]) -> dict[Start, Settings]:
+        """Settings of the same video from every one of `starts`."""
+        init = self.init if self.motion == OWN else None
+        return settings_of_starts(spec, replace(self.request(), start=None, motion=None, init=init), starts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +115,8 @@ class Pair:
     fixed: Run
     fps: float
     record: Mapping[str, Any]
+    still: bool
+    """Whether the fixed video came out still all the same."""
 
     def save(self, folder: Path) -> tuple[Path, Path, Path]:
         """Write plain.mp4, fixed.mp4 and settings.json; returns their paths."""
@@ -135,21 +135,22 @@ class Studio:
         Raises ValueError for a name that is not listed, or that does not make a video of a photo.
         """
         check_measurable()
-        self.device, self._offload = pick_device(device), offload
+        self.device = pick_device(device)
+        self._loading = Loading(str(self.device), offload=offload)
         if unknown := [name for name in models if name not in MODELS]:
             raise ValueError(f"model {unknown[0]!r} is not listed; the page offers only what `unleak models` lists")
         self.models: dict[str, ModelSpec] = {}
         for name in dict.fromkeys(models or ("nano", *(name for name, spec in MODELS.items() if here(spec)))):
             try:
                 Settings.for_model(MODELS[name])
-                check_abilities(MODELS[name], device=self.device, offload=offload)
+                self._loading.check(MODELS[name], self.device)
             except ValueError:
                 if models:
                     raise
             else:
                 self.models[name] = MODELS[name]
         self._lock = Lock()
-        self._loaded: tuple[str, Any] | None = None
+        self._loaded: Model | None = None
 
     def spec(self, name: str) -> ModelSpec:
         """An offered model; ValueError for any other."""
@@ -158,28 +159,29 @@ class Studio:
         return self.models[name]
 
     def animate(self, photo: Path, wish: Wish, *, report: Report) -> Pair:
-        """Animate `photo` with the plain pipeline and as wished, from the same noise, and measure both.
+        """Animate `photo` with the plain model and as wished, from the same noise, and measure both.
 
         Raises ValueError, in one line, for a photo that cannot be read and for what the model cannot do.
         """
         spec = self.spec(wish.model)
         each = {"plain": wish.plain(spec), "fixed": wish.settings(spec)}
-        image = load_image(photo)
-        made = {}
-        with self._pipeline(spec, each["fixed"], report) as pipe:
+        picture, made = Photo.read(photo), {}
+        with self._model(spec, report) as model, model.advising(each["fixed"]):
             for place, (name, settings) in enumerate(each.items()):
-                noise = initial_noise(settings.init, spec, **size_of(settings))
 
                 def on_step(done: int, of: int, name: str = name, place: int = place) -> None:
                     report((place + done / of) / 2, f"{name} video, step {done} of {of}")
 
-                made[name] = sample(pipe, image, settings, noise, on_step=on_step)
+                made[name] = sample(model.pipe, picture.image, settings, model.noise(settings), on_step=on_step)
+            record = self._record(model, picture)
         runs = {name: Run.measured(one.record["start"], one.record["sigmas"], one.frames) for name, one in made.items()}
-        record = self._record(photo, image, spec, wish) | {
+        fps = each["fixed"].fps
+        still = verdict(made["fixed"].frames, picture.image, fps=fps, motion=runs["fixed"].motion).still
+        record |= {
             name: one.record | {"motion": runs[name].record["motion"], "camera": runs[name].record["camera"]}
             for name, one in made.items()
         }
-        return Pair(runs["plain"], runs["fixed"], each["fixed"].fps, record)
+        return Pair(runs["plain"], runs["fixed"], fps, public(record), still)
 
     def sweep(self, photo: Path, wish: Wish, starts: str, folder: Path, *, report: Report) -> Path:
         """Animate `photo` from several starts, and write the page of `unleak sweep` to `folder`; returns its path.
@@ -189,23 +191,15 @@ class Studio:
         spec, levels = self.spec(wish.model), parse_starts(starts)
         if len(levels) > MAX_STARTS:
             raise ValueError(f"{len(levels)} starts: give {MAX_STARTS} at most")
-        each = {one: wish.settings(spec, start=str(one), init=wish.init) for one in levels}
-        settings, image = each[levels[0]], load_image(photo)
-        with self._pipeline(spec, settings, report) as pipe:
-            noise = initial_noise(settings.init, spec, **size_of(settings))
+        each, picture = wish.at(spec, levels), Photo.read(photo)
 
-            def make(one: Start) -> tuple[Any, Any]:
-                place = levels.index(one)
+        def on_step(start: Start, done: int, of: int) -> None:
+            place = levels.index(start)
+            report((place + done / of) / len(levels), f"start {start}, step {done} of {of}")
 
-                def on_step(done: int, of: int) -> None:
-                    report((place + done / of) / len(levels), f"start {one}, step {done} of {of}")
-
-                made = sample(pipe, image, each[one], noise, on_step=on_step)
-                return made.frames, made.record["sigmas"]
-
-            runs = run_all(pipe, levels, make, init=noise, mode=settings.mode, steps=settings.steps)
-        about = {"title": "Motion against start", "settings": dict(settings.arguments), "init": wish.init}
-        return Sweep(runs, settings.fps, self._record(photo, image, spec, wish) | about).save(folder)
+        with self._model(spec, report) as model:
+            about = {"title": "Motion against start", **self._record(model, picture)}
+            return sweep_photo(model, picture, each, about=about, on_step=on_step).save(folder)
 
     def tune(self, photo: Path, wish: Wish, target: str, *, report: Report) -> Tuned:
         """Find a start for `photo` by previews; `target` as on the command line, empty for the usual one.
@@ -213,30 +207,19 @@ class Studio:
         Raises ValueError, in one line, for a photo that cannot be read and for what the model cannot do.
         """
         spec = self.spec(wish.model)
-        lowest, speed = lowest_start(spec), TargetMotion.parse(target) if target.strip() else None
-        settings = wish.settings(spec, start=str(lowest), init=wish.init)
-        image, made = load_image(photo), 0
+        search = Search(lowest_start(spec), TargetMotion.parse(target) if target.strip() else None)
+        settings = wish.at(spec, [search.lowest])[search.lowest]
+        picture, made = Photo.read(photo), 0
 
         def on_step(what: str, done: int, of: int) -> None:
-            report((made + done / of) / BUDGET, f"preview {made + 1}, start {what}, step {done} of {of}")
+            report((made + done / of) / search.budget, f"preview {made + 1}, start {what}, step {done} of {of}")
 
         def on_preview(_: Preview) -> None:
             nonlocal made
             made += 1
 
-        with self._pipeline(spec, settings, report) as pipe:
-            return tune_settings(
-                pipe,
-                image,
-                settings,
-                initial_noise(settings.init, spec, **size_of(settings)),
-                target=speed,
-                fidelity=Fidelity.parse(LEAST_FIDELITY),
-                lowest=lowest,
-                budget=BUDGET,
-                on_step=on_step,
-                on_preview=on_preview,
-            )
+        with self._model(spec, report) as model:
+            return tune_photo(model, picture, settings, search, on_step=on_step, on_preview=on_preview)
 
     def diagnose(
         self,
@@ -282,9 +265,9 @@ class Studio:
                 )
             except ValueError as error:
                 raise ValueError("; ".join(left_out) or str(error)) from error
-        with self._pipeline(spec, settings, report) as pipe:
+        with self._model(spec, report) as model, model.advising(settings):
             found = examine(
-                pipe,
+                model.pipe,
                 spec,
                 settings,
                 frames,
@@ -295,37 +278,25 @@ class Studio:
                 fps=None if photo else settings.fps,
                 on_video=lambda done, of: report(done / of, f"video {done} of {of}"),
                 about={
-                    "model": self._model(spec),
+                    **public(provenance(model)),
                     "source": "clips of known motion made of a photo" if photo else [clip.name for clip in clips],
                     "left_out": len(left_out),
-                    "device": str(self.device),
-                    "versions": versions(),
                 },
             )
         return found, found.save(folder / "diagnosis").parent
 
     @contextmanager
-    def _pipeline(self, spec: ModelSpec, settings: Settings, report: Report) -> Iterator[Any]:
-        with self._lock, advising(spec, settings, self.device, offload=self._offload, vae_tiling=False):
-            if self._loaded is None or self._loaded[0] != spec.name:
-                self._loaded = None  # its memory goes before the next one's is taken
+    def _model(self, spec: ModelSpec, report: Report) -> Iterator[Model]:
+        """Lend the model to one visitor at a time; the one that was loaded before gives its memory back first."""
+        with self._lock:
+            if self._loaded is None or self._loaded.spec.name != spec.name:
+                self._loaded = None
                 report(0, f"loading {spec.name}")
-                pipe = load(spec, device=self.device, offload=self._offload, say=lambda text: report(0, text))
-                pipe.set_progress_bar_config(disable=True)
-                self._loaded = spec.name, pipe
-            yield self._loaded[1]
+                with self._loading.advising(spec, Settings.for_model(spec), self.device):
+                    self._loaded = Model.load(spec, self._loading, device=self.device, say=lambda text: report(0, text))
+            yield self._loaded
 
-    def _record(self, photo: Path, image: Image.Image, spec: ModelSpec, wish: Wish) -> dict[str, Any]:
-        digest = hashlib.sha256(photo.read_bytes()).hexdigest()
-        return {
-            "photo": {"file": photo.name, "sha256": digest, "size": list(image.size), "notes": image.info["notes"]},
-            "model": self._model(spec),
-            "seed": wish.seed,
-            "mode": "rescale",
-            "device": str(self.device),
-            "versions": versions(),
-        }
-
-    def _model(self, spec: ModelSpec) -> dict[str, Any]:
-        source = Path(spec.source).name if Path(spec.source).is_absolute() else spec.source  # no visitor's business
-        return {"name": spec.name, "source": source, "revision": spec.revision, "pipeline": spec.pipeline}
+    def _record(self, model: Model, photo: Photo) -> dict[str, Any]:
+        """How a video was made, without the places of files: they are no visitor's business."""
+        record: dict[str, Any] = public(provenance(model, photo))
+        return record

@@ -12,7 +12,8 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from unleak.animate.call import Call
-from unleak.animate.sample import Settings, sample
+from unleak.animate.sample import sample
+from unleak.animate.settings import Settings
 from unleak.data.decode_worker import ClipRequest, Decoding, read_clips
 from unleak.data.image import MediaError, load_image
 from unleak.data.synthetic import Motion, SyntheticClips

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unleak import __version__
-from unleak.animate.versions import versions
+from unleak.animate.record import versions
 from unleak.data.atomic import check_writable
 from unleak.data.decode_worker import ClipRequest, Decoding, Outcome, default_workers, read_clips
 from unleak.data.folder import find_videos

@@ -1,33 +1,43 @@
 """The start of one photo, found by looking: cheap previews from the same noise, the highest start that moves enough."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
 from PIL import Image
 
 from unleak.animate.call import Call
-from unleak.animate.sample import Sample, Settings, sample
+from unleak.animate.model import Model
+from unleak.animate.record import Photo, asked, provenance
+from unleak.animate.sample import Sample, sample
+from unleak.animate.settings import Settings, presets
 from unleak.attach.apply import applied, summary
 from unleak.attach.encodings import encoded_once
 from unleak.attach.schedule import nearest, process_of
-from unleak.attach.seams import seam_of, seam_of_class
+from unleak.attach.seams import seam_of
 from unleak.core.initial import InitialNoise
 from unleak.core.process import VP, NoiseProcess
 from unleak.core.start import Start, describe
-from unleak.data.image import fit_image
 from unleak.families.spec import ModelSpec
-from unleak.measure.fidelity import first_frame_psnr
 from unleak.study.fixed_call import FixedCall
 from unleak.study.sweep import check_measurable
 from unleak.study.tune.bisection import Goal, next_log_snr
-from unleak.study.tune.result import PLAIN, Fidelity, Frames, Preview, TargetMotion, Tuned
-from unleak.zoo.classes import pipeline_class
+from unleak.study.tune.goal import Fidelity, TargetMotion
+from unleak.study.tune.result import PLAIN, Frames, Preview, Tuned
+from unleak.study.verdict import as_shown
 
-__all__ = ["BUDGET", "LEAST_FIDELITY", "find_start", "lowest_start", "steps_of_preview", "tune", "tune_settings"]
+__all__ = [
+    "BUDGET",
+    "LEAST_FIDELITY",
+    "Search",
+    "find_start",
+    "lowest_start",
+    "steps_of_preview",
+    "tune",
+    "tune_photo",
+]
 
 BUDGET = 6
 LEAST_FIDELITY = "plain-3dB"
@@ -94,67 +104,80 @@ def tune(
     )
 
 
-def tune_settings(
-    pipe: Any,
-    image: Image.Image,
+@dataclass(frozen=True)
+class Search:
+    """What to look for, and how hard."""
+
+    lowest: Start
+    """The least noisy start allowed."""
+    target: TargetMotion | None = None
+    """None: 4 % of the width per second."""
+    fidelity: Fidelity = field(default_factory=lambda: Fidelity.parse(LEAST_FIDELITY))
+    budget: int = BUDGET
+    """Previews at most."""
+    preview_steps: int | None = None
+    """None: `steps_of_preview`."""
+
+
+def tune_photo(
+    model: Model,
+    photo: Photo,
     settings: Settings,
-    noise: InitialNoise,
+    search: Search,
     *,
-    target: TargetMotion | None,
-    fidelity: Fidelity,
-    lowest: Start,
-    budget: int,
-    preview_steps: int | None = None,
     mask: Image.Image | None = None,
     full: bool = False,
+    about: Mapping[str, Any] | None = None,
     on_step: Callable[[str, int, int], None] | None = None,
     on_preview: Callable[[Preview], None] | None = None,
 ) -> Tuned:
-    """`tune` for the command and the page: a loaded model, and `settings` whose start is what is looked for.
+    """Do what `tune` does with a loaded model: find the start for `settings`, whose own start does not count.
 
-    noise: what `initial_noise` made of `settings.init`. full: make the video of the start that was found, too.
-    on_step: told what is being made, and how many steps of how many are done.
+    full: make the video of the start that was found, too. about: what else the record is to hold. on_step: called with
+    what is being made, and how many steps of how many are done. on_preview: called with each preview.
     """
-    fewer = preview_steps or steps_of_preview(settings.steps)
+    pipe, noise = model.pipe, model.noise(settings)
+    fewer = search.preview_steps or steps_of_preview(settings.steps)
 
     def make(start: Start, steps: int = fewer) -> Sample:
         arguments = {**settings.arguments, "num_inference_steps": steps}
-        told = None if on_step is None else partial(on_step, str(start))
-        asked = replace(settings, start=start, motion=None, arguments=arguments)
-        return sample(pipe, image, asked, noise, mask=mask, on_step=told)
+        report = None if on_step is None else partial(on_step, str(start))
+        chosen = replace(settings, start=start, motion=None, arguments=arguments)
+        return sample(pipe, photo.image, chosen, noise, mask=mask, on_step=report)
 
     def preview(start: Start) -> tuple[Frames, Sequence[float] | None]:
         made = make(start)
         return made.frames, made.record["sigmas"]
 
-    with encoded_once(pipe):
+    with model.advising(settings), encoded_once(pipe):
         found = find_start(
             pipe,
-            image,
+            photo.image,
             preview,
-            target=target,
-            fidelity=fidelity,
-            lowest=lowest,
-            budget=budget,
+            target=search.target,
+            fidelity=search.fidelity,
+            lowest=search.lowest,
+            budget=search.budget,
             fps=settings.fps,
             steps=fewer,
             plan={"init": noise, "mode": settings.mode, "strategies": settings.strategies},
             on_preview=on_preview,
         )
-        if not full:
-            return found
-        if fewer == settings.steps:
-            return replace(found, full=found.chosen)
-        made = make(found.start, settings.steps)
-        return found.completed(made.frames, made.record["start"], made.record["sigmas"])
+        if full and fewer == settings.steps:
+            found = replace(found, full=found.chosen)
+        elif full:
+            made = make(found.start, settings.steps)
+            found = found.completed(made.frames, made.record["start"], made.record["sigmas"])
+    how = {"budget": search.budget, "preview_steps": fewer, "lowest": str(search.lowest)}
+    title = {"title": f"{photo.path.name}: start {found.start}"}
+    return replace(found, about={**title, **asked(settings), **how, **provenance(model, photo), **(about or {})})
 
 
 def lowest_start(spec: ModelSpec) -> Start:
-    """The least noisy start that is tried for a model where nobody says: its `high` preset. ValueError without one."""
-    presets = spec.motion_starts or seam_of_class(pipeline_class(spec.pipeline)).motion
-    if (high := presets.get("high")) is None:
+    """Return the least noisy start to try for a model: its `high` preset. ValueError for a model without one."""
+    if (high := presets(spec).get("high")) is None:
         raise ValueError(f"nobody knows how low {spec.name} can start; give --lowest, such as 0.82T")
-    return high if isinstance(high, Start) else Start.parse(high)
+    return high
 
 
 def steps_of_preview(steps: int) -> int:
@@ -213,7 +236,7 @@ def find_start(
         if sigmas is None:
             with applied(pipe, start=start, **plan):
                 sigmas = summary(pipe, num_inference_steps=steps).after
-        shown = _as_shown(photo, frames) if tuned is None else tuned.photo
+        shown = as_shown(photo, frames) if tuned is None else tuned.photo
         one = Preview.measured(start, {"asked": str(start), **describe(level, process)}, sigmas, frames, shown)
         if tuned is None:
             share = TargetMotion(float(f"{_SHARE * frames.shape[2]:.2g}"), "px/s")
@@ -233,11 +256,3 @@ def _named(log_snr: float, process: NoiseProcess) -> Start:
         return Start.timestep(round(process.timestep_of(level)))
     sigma = process.sigma_of(level)
     return Start.sigma(round(sigma, 4) if sigma < 1 else float(f"{sigma:.3g}"))
-
-
-def _as_shown(photo: Image.Image, frames: Frames) -> UInt8[np.ndarray, "h w 3"]:
-    """The photo at the size of `frames`, cropped or squashed, whichever the pipeline did by its first frame."""
-    _, h, w, _ = frames.shape
-    photo = photo.convert("RGB")
-    both = [fit_image(photo, h, w), photo.resize((w, h), Image.Resampling.LANCZOS)]
-    return max((np.asarray(one) for one in both), key=lambda one: first_frame_psnr(frames, one))

@@ -1,16 +1,16 @@
 """What a search for the start of one photo came to: the start, why, and every preview, as words, numbers and a page."""
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 
 from unleak import __version__
+from unleak.animate.record import public
 from unleak.core.start import Start
 from unleak.data.atomic import folder_written_whole
 from unleak.data.video import write_video
@@ -18,8 +18,10 @@ from unleak.measure.fidelity import first_frame_psnr
 from unleak.measure.motion import ESTIMATOR
 from unleak.report.sweep_page import page
 from unleak.report.sweep_sheet import contact_sheet
-from unleak.study.sweep import PAGE, SHEET, Run, check_replaceable
+from unleak.study.place import check_replaceable
+from unleak.study.sweep import PAGE, SHEET, Run
 from unleak.study.tune.bisection import Goal, Seen, choice
+from unleak.study.tune.goal import BEST_PSNR, Fidelity, TargetMotion
 
 __all__ = ["PLAIN", "RECORD", "Fidelity", "Preview", "TargetMotion", "Tuned"]
 
@@ -29,63 +31,6 @@ RECORD = "tune.json"
 PLAIN = -14.0
 """Log-SNR, EDM sigma 1097: above it every start is the plain one, whose own log-SNR may be infinite."""
 _FULL = "chosen.mp4"
-_BEST_PSNR = 60.0  # dB; a first frame that is the photo itself has infinitely many
-
-
-@dataclass(frozen=True)
-class TargetMotion:
-    """How fast the content of a video is to move on the average over the picture, in pixels of that video."""
-
-    value: float
-    unit: Literal["px/s", "px/frame"]
-
-    @classmethod
-    def parse(cls, text: str) -> "TargetMotion":
-        """Read `8px/s` or `0.5px/frame`; ValueError for anything else."""
-        match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*(px/s|px/frame)?\s*", text)
-        if match is None or not 0 < float(match[1]) < 1e6:
-            raise ValueError(f"target motion {text!r}: give a speed above 0, such as 8px/s or 0.5px/frame")
-        if match[2] is None:
-            raise ValueError(f"target motion {text} is ambiguous: {match[1]}px/s or {match[1]}px/frame?")
-        return cls(float(match[1]), "px/s" if match[2] == "px/s" else "px/frame")
-
-    def per_frame(self, fps: float) -> float:
-        """Pixels per frame of a video that is played at `fps` Hz."""
-        return self.value / fps if self.unit == "px/s" else self.value
-
-    def told(self, per_frame: float, fps: float) -> str:
-        """Another speed in the unit of this one."""
-        speed = per_frame * fps if self.unit == "px/s" else per_frame
-        return f"{speed:.3g}{self.unit}" if speed < 1000 else f"{speed:.0f}{self.unit}"
-
-    def __str__(self) -> str:
-        return f"{self.value:g}{self.unit}"
-
-
-@dataclass(frozen=True)
-class Fidelity:
-    """The least PSNR of the first frame against the photo: `value` dB, or that far below the plain video's."""
-
-    value: float
-    below_plain: bool
-
-    @classmethod
-    def parse(cls, text: str) -> "Fidelity":
-        """Read `plain-3dB` or `22dB`; ValueError for anything else."""
-        match = re.fullmatch(r"\s*(plain\s*-\s*)?(\d+\.?\d*|\.\d+)\s*dB\s*", text, re.IGNORECASE)
-        if match is None or float(match[2]) > _BEST_PSNR:
-            raise ValueError(
-                f"fidelity {text!r}: give the least PSNR of the first frame, 0 to {_BEST_PSNR:g} dB, such as 22dB, or"
-                " how far below the plain video's it may be, such as plain-3dB"
-            )
-        return cls(float(match[2]), match[1] is not None)
-
-    def least(self, plain: float) -> float:
-        """In dB, where the plain video has `plain`."""
-        return plain - self.value if self.below_plain else self.value
-
-    def __str__(self) -> str:
-        return f"{'plain-' if self.below_plain else ''}{self.value:g}dB"
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +54,7 @@ class Preview:
         photo: UInt8[np.ndarray, "h w 3"],
     ) -> "Preview":
         """What `frames`, made of `photo` from `start`, are like."""
-        fidelity = min(first_frame_psnr(frames, photo), _BEST_PSNR)
+        fidelity = min(first_frame_psnr(frames, photo), BEST_PSNR)
         run = Run.measured(dict(level), sigmas, frames)
         return cls(start, run, run.motion.speed, fidelity)
 
@@ -237,7 +182,7 @@ class Tuned:
         runs = [one.record(self.fps) for one in self._shown]
         if self.full is not None:
             runs[-1]["video"] = _FULL
-        return {
+        found: dict[str, Any] = {
             "unleak": __version__,
             "title": f"start {self.start}",
             **self.about,
@@ -249,10 +194,12 @@ class Tuned:
                 "camera": "pan: median over the pairs of the camera's speed at the frame's centre, px of the video per "
                 "frame; pairs that no camera motion explains are null and do not count",
                 "speed": "the same flow scaled back to the video's own pixels, mean over the pairs",
-                "first_frame_psnr": f"of the first frame against the photo, dB, {_BEST_PSNR:g} at most",
+                "first_frame_psnr": f"of the first frame against the photo, dB, {BEST_PSNR:g} at most",
             },
             "runs": runs,
         }
+        plain: dict[str, Any] = public(found)
+        return plain
 
     @property
     def _shown(self) -> list[Preview]:
