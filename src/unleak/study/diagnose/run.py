@@ -7,9 +7,10 @@ from typing import Any
 
 from unleak.animate.call import Call
 from unleak.animate.memory import advising
+from unleak.animate.record import versions
 from unleak.animate.request import Request
-from unleak.animate.sample import Settings, check_mask
-from unleak.animate.versions import versions
+from unleak.animate.sample import check_mask
+from unleak.animate.settings import Settings
 from unleak.core.start import Start
 from unleak.data.decode_worker import Decoding, default_workers
 from unleak.data.folder import find_images, find_videos
