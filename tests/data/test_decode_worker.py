@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from unleak.data import decode_worker
-from unleak.data.decode_worker import ClipRequest, Decoding, default_workers, read_clips
-from unleak.data.image import MediaError
+from unleak.data.decode_worker import ClipRequest, Decoding, default_workers, read_clips, read_photo
+from unleak.data.image import MediaError, load_image
 from unleak.data.video import VideoClip, read_video, write_video
 
 
@@ -116,6 +116,21 @@ def test_a_healthy_video_whose_worker_was_killed_is_tried_once_more(sabotaged, v
     first, second = outcomes([request(tmp_path / "killed.mp4"), request(video)], workers=1)
     assert (tmp_path / "killed.once").exists()
     assert np.array_equal(first.frames, second.frames)
+
+
+def test_a_photo_is_decoded_over_there_as_it_is_here(tmp_path):
+    Image.effect_noise((31, 17), 90).convert("RGBA").save(tmp_path / "a.png")
+    there, here = read_photo(tmp_path / "a.png", decoding=Decoding(1)), load_image(tmp_path / "a.png")
+    assert (there.tobytes(), there.size, there.info) == (here.tobytes(), here.size, here.info)
+    (tmp_path / "text.png").write_text("no photo")
+    for name, message in (("text.png", "not an image that can be read"), ("none.png", "No such file")):
+        with pytest.raises(MediaError, match=rf"{name}: .*{message}"):
+            read_photo(tmp_path / name, decoding=Decoding(1))
+    if sys.platform == "linux":
+        Image.new("L", (12_000, 12_000)).save(tmp_path / "large.png")
+        with pytest.raises(MediaError, match=r"large.png: more than the memory for decoding"):
+            read_photo(tmp_path / "large.png", decoding=Decoding(1, memory=2**29))
+    assert not workers()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits memory")

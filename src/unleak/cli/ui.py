@@ -17,6 +17,9 @@ def ui(
         typer.Option(help="Offer this model, of those that `unleak models` lists; repeatable. By default those here."),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    allow_host: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Another name of the page, of a proxy; repeatable.")
+    ] = None,
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="By default the first free one from 7860.")] = None,
     open_browser: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
     device: DeviceOption = None,
@@ -36,7 +39,15 @@ def ui(
 
     if host not in _LOOPBACK:
         terminal.note(f"--host {host}: whoever reaches this machine can use it; there are no accounts")
-    with serving(model or (), host=host, port=port, device=device, offload=offload, open_browser=open_browser) as url:
+    with serving(
+        model or (),
+        host=host,
+        port=port,
+        device=device,
+        offload=offload,
+        open_browser=open_browser,
+        hosts=allow_host or (),
+    ) as url:
         terminal.line(url)
         terminal.note("Ctrl-C ends it")
         Event().wait()

@@ -18,16 +18,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Event, Lock, Thread, Timer
-from typing import IO, TypeAlias
+from typing import IO, Any, TypeAlias
 
 import numpy as np
+from PIL import Image
 
-from unleak.data.image import MediaError
+from unleak.data.image import MediaError, load_image
 from unleak.data.video import VideoClip, read_video, video_duration, video_header
 
-__all__ = ["ClipReader", "ClipRequest", "Decoding", "default_workers", "read_clips"]
+__all__ = ["ClipReader", "ClipRequest", "Decoding", "default_workers", "read_clips", "read_photo"]
 
-Outcome: TypeAlias = VideoClip | MediaError | None
+Clip: TypeAlias = VideoClip | MediaError | None
+Outcome: TypeAlias = Clip | Image.Image
 
 # `python -c` with the parent's own module path: neither its main script nor the current folder is imported from.
 _START = (
@@ -61,6 +63,16 @@ class ClipRequest:
 
 
 @dataclass(frozen=True)
+class PhotoRequest:
+    """A photo as `load_image` gives it."""
+
+    path: Path
+
+
+Request: TypeAlias = ClipRequest | PhotoRequest
+
+
+@dataclass(frozen=True)
 class Decoding:
     """How clips are decoded: by `workers` processes (0: by this one, without limits), each clip in at most `seconds`
     and each process in at most `memory` bytes of address space, where the platform can limit that (Linux).
@@ -85,7 +97,20 @@ def default_workers(processes: int = 1) -> int:
     return max(1, min(8, cores // processes - 1))
 
 
-def read_clips(requests: Iterable[ClipRequest], *, decoding: Decoding | None = None) -> Generator[Outcome, None, None]:
+def read_photo(path: str | Path, *, decoding: Decoding) -> Image.Image:
+    """Load a photo in a process of its own, within the time and memory of `decoding`; errors as in `load_image`."""
+    reader = ClipReader(decoding)
+    try:
+        outcome = reader.read(PhotoRequest(Path(path)))
+    finally:
+        reader.close()
+    if isinstance(outcome, MediaError):
+        raise outcome
+    assert isinstance(outcome, Image.Image)
+    return outcome
+
+
+def read_clips(requests: Iterable[ClipRequest], *, decoding: Decoding | None = None) -> Generator[Clip, None, None]:
     """Give the clip of each request, in their order; MediaError where there is none, None where it does not fit.
 
     At most two clips for each worker are read ahead, and requests are drawn as late as that allows. Close the iterator
@@ -94,22 +119,22 @@ def read_clips(requests: Iterable[ClipRequest], *, decoding: Decoding | None = N
     decoding = decoding or Decoding()
     if not decoding.workers:
         for request in requests:
-            yield _outcome(request)
+            yield _clip(_outcome(request))
         return
     workers = [ClipReader(decoding) for _ in range(decoding.workers)]
     idle = SimpleQueue[ClipReader]()
     for worker in workers:
         idle.put(worker)
 
-    def read(request: ClipRequest) -> Outcome:
+    def read(request: ClipRequest) -> Clip:
         worker = idle.get()
         try:
-            return worker.read(request)
+            return _clip(worker.read(request))
         finally:
             idle.put(worker)
 
     with ThreadPoolExecutor(len(workers), thread_name_prefix="decode") as threads:
-        pending = deque[Future[Outcome]]()
+        pending = deque[Future[Clip]]()
         try:
             for request in requests:
                 pending.append(threads.submit(read, request))
@@ -127,6 +152,11 @@ def read_clips(requests: Iterable[ClipRequest], *, decoding: Decoding | None = N
 # ---- in the parent -------------------------------------------------------------------------------------------------
 
 
+def _clip(outcome: Outcome) -> Clip:
+    assert not isinstance(outcome, Image.Image)
+    return outcome
+
+
 class _KilledError(MediaError):
     """The process was killed while it decoded."""
 
@@ -140,7 +170,7 @@ class ClipReader:
         self.closed = False
         self.lock = Lock()  # so that none is started while they are closed
 
-    def read(self, request: ClipRequest) -> Outcome:
+    def read(self, request: Request) -> Outcome:
         """Decode one clip over there; MediaError if the process does not answer in time, or ends.
 
         A process that somebody killed (the kernel, for want of memory) says nothing about the video, so that is tried
@@ -149,7 +179,7 @@ class ClipReader:
         outcome = self._read(request)
         return self._read(request) if isinstance(outcome, _KilledError) else outcome
 
-    def _read(self, request: ClipRequest) -> Outcome:
+    def _read(self, request: Request) -> Outcome:
         process, overdue = self._running(), Event()
 
         def give_up() -> None:
@@ -213,7 +243,7 @@ def _start(decoding: Decoding) -> "subprocess.Popen[bytes]":
     return process
 
 
-def _ask(process: "subprocess.Popen[bytes]", request: ClipRequest) -> Outcome:
+def _ask(process: "subprocess.Popen[bytes]", request: Request) -> Outcome:
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.write(json.dumps(asdict(request) | {"path": str(request.path)}).encode() + b"\n")
@@ -227,6 +257,10 @@ def _ask(process: "subprocess.Popen[bytes]", request: ClipRequest) -> Outcome:
     frames = np.empty(reply["shape"], np.uint8)
     if process.stdout.readinto(frames.data.cast("B")) < frames.nbytes:  # type: ignore[attr-defined]
         raise EOFError
+    if isinstance(request, PhotoRequest):
+        image = Image.fromarray(frames)
+        image.info = {"notes": reply["notes"]}
+        return image
     return VideoClip(frames, reply["fps"], tuple(reply["notes"]))
 
 
@@ -247,8 +281,10 @@ def _end(process: "subprocess.Popen[bytes]") -> str:
 # ---- in the worker -------------------------------------------------------------------------------------------------
 
 
-def _outcome(request: ClipRequest) -> Outcome:
+def _outcome(request: Request) -> Outcome:
     try:
+        if isinstance(request, PhotoRequest):
+            return load_image(request.path)
         if request.as_is:
             return read_video(request.path, num_frames=request.num_frames, fps=request.fps, size=request.size)
         assert request.num_frames is not None
@@ -283,7 +319,7 @@ def _strided(request: ClipRequest) -> float:
     return header.fps / stride
 
 
-def _too_large(request: ClipRequest) -> MediaError:
+def _too_large(request: Request) -> MediaError:
     return MediaError(f"{request.path}: more than the memory for decoding; scale it down, or allow more memory")
 
 
@@ -305,17 +341,26 @@ def _answer(memory: int) -> None:
     while True:
         replies.flush()
         values = json.loads(lines.get())
-        size = None if values["size"] is None else tuple(values["size"])
-        request = ClipRequest(**values | {"path": Path(values["path"]), "size": size})
-        match _outcome(request):
+        match _outcome(_request(values)):
             case VideoClip() as clip:
                 about = {"fps": clip.fps, "notes": clip.notes, "shape": clip.frames.shape}
                 replies.write(json.dumps(about).encode() + b"\n")
                 replies.write(np.ascontiguousarray(clip.frames).data)
+            case Image.Image() as image:
+                about = {"shape": (image.height, image.width, 3), "notes": image.info["notes"]}
+                replies.write(json.dumps(about).encode() + b"\n")
+                replies.write(image.tobytes())
             case MediaError() as error:
                 replies.write(json.dumps({"error": str(error)}).encode() + b"\n")
             case None:
                 replies.write(b"null\n")
+
+
+def _request(values: dict[str, Any]) -> Request:
+    path, size = Path(values["path"]), values.get("size")
+    if "num_frames" not in values:
+        return PhotoRequest(path)
+    return ClipRequest(**values | {"path": path, "size": None if size is None else tuple(size)})
 
 
 def _listen(requests: IO[bytes], lines: "SimpleQueue[bytes]") -> None:

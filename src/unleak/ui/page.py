@@ -29,7 +29,7 @@ from unleak.ui.studio import (
     Studio,
     Wish,
 )
-from unleak.ui.visitors import Visitors, visitor_of
+from unleak.ui.visitors import LeftError, Visitors, visitor_of
 from unleak.zoo.classes import pipeline_class
 
 __all__ = ["HEAD", "STYLE", "build", "theme"]
@@ -176,7 +176,9 @@ def build(studio: Studio, folder: Path, visitors: Visitors) -> gr.Blocks:
             progress: Callable[..., Any] = gr.Progress(),  # noqa: B008
         ) -> tuple[Any, ...]:
             with _told(folder):
-                made = studio.animate(theirs(request, photo), _wish(*chosen), report=_report(progress))
+                made = studio.animate(
+                    theirs(request, photo), _wish(*chosen), report=_report(progress, visitors, request)
+                )
                 files = made.save(visitors.room(_visitor(request)))
                 shown = view.pair(made.plain, made.fixed, files[:2])
                 return shown, *(gr.update(value=str(file), interactive=True) for file in files)
@@ -190,7 +192,9 @@ def build(studio: Studio, folder: Path, visitors: Visitors) -> gr.Blocks:
         ) -> tuple[Any, ...]:
             with _told(folder):
                 wish = replace(_wish(*chosen), motion=MOTIONS[1], init=INITS[0])
-                done = studio.tune(theirs(request, photo), wish, target or "", report=_report(progress))
+                done = studio.tune(
+                    theirs(request, photo), wish, target or "", report=_report(progress, visitors, request)
+                )
                 return view.found(done), OWN, str(done.start), INITS[0]
 
         def on_sweep(
@@ -205,7 +209,9 @@ def build(studio: Studio, folder: Path, visitors: Visitors) -> gr.Blocks:
             with _told(folder):
                 wish = _wish(model, MOTIONS[1], None, init, *chosen)
                 room = visitors.room(_visitor(request)) / "sweep"
-                made = studio.sweep(theirs(request, photo), wish, text or "", room, report=_report(progress))
+                made = studio.sweep(
+                    theirs(request, photo), wish, text or "", room, report=_report(progress, visitors, request)
+                )
                 return view.framed(made.read_text(encoding="utf-8")), gr.update(value=str(made), interactive=True)
 
         def on_diagnose(
@@ -233,7 +239,7 @@ def build(studio: Studio, folder: Path, visitors: Visitors) -> gr.Blocks:
                     count=_number(count),
                     seeds=_number(seeds),
                     folder=visitors.room(_visitor(request)),
-                    report=_report(progress),
+                    report=_report(progress, visitors, request),
                 )
                 tables = (gr.update(value=str(saved / name), interactive=True) for name in (RECORD, TABLE))
                 return view.diagnosis(done, saved), *tables
@@ -330,8 +336,14 @@ def _visitor(request: gr.Request) -> str:
     return visitor
 
 
-def _report(progress: Callable[..., Any]) -> Report:
-    return lambda share, text: progress(share, desc=text)
+def _report(progress: Callable[..., Any], visitors: Visitors, request: gr.Request) -> Report:
+    """Show progress to the visitor who asked, and stop what is made for one who has closed the page."""
+
+    def report(share: float, text: str) -> None:
+        visitors.check_here(request.session_hash)
+        progress(share, desc=text)
+
+    return report
 
 
 @contextmanager
@@ -342,6 +354,8 @@ def _told(folder: Path) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, ValueError):
             text = str(error)
+        elif isinstance(error, LeftError):
+            text = "The page was closed."
         else:
             _LOG.exception("a request failed")
             text = f"The model failed ({type(error).__name__}): {str(error).strip().partition(chr(10))[0]}"

@@ -1,4 +1,4 @@
-"""The page on a port, with a temporary folder of its own that is gone afterwards."""
+"""Serve the page on a port, with a temporary folder of its own that is gone afterwards."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -21,10 +21,13 @@ def serving(
     device: str | None = None,
     offload: str = "none",
     open_browser: bool = False,
+    hosts: Sequence[str] = (),
 ) -> Iterator[str]:
     """Serve the page while the body runs; gives its address.
 
     models: names that `unleak models` lists; none: those on this machine. port: None takes a free one from 7860 on.
+    hosts: names by which browsers ask for the page, such as that of a proxy, beside `localhost`, `host` and addresses
+    in numbers; a request for another name is refused, and so is one that another page has caused.
 
     Visitors can read and write nothing but a temporary folder, removed at the end, and of that only what is their own:
     a cookie tells them apart. Uploads are limited to `MAX_UPLOAD` bytes each. Raises ValueError for a model that cannot
@@ -40,14 +43,16 @@ def serving(
             raise ValueError(f"the web page needs {error.name}: pip install 'unleak[ui]'") from error
         from starlette.middleware import Middleware
 
+        from unleak.ui.gate import Gate, allowed_hosts
         from unleak.ui.studio import Studio
-        from unleak.ui.visitors import Gate, Visitors
+        from unleak.ui.visitors import Visitors
 
         try:
             studio = Studio(models, device=device, offload=offload)
         except ModuleNotFoundError as error:
             raise ValueError(str(error)) from error
         visitors = Visitors(folder)
+        gate = Middleware(Gate, visitors=visitors, hosts=allowed_hosts(host, hosts))
         blocks = page.build(studio, folder, visitors)
         blocks.queue(max_size=_MAX_WAITING, api_open=False)
         try:
@@ -64,7 +69,7 @@ def serving(
                 ssr_mode=False,
                 run_history=False,
                 footer_links=[],
-                app_kwargs={"middleware": [Middleware(Gate, visitors=visitors)]},
+                app_kwargs={"middleware": [gate]},
                 theme=page.theme(),
                 css_paths=page.STYLE,
                 head_paths=page.HEAD,

@@ -15,8 +15,7 @@ from unleak.animate.sample import sample
 from unleak.animate.settings import Settings, settings_of_starts
 from unleak.attach.strategies import parse_fixes
 from unleak.core.start import Start
-from unleak.data.decode_worker import Decoding
-from unleak.data.image import load_image
+from unleak.data.decode_worker import Decoding, read_photo
 from unleak.data.video import write_video
 from unleak.study.diagnose.examine import check_examined, examine, known_clips, parse_levels, real_clips
 from unleak.study.diagnose.leakage import Diagnosis, Scenes, videos_of
@@ -165,7 +164,7 @@ class Studio:
         """
         spec = self.spec(wish.model)
         each = {"plain": wish.plain(spec), "fixed": wish.settings(spec)}
-        picture, made = Photo.read(photo), {}
+        picture, made = Photo(photo, read_photo(photo, decoding=_DECODING)), {}
         with self._model(spec, report) as model, model.advising(each["fixed"]):
             for place, (name, settings) in enumerate(each.items()):
 
@@ -191,7 +190,7 @@ class Studio:
         spec, levels = self.spec(wish.model), parse_starts(starts)
         if len(levels) > MAX_STARTS:
             raise ValueError(f"{len(levels)} starts: give {MAX_STARTS} at most")
-        each, picture = wish.at(spec, levels), Photo.read(photo)
+        each, picture = wish.at(spec, levels), Photo(photo, read_photo(photo, decoding=_DECODING))
 
         def on_step(start: Start, done: int, of: int) -> None:
             place = levels.index(start)
@@ -209,7 +208,7 @@ class Studio:
         spec = self.spec(wish.model)
         search = Search(lowest_start(spec), TargetMotion.parse(target) if target.strip() else None)
         settings = wish.at(spec, [search.lowest])[search.lowest]
-        picture, made = Photo.read(photo), 0
+        picture, made = Photo(photo, read_photo(photo, decoding=_DECODING)), 0
 
         def on_step(what: str, done: int, of: int) -> None:
             report((made + done / of) / search.budget, f"preview {made + 1}, start {what}, step {done} of {of}")
@@ -256,7 +255,7 @@ class Studio:
         left_out = list[str]()
         if photo is not None:
             (folder / "photo").mkdir()
-            load_image(photo).save(folder / "photo" / "photo.png")
+            read_photo(photo, decoding=_DECODING).save(folder / "photo" / "photo.png")
             frames, scenes = known_clips(folder / "photo", settings, count=count, seed=wish.seed)
         else:
             try:

@@ -43,7 +43,7 @@ def check_index(index: Mapping[str, Any], where: str) -> None:
             raise ValueError(f"{where}: a part is named {name!r}, which is no name of a part: refused")
         if len(value) == 2 and not any(value):
             continue
-        if len(value) != 2 or not _is_known(*value, ours):
+        if len(value) != 2 or not _is_known(value[0], value[1], ours):
             part = ".".join(str(one) for one in value)
             raise ValueError(
                 f"{where}: its model_index.json names {part} for {name}; only classes of diffusers, transformers and "
