@@ -222,12 +222,22 @@ def test_only_the_page_itself_writes(visitors):
 
 
 def test_what_is_made_for_a_visitor_who_left_is_stopped(visitors):
+    async def app(scope, receive, send):
+        assert (await receive())["type"] == "http.disconnect"
+
+    async def gone():
+        return {"type": "http.disconnect"}
+
+    headers = [(b"host", b"localhost"), (b"cookie", f"unleak_visitor={A}".encode())]
+    scope = {"type": "http", "method": "GET", "path": "/gradio_api/queue/data", "headers": headers}
     visitors.check_here("s1")
     visitors.check_here(None)
-    assert ask(visitors, "/gradio_api/heartbeat/s1", cookie=f"unleak_visitor={A}")[0] == 200
+    asyncio.run(Gate(app, visitors, allowed_hosts("::1"))(scope | {"query_string": b"session_hash=s1"}, gone, None))
     with pytest.raises(LeftError):
         visitors.check_here("s1")
     visitors.check_here("s2")
+    assert ask(visitors, "/gradio_api/queue/data", cookie=f"unleak_visitor={A}", query=b"session_hash=s1")[0] == 200
+    visitors.check_here("s1")  # the same page again
 
 
 def test_web_sockets_are_closed(visitors):

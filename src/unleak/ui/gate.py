@@ -75,11 +75,7 @@ class Gate:
             scope, send = _introduced(scope, send, visitor)
         if scope["method"] == "POST" and _path(scope).rstrip("/").endswith("/upload"):
             send = self._noting_uploads(visitor, send)
-        try:
-            await self._app(scope, receive, send)
-        finally:
-            if heartbeat := _HEARTBEAT.fullmatch(_path(scope)):
-                self._visitors.left(heartbeat[1])
+        await self._app(scope, self._noting_who_leaves(scope, receive), send)
 
     def _check_origin(self, scope: Message) -> None:
         """Refuse a request for another host than this one, and one that another page has caused."""
@@ -124,6 +120,20 @@ class Gate:
         if not all(self._visitors.hears(visitor, session) for session in sessions):
             raise _RefusedError(404)
         return receive
+
+    def _noting_who_leaves(self, scope: Message, receive: Receive) -> Receive:
+        """Notice a browser that closes the connection on which it hears of what is made for it."""
+        sessions = [value for name, value in _query(scope) if name == "session_hash"]
+        if not _path(scope).endswith("/queue/data") or not sessions:
+            return receive
+
+        async def noting() -> Message:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                self._visitors.left(sessions[-1])
+            return message
+
+        return noting
 
     def _noting_uploads(self, visitor: str, send: Send) -> Send:
         body, status = bytearray(), 0

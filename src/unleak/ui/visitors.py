@@ -67,7 +67,10 @@ class Visitors:
     def hears(self, visitor: str, session: str) -> bool:
         """Tell whether a session is this visitor's: whoever asks for it first has opened it."""
         with self._lock:
-            return _remember(self._sessions, session, visitor) == visitor
+            own: bool = _remember(self._sessions, session, visitor) == visitor
+            if own:  # whoever asks is here
+                self._gone.pop(session, None)
+            return own
 
 
 def visitor_of(cookies: MutableMapping[str, str]) -> str | None:
