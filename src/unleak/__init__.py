@@ -25,6 +25,7 @@ _HOME = {
     "load": "unleak.zoo.hub",
     "metric": "unleak.measure.registry",
     "evaluate": "unleak.study.evaluate.run",
+    "compare": "unleak.study.compare.run",
     "diagnose": "unleak.study.diagnose.run",
     "sweep": "unleak.study.sweep",
     "fix": "unleak.study.attempt",

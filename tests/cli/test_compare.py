@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from unleak.data.video import read_video
 from unleak.report.compare_page import page
-from unleak.study.compare import Case, Made
+from unleak.study.compare.cases import Case
+from unleak.study.compare.result import Comparison, Made
 
 SMALL = ("--size", "32x16", "--steps", 2, "--num-frames", 3)
 
@@ -218,8 +219,6 @@ def test_a_single_photo_has_no_interval():
     frames = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
     one = Made.measured(0, 0, 0, level={"asked": "1T"}, sigmas=None, frames=frames, image=frames[0])
     assert one.values["first_frame_psnr"] == 60
-    from unleak.study.compare import Comparison
-
     made = Comparison([{"label": "a"}], [{"file": "x.png"}], [one], 8.0)
     assert made.summary(0)["motion_score"]["low"] is None
     assert "(" not in page(made.record, {}).partition("<tbody>")[2].partition("</tbody>")[0]

@@ -13,7 +13,7 @@ from unleak.study.listener import Listener
 if TYPE_CHECKING:  # this module is imported for `unleak --help`, which needs none of these
     from unleak.study.loading import Loading
 
-__all__ = ["Spoken", "listening", "loading_of"]
+__all__ = ["Spoken", "listening", "loading_of", "notes_of"]
 
 _EVERY = 15.0  # seconds between lines where there is no terminal to draw a bar on
 
@@ -57,8 +57,8 @@ class _Shown(Listener):
         if what not in self._tasks:
             self._tasks[what] = self._bar.add_task(what, total=total)
             self._began = time.monotonic()
-        self._bar.update(self._tasks[what], completed=done, total=total)
         if not self._bar.disable:
+            self._bar.update(self._tasks[what], completed=done, total=total)
             return
         now = time.monotonic()
         if done == 0:
@@ -74,6 +74,16 @@ def _duration(seconds: float) -> str:
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+class _Notes(Listener):
+    def __init__(self, terminal: Terminal):
+        self.note, self.failure = terminal.note, terminal.failure  # type: ignore[method-assign]
+
+
+def notes_of(terminal: Terminal) -> Listener:
+    """Return a listener that prints notes and failures, without progress."""
+    return _Notes(terminal)
 
 
 @contextmanager

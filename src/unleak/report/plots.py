@@ -65,7 +65,7 @@ def against_start(
         )
     shown = _apart([-one for one in sorted(fractions, reverse=True)], _by_noise(fractions), 1.5 * near)
     axes.set_xticks([fractions[k] for k in shown], [labels[k] for k in shown])
-    axes.set_xlabel("← more noise at the start          less noise →", color=_SOFT)
+    axes.set_xlabel("← more noise at the start \u2003\u2003 less noise →", color=_SOFT)
     return _svg(figure)
 
 
@@ -148,7 +148,7 @@ def kept_motion(places: Sequence[str], lines: Sequence[Line], file: Path | None 
     axes.set_ylim(max(-2.0, min([0.0, *shown])) - 0.03, min(4.0, max([1.0, *shown])) + 0.05)
     axes.set_xticks(range(len(places)), places)
     axes.set_ylabel("share of the motion", color=_SOFT)
-    axes.set_xlabel("← more noise at the start          less noise →", color=_SOFT)
+    axes.set_xlabel("← more noise at the start \u2003\u2003 less noise →", color=_SOFT)
     _legend(axes, columns=2)
     if file is not None:
         _coloured(figure, _PICTURE)
@@ -163,8 +163,9 @@ def _short(label: str, most: int = 30) -> str:
 
 
 def _legend(axes: Any, *, columns: int) -> None:
+    below = -0.5 / axes.figure.get_figheight()  # inches below the axes
     axes.legend(
-        loc="upper center", bbox_to_anchor=(0.5, -0.26), ncols=columns, frameon=False, labelcolor=_INK, handlelength=2.6
+        loc="upper center", bbox_to_anchor=(0.5, below), ncols=columns, frameon=False, labelcolor=_INK, handlelength=2.6
     )
 
 

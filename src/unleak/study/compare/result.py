@@ -1,4 +1,4 @@
-"""Cases side by side: other fixes, other models, the same photos and the same noise, measured on every video."""
+"""What a comparison found: every video of every case, measured, as a page, a table and JSON."""
 
 import csv
 import json
@@ -12,7 +12,6 @@ import numpy as np
 from jaxtyping import UInt8
 
 from unleak import __version__
-from unleak.attach.strategies.texts import BuiltIn, parse_strategies
 from unleak.data.atomic import folder_written_whole
 from unleak.data.video import write_video
 from unleak.measure.intervals import mean_of
@@ -21,83 +20,9 @@ from unleak.measure.video import Video
 from unleak.report.compare_page import page
 from unleak.study.sweep import Run
 
-__all__ = ["Case", "Comparison", "Made", "default_cases"]
+__all__ = ["PAGE", "RECORD", "Comparison", "Made"]
 
 PAGE, RECORD, TABLE = "index.html", "compare.json", "compare.csv"
-_OPTIONS = ("model", "start", "init", "mode", "motion", "guidance", "steps", "low-pass", "condition-noise",
-            "guidance-interval", "lora")  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Case:
-    """One way to make the videos; what is None is as the command or the model has it. Without a start: the full one."""
-
-    label: str
-    model: str | None = None
-    start: str | None = None
-    init: str = "standard"
-    mode: str = "rescale"
-    motion: str | None = None
-    guidance: str | None = None
-    steps: int | None = None
-    low_pass: str | None = None
-    """This and the next two: as `parse_strategies` reads them."""
-    condition_noise: str | None = None
-    guidance_interval: str | None = None
-    loras: tuple[str, ...] = ()
-    """PATH or PATH:SCALE each."""
-
-    @classmethod
-    def parse(cls, text: str) -> "Case":
-        """Read `LABEL: NAME=VALUE NAME=VALUE`; the label may be left out. ValueError says what is wrong with it."""
-        label, _, rest = f"{text} ".rpartition(": ")
-        values: dict[str, str] = {}
-        for word in rest.split():
-            name, equals, value = word.partition("=")
-            if not equals or not value or name not in _OPTIONS:
-                raise ValueError(f"--case {text!r}: {word} is not understood; give NAME=VALUE of {', '.join(_OPTIONS)}")
-            if name in values:
-                raise ValueError(f"--case {text!r}: {name} is given twice")
-            values[name] = value
-        loras = tuple(one for one in values.pop("lora", "").split(",") if one)
-        steps = values.pop("steps", None)
-        if steps is not None and not (steps.isascii() and steps.isdigit() and 0 < int(steps) <= 10_000):
-            raise ValueError(f"--case {text!r}: steps={steps} is no whole number from 1 to 10000")
-        if values.get("mode", "rescale") not in ("rescale", "truncate"):
-            raise ValueError(f"--case {text!r}: mode is rescale or truncate")
-        given: dict[str, Any] = {name.replace("-", "_"): value for name, value in values.items()}
-        name = label.strip() or rest.strip() or "plain"
-        names = ("low_pass", "condition_noise", "guidance_interval")
-        try:
-            parse_strategies(**{name: given.get(name) for name in names})
-        except ValueError as error:
-            raise ValueError(f"--case {text!r}: {error}") from None
-        return cls(name, **given, steps=None if steps is None else int(steps), loras=loras)
-
-    @property
-    def strategies(self) -> tuple[BuiltIn, ...]:
-        """As `unleak.apply` takes them."""
-        return parse_strategies(
-            low_pass=self.low_pass, condition_noise=self.condition_noise, guidance_interval=self.guidance_interval
-        )
-
-
-def default_cases(
-    *, start: str | None, analytic: bool, guided: bool, low_pass: bool, timenoise: str | None
-) -> list[Case]:
-    """Plain, the recommended start, it with Analytic-Init, and the rivals that this model allows."""
-    cases = [Case("plain")]
-    if start:
-        cases.append(Case(f"start {start}", start=start))
-    if start and analytic:
-        cases.append(Case(f"start {start}, Analytic-Init", start=start, init="analytic"))
-    if guided:
-        cases.append(Case("no guidance", guidance="1"))
-    if low_pass:
-        cases.append(Case("low-pass image", low_pass="0.25"))
-    if timenoise:
-        cases.append(Case("TimeNoise checkpoint", model=timenoise))
-    return cases
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +61,7 @@ class Made:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Every video of every case. `save` makes the page."""
+    """Every video of every case. `save` writes a page."""
 
     cases: Sequence[Mapping[str, Any]]
     """Of each case its `label`, and how its videos were made, as plain values."""
@@ -147,7 +72,7 @@ class Comparison:
     about: Mapping[str, Any] = field(default_factory=dict)
 
     def summary(self, case: int) -> dict[str, Any]:
-        """Means of the metrics over photos, with intervals, and of their differences to the first case."""
+        """Return the mean of each metric over photos, with its interval, and of its difference to the first case."""
         found: dict[str, Any] = {}
         before = {(one.photo, one.seed): one.values for one in self.made if one.case == 0}
         for name in self.names:
@@ -170,7 +95,7 @@ class Comparison:
 
     @property
     def record(self) -> dict[str, Any]:
-        """All but the frames."""
+        """Everything but the frames, as plain values."""
         first = self.made[0].run
         f, h, w, _ = first.frames.shape
         return {
@@ -202,9 +127,9 @@ class Comparison:
         return f"photo{one.photo + 1}-seed{one.seed}-{one.case + 1}-{label}.mp4"
 
     def save(self, folder: str | Path, *, shown: int = 4) -> Path:
-        """Write page, table, JSON and videos to `folder`, which is replaced; returns the page's path.
+        """Write a page, a table, JSON and the videos to `folder`, which is replaced; returns the path of the page.
 
-        The page holds the videos of the first `shown` pairs of photo and seed; the files are all there.
+        The page holds the videos of the first `shown` pairs of photo and seed; the files hold all of them.
         """
         folder, record = Path(folder), self.record
         names = [video["file"] for video in record["videos"]]
