@@ -22,7 +22,7 @@ from unleak.cli.options import (
     to_text,
     whole,
 )
-from unleak.cli.studies import listening, loading_of, notes_of
+from unleak.cli.studies import listening, notes_of
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def compare(
     from unleak.measure.registry import extend, parse_metrics
     from unleak.study.compare.result import RECORD
     from unleak.study.compare.run import plan
-    from unleak.study.sweep import check_replaceable
+    from unleak.study.place import free_folder
 
     for file in cases.extend or ():
         extend(file)
@@ -104,12 +104,12 @@ def compare(
         prompts=None if photos.prompts is None else read_prompts(photos.prompts, len(entries), video.prompt),
         mask=photos.mask,
         allow_outside=photos.allow_outside,
-        loading=loading_of(memory),
+        loading=memory.loading,
         request=video.request(),
         listener=notes_of(terminal),
     )
     out = output.out or Path("out") / f"{entries[0].photo.stem}-compare"
-    check_replaceable(out, overwrite=output.overwrite, record=RECORD)
+    out = free_folder(out, overwrite=output.overwrite, record=RECORD)
     for one in planned.cases:
         terminal.note(f"{one.case.label}: {one.spec.name}, start {one.settings.level(one.spec)['text']}")
     if output.dry_run:

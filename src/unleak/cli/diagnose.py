@@ -6,7 +6,7 @@ from typing import Annotated
 
 from unleak.cli.errors import refuse_unmeasurable
 from unleak.cli.options import BASIC, CommandLine, Group, Memory, Video, command, number, option, to_text, whole
-from unleak.cli.studies import Spoken, listening, loading_of
+from unleak.cli.studies import Spoken, listening
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,11 @@ def diagnose(tested: Clips, video: Video, memory: Memory, output: DiagnoseOutput
     from unleak.study.diagnose.examine import suspects
     from unleak.study.diagnose.leakage import RECORD
     from unleak.study.diagnose.run import diagnose as examine
-    from unleak.study.sweep import check_replaceable
+    from unleak.study.place import free_folder
     from unleak.zoo.registry import find_model
 
     out = output.out or Path("out") / f"{Path(find_model(video.model).name).name}-diagnosis"
-    check_replaceable(out, overwrite=output.overwrite, record=RECORD)
+    out = free_folder(out, overwrite=output.overwrite, record=RECORD)
     check_writable(out.parent)
     with listening(terminal) as listener:
         done = examine(
@@ -83,7 +83,7 @@ def diagnose(tested: Clips, video: Video, memory: Memory, output: DiagnoseOutput
             mask=tested.mask,
             batch_size=tested.batch_size,
             decoding=Decoding(default_workers(), tested.seconds_per_video),
-            loading=loading_of(memory),
+            loading=memory.loading,
             listener=listener,
             about={"reproduce": typed.text(out=out)},
             request=video.request(),

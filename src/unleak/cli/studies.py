@@ -1,19 +1,16 @@
-"""What the commands of studies share: how they speak, and how their model is loaded."""
+"""What the commands of studies share: how they speak, and what they say while they work."""
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
-from unleak.cli.options import OUTPUT, Group, Memory, option
+from unleak.cli.options import OUTPUT, Group, option
 from unleak.cli.terminal import Terminal
 from unleak.study.listener import Listener
 
-if TYPE_CHECKING:  # this module is imported for `unleak --help`, which needs none of these
-    from unleak.study.loading import Loading
-
-__all__ = ["Spoken", "listening", "loading_of", "notes_of"]
+__all__ = ["Spoken", "listening", "notes_of"]
 
 _EVERY = 15.0  # seconds between lines where there is no terminal to draw a bar on
 
@@ -30,13 +27,6 @@ class Spoken(Group):
     def terminal(self, *, quiet: bool = False) -> Terminal:
         """Return where the command's words go."""
         return Terminal(self.quiet or quiet, self.as_json)
-
-
-def loading_of(memory: Memory) -> "Loading":
-    """Return the options as studies take them."""
-    from unleak.study.loading import Loading
-
-    return Loading(memory.device, memory.dtype, memory.offload, memory.vae_tiling, memory.loras)
 
 
 class _Shown(Listener):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from unleak.animate.call import Call
-from unleak.animate.sample import Settings
+from unleak.animate.settings import Settings
 from unleak.attach.strategies.texts import BuiltIn, parse_strategies
 from unleak.zoo.classes import pipeline_class, seam_of_class
 from unleak.zoo.registry import MODELS, ModelSpec

@@ -1,31 +1,31 @@
 """Fixes and models side by side on the same photos and the same noise: what `unleak compare` does."""
 
-import hashlib
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from unleak.animate.call import Call
-from unleak.animate.memory import advising
+from unleak.animate.model import Loading, Model
+from unleak.animate.noise import check_init
+from unleak.animate.record import Photo, versions
 from unleak.animate.request import Guidance, Request
-from unleak.animate.sample import Settings, check_init, check_mask, initial_noise, sample, size_of
-from unleak.animate.versions import versions
+from unleak.animate.sample import check_mask, sample
+from unleak.animate.settings import Settings
 from unleak.core.start import Start
-from unleak.data.image import fit_image, load_image
 from unleak.data.lists import Entry, find_entries
 from unleak.data.mask import load_mask
 from unleak.measure.registry import metric_names
 from unleak.study.compare.cases import Case, cases_of
 from unleak.study.compare.result import Comparison, Made
 from unleak.study.listener import Listener
-from unleak.study.loading import Loading
 from unleak.study.sweep import check_measurable
+from unleak.study.verdict import as_shown
 from unleak.zoo.classes import pipeline_class
+from unleak.zoo.hub import pick_device
 from unleak.zoo.lora import Lora
 from unleak.zoo.registry import ModelSpec, find_model
 
@@ -37,7 +37,7 @@ class Shot:
     """A photo that every case animates."""
 
     entry: Entry
-    image: Image.Image
+    photo: Photo
     prompt: str | None
     mask_file: Path | None
     mask: Image.Image | None
@@ -45,10 +45,8 @@ class Shot:
     @property
     def record(self) -> dict[str, Any]:
         """As plain values."""
-        sha256 = hashlib.sha256(self.entry.photo.read_bytes()).hexdigest()
-        found = {"file": str(self.entry.photo), "sha256": sha256, "notes": self.image.info["notes"]}
         given = {"prompt": self.prompt, "mask": None if self.mask_file is None else str(self.mask_file)}
-        return found | {name: value for name, value in given.items() if value is not None}
+        return self.photo.record | {name: value for name, value in given.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -109,14 +107,13 @@ class Plan:
         for loaded in dict.fromkeys(one.loaded for one in self.cases):
             group = [(k, one) for k, one in enumerate(self.cases) if one.loaded == loaded]
             first = group[0][1]
-            how = first.loading
-            with advising(first.spec, first.settings, self.device, offload=how.offload, vae_tiling=how.vae_tiling):
-                pipe = how.load(first.spec, self.device, listener)
+            with first.loading.advising(first.spec, first.settings, self.device):
+                model = Model.load(first.spec, first.loading, device=self.device, say=listener.note)
                 for k, one in group:
-                    for video in self._of_case(pipe, k, one):
+                    for video in self._of_case(model, k, one):
                         made.append(video)
                         listener.progress(len(made), total, "videos")
-            del pipe
+            del model
         made.sort(key=lambda one: (one.photo, one.seed, one.case))
         known = {
             "title": self.title,
@@ -128,15 +125,14 @@ class Plan:
         cases, photos = [one.record for one in self.cases], [shot.record for shot in self.shots]
         return Comparison(cases, photos, made, self.cases[0].settings.fps, {**known, **(about or {})})
 
-    def _of_case(self, pipe: Any, number: int, one: Planned) -> Iterable[Made]:
-        noise = initial_noise(one.settings.init, one.spec, **size_of(one.settings))
+    def _of_case(self, model: Model, number: int, one: Planned) -> Iterable[Made]:
+        noise = model.noise(one.settings)
         for photo, shot in enumerate(self.shots):
             settings = one.settings.prompted(shot.prompt if one.reads else None)
             first = self.seed + (shot.entry.seed or 0)
             for seed in range(first, first + self.seeds):
                 began = time.monotonic()
-                video = sample(pipe, shot.image, replace(settings, seed=seed), noise, mask=shot.mask)
-                h, w = video.frames.shape[1:3]
+                video = sample(model.pipe, shot.photo.image, replace(settings, seed=seed), noise, mask=shot.mask)
                 yield Made.measured(
                     number,
                     photo,
@@ -144,7 +140,7 @@ class Plan:
                     level=video.record["start"],
                     sigmas=video.record["sigmas"],
                     frames=video.frames,
-                    image=np.asarray(fit_image(shot.image, h, w).convert("RGB")),
+                    image=as_shown(shot.photo.image, video.frames),
                     fps=settings.fps,
                     prompt=shot.prompt,
                     seconds=time.monotonic() - began,
@@ -207,7 +203,7 @@ def plan(
         raise ValueError(f"--seed {seed} and {seeds} noises go beyond 2^63; give a lower --seed")
     check_measurable()
     names = metric_names("compare") if metrics is None else tuple(metrics)
-    picked, spec = loading.picked(), find_model(model)
+    picked, spec = pick_device(loading.device), find_model(model)
     asked_for = replace(request, seed=seed, prompt=next((text for text in texts if text is not None), request.prompt))
     planned = [
         _planned(one, find_model(one.model) if one.model else spec, asked_for, loading, shots, picked)
@@ -226,7 +222,7 @@ def plan(
 
 def _shot(entry: Entry, prompt: str | None, mask: str | Path | None) -> Shot:
     file = entry.mask or (None if mask is None else Path(mask))
-    return Shot(entry, load_image(entry.photo), prompt, file, None if file is None else load_mask(file))
+    return Shot(entry, Photo.read(entry.photo), prompt, file, None if file is None else load_mask(file))
 
 
 def _planned(
@@ -245,10 +241,10 @@ def _planned(
         "strategies": case.strategies,
     }
     settings = Settings.for_model(spec, replace(request, **own))
-    check_init(settings.init, spec, **size_of(settings))
+    check_init(settings, spec)
     for shot in shots:
         if shot.mask is not None:
-            check_mask(call, shot.mask, shot.image)
+            check_mask(call, shot.mask, shot.photo.image)
     how = replace(loading, loras=(*loading.loras, *(Lora.parse(text) for text in case.loras)))
     how.check(spec, device)
     return Planned(case, spec, settings, how, reads)

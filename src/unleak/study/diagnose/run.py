@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from unleak.animate.call import Call
-from unleak.animate.memory import advising
+from unleak.animate.model import Loading, Model
 from unleak.animate.record import versions
 from unleak.animate.request import Request
 from unleak.animate.sample import check_mask
@@ -18,9 +18,9 @@ from unleak.data.mask import load_mask
 from unleak.study.diagnose.examine import check_examined, examine, known_clips, parse_levels, real_clips
 from unleak.study.diagnose.leakage import STARTS, TESTS, Diagnosis
 from unleak.study.listener import Listener
-from unleak.study.loading import Loading
 from unleak.study.sweep import check_measurable
 from unleak.zoo.classes import pipeline_class
+from unleak.zoo.hub import pick_device
 from unleak.zoo.registry import find_model
 
 __all__ = ["FULL", "QUICK", "Effort", "diagnose"]
@@ -95,7 +95,7 @@ def diagnose(
     fields = {name: value for name, value in vars(request or Request.of(**asked)).items() if name != "start"}
     settings = Settings.for_model(spec, Request(**fields | {"start": Start.fraction(1.0), "seed": seed}))
     check_examined(spec, settings)
-    picked = loading.picked()
+    picked = pick_device(loading.device)
     loading.check(spec, picked)
     if loading.offload in ("sequential", "group"):
         raise ValueError(f"--offload {loading.offload}: a diagnosis runs the networks one by one; give model, or none")
@@ -121,9 +121,9 @@ def diagnose(
             decoding=decoding or Decoding(default_workers()),
             on_skipped=lambda reason: listener.failure(f"skipped {reason}"),
         )
-    with advising(spec, settings, picked, offload=loading.offload, vae_tiling=loading.vae_tiling):
+    with loading.advising(spec, settings, picked):
         return examine(
-            loading.load(spec, picked, listener),
+            Model.load(spec, loading, device=picked, say=listener.note).pipe,
             spec,
             settings,
             frames,
