@@ -1,6 +1,7 @@
 import csv
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,15 @@ from unleak.data.video import write_video
 from unleak.measure import extractors
 
 packages = test_adapters.packages
+
+
+@pytest.fixture(autouse=True)
+def own_list(monkeypatch):
+    """Metrics that a test registers are gone after it."""
+    from unleak.measure import registry
+
+    registry.metrics()
+    monkeypatch.setattr(registry, "_METRICS", dict(registry._METRICS))
 
 
 @pytest.fixture
@@ -152,6 +162,86 @@ def test_a_broken_video_is_told_and_the_others_are_measured(run, videos, tmp_pat
     assert (record["videos"], len(record["failed"])) == (3, 1)
     (videos / "broken.mp4").unlink()
     assert run("--videos", videos, "--out", "found").status == 0
+
+
+def test_overwrite_deletes_what_an_evaluation_wrote_and_nothing_else(run, videos, tmp_path):
+    out = tmp_path / "found"
+    out.mkdir()
+    for name in ("rows-2024.csv", "rows-of-mine.jsonl", "rows-0123456789abcdef-0.txt", "evaluation.csv"):
+        (out / name).write_text("mine")
+        result = run("--videos", videos, "--out", out, "--overwrite")
+        assert (result.status, result.out) == (2, "")
+        assert f"holds files of others ({name})" in result.err
+        assert (out / name).read_text() == "mine"
+        (out / name).unlink()
+    assert run("--videos", videos / "pan0.mp4", "--out", out).status == 0
+    assert run("--videos", videos / "pan0.mp4", "--out", out, "--num-frames", 3, "--overwrite").status == 0
+    assert len(list(out.glob("rows-*"))) == 1
+
+
+def test_two_photos_of_one_name_are_refused(run, videos, tmp_path):
+    """Nobody knows which of them the video was made of."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for speed in range(3):
+        Image.new("RGB", (64, 48), (9, 9, 9)).save(photos / f"pan{speed}.png")
+    Image.new("RGB", (64, 48)).save(photos / "pan1.jpg")
+    result = run("--videos", videos, "--images", photos, "--out", "found")
+    assert (result.status, result.out) == (2, "")
+    assert "pan1.jpg and pan1.png are both called pan1" in result.err
+    assert not (tmp_path / "found").exists()
+    Image.new("RGB", (64, 48)).save(photos / "other.jpg")  # a name that no video has is nobody's business
+    Image.new("RGB", (64, 48)).save(photos / "other.png")
+    (photos / "pan1.jpg").unlink()
+    assert run("--videos", videos, "--images", photos, "--out", "found").status == 0
+
+
+def test_bad_items_are_named_and_the_others_are_measured(run, videos, tmp_path):
+    """One frame, a photo that is none, a pipe, frames of more memory than a worker has."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (5, 48, 64, 3), dtype=np.uint8)
+    for name in ("still", "lost", "small"):
+        write_video(noise, videos / f"{name}.mp4", fps=8)
+    write_video(noise[:1], videos / "still.mp4", fps=8)
+    write_video(noise[:, :8, :8], videos / "small.mp4", fps=8)
+    for path in videos.iterdir():
+        Image.new("RGB", (64, 48), (9, 9, 9)).save(photos / f"{path.stem}.png")
+    (photos / "lost.png").write_bytes(b"no picture")
+    result = run("--videos", videos, "--images", photos, "--out", "found")
+    assert result.status == 2
+    told = [line for line in result.err.splitlines() if line.startswith("error: skipped")]
+    assert any("still.mp4: 1 frame; metrics need two or more" in line for line in told)
+    assert any("lost.png" in line for line in told)
+    record = json.loads((tmp_path / "found/evaluation.json").read_text())
+    measured = {row["file"].rpartition("/")[2] for row in record["rows"]}
+    assert {"pan0.mp4", "pan1.mp4", "pan2.mp4"} <= measured
+    assert len(measured) + len(record["failed"]) == 6
+    assert len(record["failed"]) == len(told)
+    assert "could not be measured" in (tmp_path / "found/index.html").read_text()
+
+
+def test_a_metric_of_your_own(run, videos, tmp_path):
+    toy = Path(__file__).parents[2] / "examples/extend/metric.py"
+    result = run("--videos", videos, "--extend", toy, "--metrics", "loop_gap,flicker", "--out", "found")
+    assert result.status == 0, result.err
+    assert "loop gap (grey levels): " in result.out
+    summary = json.loads((tmp_path / "found/evaluation.json").read_text())["summary"]
+    assert set(summary) == {"loop_gap", "flicker"}
+    unknown = run("--videos", videos, "--metrics", "loud", "--out", "other")
+    assert (unknown.status, unknown.out) == (2, "")
+    assert "metric 'loud' is unknown; give some of motion_score" in unknown.err
+
+
+def test_the_same_from_python(videos, tmp_path):
+    import unleak
+
+    found = unleak.evaluate(videos, out=tmp_path / "found", metrics=["motion_score"])
+    assert found.summary["motion_score"]["groups"] == 3
+    assert found.failed == []
+    assert (tmp_path / "found/evaluation.json").exists()
+    with pytest.raises(ValueError, match="no such file or folder"):
+        unleak.evaluate(tmp_path / "none", out=tmp_path / "other")
 
 
 def test_another_network_in_the_place_of_i3d_gives_no_fvd(run, videos, tmp_path):
