@@ -21,9 +21,9 @@ from unleak.attach.apply import applied, summary
 from unleak.attach.schedule import nearest, process_of
 from unleak.core.process import RF, VE, VP, Level, NoiseProcess
 from unleak.core.start import Start
-from unleak.families.registry import viewed
+from unleak.families.registry import family_of, viewed
 
-__all__ = ["GREY", "Levels", "View", "in_own_dtype", "per_clip", "view_class", "view_of"]
+__all__ = ["GREY", "Levels", "View", "has_view", "in_own_dtype", "per_clip", "view_class", "view_of"]
 
 GREY = 128 / 127.5 - 1
 """The grey of 128 of 255, which stands for no picture in families that know no absence."""
@@ -207,13 +207,13 @@ def view_class(pipeline: str) -> type[View]:
     return found
 
 
+def has_view(pipe: Any) -> bool:
+    """Return whether a pipeline's family has a view."""
+    return any(family_of(base.__name__) is not None for base in type(pipe).__mro__)
+
+
 def view_of(pipe: Any, arguments: Mapping[str, Any] | None = None) -> View:
     """Return the view of a pipeline, by its class or the nearest base. Raises ValueError if its family has none."""
-    first: ValueError | None = None
-    for base in type(pipe).__mro__:
-        try:
-            return view_class(base.__name__)(pipe, arguments)
-        except ValueError as error:
-            first = first or error
-    assert first is not None
-    raise first
+    names = [base.__name__ for base in type(pipe).__mro__]
+    name = next((name for name in names if family_of(name) is not None), names[0])
+    return view_class(name)(pipe, arguments)

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from itertools import count
 from pathlib import Path
@@ -22,6 +23,7 @@ from unleak.data.decode_worker import ClipRequest, Decoding, read_clips
 from unleak.data.image import MediaError
 from unleak.data.pixels import to_unit
 from unleak.families.latents import encode_video
+from unleak.families.view import has_view, view_of
 from unleak.stats.gathered import Gathered
 from unleak.stats.progress import Progress
 from unleak.stats.shards import Part, Shard, check_failures, joined
@@ -107,10 +109,12 @@ def estimate(
     asked = deque[_Place]()
 
     device = pipe.vae.device
+    # Of the models whose VAE is known, only some have a view.
+    to_latents = view_of(pipe).encode_video if has_view(pipe) else partial(encode_video, pipe)
 
     def encode(clips: Sequence[UInt8[np.ndarray, "f H W 3"]]) -> Float[Tensor, "b c f h w"]:
         pixels = torch.from_numpy(np.stack(clips)).to(device)
-        return encode_video(pipe, to_unit(pixels))
+        return to_latents(to_unit(pixels))
 
     def empty(latents: Float[Tensor, "b c f h w"]) -> LatentMoments:
         moments = LatentMoments.empty(latents.shape[1:], meta)

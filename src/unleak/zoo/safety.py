@@ -54,7 +54,7 @@ def check_index(index: Mapping[str, Any], where: str) -> None:
 def _is_known(library: Any, kind: Any, ours: Collection[tuple[str, str]]) -> bool:
     if not isinstance(library, str) or not isinstance(kind, str) or not re.fullmatch(r"[A-Z]\w*", kind):
         return False
-    if library.startswith(f"{FAMILIES}."):
+    if (library, kind) in ours or library.startswith(f"{FAMILIES}."):
         return (library, kind) in ours
     if library == "transformers":
         return not kind.startswith("Auto")  # those may run the code that a configuration names
