@@ -255,8 +255,6 @@ OPTIONS = {
     f"photo.png --out {'x' * 300}": r"cannot be written to \(File name too long\)|File name too long",
     "photo.png --out made": r"made/photo.mp4 exists; give --overwrite, --skip-existing or another --out",
     "photo.png --out recorded": r"recorded/photo.json exists; give --overwrite, --skip-existing or another --out",
-    "photo.png --out folders --overwrite": r"folders/photo.mp4 is a folder, where a file is to go; choose",
-    "photo.png --out . --format png --overwrite": r"photo.png: its video would replace it; choose another --out or --f",
 }
 if not torch.accelerator.is_available():
     OPTIONS["photo.png --device cuda"] = r"device cuda: this machine has no accelerator; give --device cpu"

@@ -1,8 +1,11 @@
 """A photo, the file that its video goes to, and what is its own: a prompt, a mask, a seed."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from hashlib import file_digest, sha256
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,12 +17,15 @@ from unleak.animate.call import Call
 from unleak.animate.record import Photo
 from unleak.animate.sample import check_mask
 from unleak.data.atomic import written_whole
+from unleak.data.files import open_regular
 from unleak.data.image import MediaError
 from unleak.data.mask import load_mask
 from unleak.data.reading import Record, read_json
 from unleak.data.video import write_video
 
 __all__ = ["Job", "WhereItExists", "placed"]
+
+_LONGEST_STEM = 230  # bytes
 
 WhereItExists = Literal["number", "overwrite", "skip"]
 
@@ -69,46 +75,84 @@ class Job:
 def placed(jobs: Sequence[Job], where: WhereItExists) -> tuple[list[Job], list[Job]]:
     """Give every job a file of its own; return the jobs to do and those that are done already.
 
-    The second photo of a name goes to `NAME-2`, the third to `NAME-3`. For a video that exists, `where` says what
-    happens: number: it is kept, and the new one gets the next free number. skip: the job is done. overwrite: the new
-    video replaces it. Raises ValueError where a folder, or with `skip` somebody else's record, is in the way.
+    The second photo of a name goes to `NAME-2`, the third to `NAME-3`, and a name that is too long for a file is cut.
+    For a video that exists, `where` says what happens: number: it is kept, and the new one gets the next free number.
+    skip: if it is of the same photo, by the hash in its record, the job is done; else as with number. overwrite: the
+    new video replaces it. Nothing else is ever replaced: no input of any job, no folder, no record of something else.
     """
+    inputs = {path.resolve() for job in jobs for path in (job.photo, job.mask) if path is not None}
     todo, done, names = list[Job](), list[Job](), set[Path]()
     for job in jobs:
-        video, number = job.video, 1
-        while video in names or (where == "number" and _is_taken(replace(job, video=video))):
-            number += 1
-            video = job.video.with_name(f"{job.video.stem}-{number}{job.video.suffix}")
-        names.add(video)
-        job = replace(job, video=video)
-        for path in (job.video, job.record):
-            if path.is_dir():
-                raise ValueError(f"{path} is a folder, where a file is to go; choose another --out")
-        if where == "skip" and job.video.exists():
-            done.append(job)
-            continue
-        if where == "skip" and _is_of_another(job):
-            raise ValueError(f"{job.record} is there, and is not of {job.video}; give another --out")
-        todo.append(job)
+        stem = _short(job.video.stem)
+        for number in count(1):
+            name = f"{stem}-{number}" if number > 1 else stem
+            one = replace(job, video=job.video.with_name(f"{name}{job.video.suffix}"))
+            if one.video in names or one.video.resolve() in inputs or one.record.resolve() in inputs:
+                continue
+            if where == "skip" and one.video.is_file() and _is_of_its_photo(one):
+                done.append(one)
+            elif not _is_taken(one) or (where == "overwrite" and _is_replaceable(one)):
+                todo.append(one)
+            else:
+                continue
+            names.add(one.video)
+            break
     return todo, done
 
 
+def _short(stem: str) -> str:
+    """Cut a name so that `NAME-2.json` is one that file systems take (255 bytes); what is cut still tells it apart."""
+    name = os.fsencode(stem)
+    if len(name) <= _LONGEST_STEM:
+        return stem
+    kept = name[: _LONGEST_STEM - 9].decode("utf-8", "ignore")
+    return f"{kept}-{sha256(name).hexdigest()[:8]}"
+
+
 def _is_taken(job: Job) -> bool:
-    return job.video.exists() or job.record.exists()
+    return os.path.lexists(job.video) or os.path.lexists(job.record)
+
+
+class _MadeOf(Record):
+    """What the record of a video says of its photo."""
+
+    sha256: str
 
 
 class _Made(Record):
-    """What the record of a video says of it."""
+    """What the record of a video says."""
 
     video: str
+    photo: _MadeOf
 
 
-def _is_of_another(job: Job) -> bool:
-    """Whether the file where the record goes is somebody's own, or of a video in another format that is still there."""
-    if not job.record.exists():
+def _made(job: Job) -> _Made | None:
+    try:
+        return read_json(job.record, _Made)
+    except (ValueError, OSError):
+        return None
+
+
+def _is_of_its_photo(job: Job) -> bool:
+    """Whether the video that exists was made of this photo as it is now."""
+    made = _made(job)
+    if made is None or Path(made.video).name != job.video.name:
         return False
     try:
-        video = job.video.with_name(Path(read_json(job.record, _Made).video).name)
-    except ValueError:
+        with open_regular(job.photo) as file:
+            return file_digest(file, "sha256").hexdigest() == made.photo.sha256
+    except (MediaError, OSError):  # told when its turn comes
+        return False
+
+
+def _is_replaceable(job: Job) -> bool:
+    """Whether the files that exist are a video, and its own record or none, or one whose video is gone."""
+    if job.video.is_dir() or job.record.is_dir():
+        return False
+    if not job.record.exists():
         return True
-    return video != job.video and video.exists()
+    made = _made(job)
+    if made is None:
+        return False
+    video = job.video.with_name(Path(made.video).name)
+    return video == job.video or not video.exists()

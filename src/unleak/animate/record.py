@@ -1,6 +1,5 @@
 """How a video was made, as plain values for JSON files: written in one place, the same for every command."""
 
-import hashlib
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -42,7 +41,7 @@ class Photo:
     @property
     def record(self) -> dict[str, Any]:
         """As plain values."""
-        digest = hashlib.sha256(self.path.read_bytes()).hexdigest()
+        digest = self.image.info["sha256"]  # of what was read: the file may have changed since
         return {"file": str(self.path), "sha256": digest, "size": list(self.image.size), "notes": self.notes}
 
 

@@ -183,6 +183,8 @@ def _checked(
 
 def _announce(batch: "Batch", fix: StartOrFix, terminal: Terminal, *, dry_run: bool) -> None:
     """Say what will be made, in a few lines; every unit and argument with --verbose."""
+    for job in batch.done:
+        terminal.note(f"skipped {job.photo}: {job.video} was made of it")
     spec, settings = batch.spec, batch.settings
     terminal.note(f"{spec.name}: {settings.size_text}; {settings.steps} steps; seed {settings.seed}")
     if batch.search is not None:

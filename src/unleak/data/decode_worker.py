@@ -259,7 +259,7 @@ def _ask(process: "subprocess.Popen[bytes]", request: Request) -> Outcome:
         raise EOFError
     if isinstance(request, PhotoRequest):
         image = Image.fromarray(frames)
-        image.info = {"notes": reply["notes"]}
+        image.info = reply["info"]
         return image
     return VideoClip(frames, reply["fps"], tuple(reply["notes"]))
 
@@ -347,7 +347,7 @@ def _answer(memory: int) -> None:
                 replies.write(json.dumps(about).encode() + b"\n")
                 replies.write(np.ascontiguousarray(clip.frames).data)
             case Image.Image() as image:
-                about = {"shape": (image.height, image.width, 3), "notes": image.info["notes"]}
+                about = {"shape": (image.height, image.width, 3), "info": image.info}
                 replies.write(json.dumps(about).encode() + b"\n")
                 replies.write(image.tobytes())
             case MediaError() as error:

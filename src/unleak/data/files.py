@@ -3,8 +3,8 @@
 import errno
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 __all__ = ["MediaError", "open_regular"]
 
@@ -21,7 +21,7 @@ class MediaError(ValueError):
     """A photo, video or list that cannot be used; the message is one line: the file, the reason and what to do."""
 
 
-def open_regular(path: str | Path) -> BinaryIO:
+def open_regular(path: str | Path) -> BufferedReader:
     """Open a regular file to read its bytes.
 
     Raises MediaError, which says what `path` is, for a folder, pipe, device or socket, and OSError for a file that is

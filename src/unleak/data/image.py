@@ -1,5 +1,6 @@
 """Read photos as people have them into upright 8-bit sRGB."""
 
+import hashlib
 import io
 import struct
 import warnings
@@ -44,7 +45,8 @@ def load_image(path: str | Path, *, background: str = "white") -> Image.Image:
 
     EXIF orientation is applied, transparency is composited on `background`, 16-bit samples are scaled by 1/257,
     palette, grey, CMYK and images with a colour profile are converted to sRGB, and of several frames or pages the first
-    is taken. What a person should know about the conversion is in `image.info["notes"]`, a list of sentences.
+    is taken. `image.info["notes"]` lists what a person should know about the conversion, and `image.info["sha256"]` is
+    the hash of the file that was read.
 
     Beside what Pillow's decoder needs, this takes at most 8 bytes a pixel: the image as stored and as returned, 1.2 GB
     at `MAX_PIXELS`.
@@ -71,7 +73,9 @@ def load_image(path: str | Path, *, background: str = "white") -> Image.Image:
             raise MediaError(f"{path}: {error}") from None
         except _DAMAGED as error:
             raise MediaError(f"{path}: truncated or damaged ({_one_line(error)}); copy or export it again") from error
-    rgb.info = {"notes": notes}
+        file.seek(0)
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    rgb.info = {"notes": notes, "sha256": digest}
     return rgb
 
 

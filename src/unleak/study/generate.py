@@ -110,12 +110,10 @@ def _verdict(frames: UInt8[np.ndarray, "f h w 3"], photo: Photo, settings: Setti
 
 def _masked(job: Job, mask: Image.Image, frames: UInt8[np.ndarray, "f h w 3"], cautions: list[str]) -> dict[str, Any]:
     """The mask, and the motion inside and outside of it; a caution where that cannot be measured."""
-    from hashlib import sha256
-
     from unleak.families.animate_anything.mask import moving
 
     assert job.mask is not None
-    about: dict[str, Any] = {"mask": {"file": str(job.mask), "sha256": sha256(job.mask.read_bytes()).hexdigest()}}
+    about: dict[str, Any] = {"mask": {"file": str(job.mask), "sha256": mask.info["sha256"]}}
     try:
         from unleak.measure.masked import masked_motion
 
@@ -198,7 +196,11 @@ class Batch:
                 with self.loading.advising(self.spec, self.settings, device):
                     model = Model.load(self.spec, self.loading, device=device, say=say)
             report = None if on_step is None else partial(on_step, job)
-            video = generate(model, job, photo, self.settings, search=self.search, on_step=report)
+            try:
+                video = generate(model, job, photo, self.settings, search=self.search, on_step=report)
+            except (MediaError, FileNotFoundError) as error:  # of its mask
+                yield Result(job, error=error)
+                continue
             job.write(video.frames, video.record, fps=video.fps)
             yield Result(job, tuple(photo.notes), video)
 
