@@ -53,7 +53,8 @@ def against_start(
     for k in order:
         point = axes.scatter([fractions[k]], [values[k]], s=75, color=colours[k], edgecolor=_CARD, lw=1.6, zorder=3)
         point.set_urls([f"#start-{k}"])
-    top = max([values[k] or 0 for k in order], default=0) or 1.0
+    least = 10.0 ** (1 - int(form[1]))  # what the labels can tell from 0
+    top = max([least, *(values[k] or 0 for k in order)])
     axes.set_ylim(0, top * 1.22)
     span = (max(fractions) - min(fractions)) or 1.0
     axes.set_xlim(max(fractions) + 0.08 * span, min(fractions) - 0.08 * span)
@@ -85,7 +86,7 @@ def _apart(places: Sequence[float], order: Sequence[int], gap: float) -> list[in
 
 def means(rows: Sequence[Mean]) -> Any:
     """Plot a row for each case: its mean as a dot, its interval as a line, its value as a number."""
-    figure, axes = _figure(4.6, 0.55 + 0.3 * len(rows))
+    figure, axes = _figure(3.1, 0.5 + 0.28 * len(rows))
     for place, row in enumerate(rows):
         if row.low is not None and row.high is not None:
             axes.plot([row.low, row.high], [place, place], color=row.colour, lw=3, solid_capstyle="round")
@@ -98,7 +99,7 @@ def means(rows: Sequence[Mean]) -> Any:
             color=_INK,
             weight="bold",
         )
-    axes.set_yticks(range(len(rows)), [_short(row.label) for row in rows])
+    axes.set_yticks(range(len(rows)), [_short(row.label, 22) for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     ends = [end for row in rows for end in (row.value, row.low, row.high) if end is not None]
     low, high = min([0.0, *ends]), max([0.0, *ends])
@@ -124,7 +125,7 @@ def dots(values: Sequence[float], mean: Mean) -> Any:
     """Plot a number of each video as a dot, and the mean with its interval above them."""
     figure, axes = _figure(4.6, 1.1)
     heights = [0.12 * ((7 * k) % 5 - 2) for k in range(len(values))]  # so that dots do not hide each other
-    axes.scatter(values, heights, s=22, color=mean.colour, alpha=0.55, lw=0)
+    axes.scatter(values, heights, s=22, color=mean.colour, alpha=0.75, lw=0)
     if mean.low is not None and mean.high is not None:
         axes.plot([mean.low, mean.high], [0.55, 0.55], color=_INK, lw=2.5, solid_capstyle="round")
     axes.scatter([mean.value], [0.55], s=45, color=_INK, zorder=3)

@@ -97,7 +97,8 @@ class Plan:
     def title(self) -> str:
         """What the page is called."""
         count = f"{len(self.cases)} cases"
-        return f"{self.shots[0].entry.photo.name}: {count}" if len(self.shots) == 1 else count
+        name = self.shots[0].entry.photo.name
+        return f"{name}: {count}" if len(self.shots) == 1 else f"{len(self.shots)} photos: {count}"
 
     def run(self, listener: Listener | None = None, about: Mapping[str, Any] | None = None) -> Comparison:
         """Make and measure every video; a pipeline is loaded once for all cases that use it."""
