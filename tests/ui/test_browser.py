@@ -100,11 +100,12 @@ def test_upload_generate_watch_change_motion_download(page):
     assert "start sigma=20" in page.inner_text(".unleak-fixed")
 
     page.get_by_label("high", exact=True).check(force=True)
-    page.wait_for_function("document.querySelector('#level').innerText.includes('sigma\\n5')")
+    page.wait_for_function("document.querySelector('#level summary').innerText.includes('sigma 5')")
     page.get_by_role("button", name="Other fixes").click()
-    page.get_by_label("Condition noise").fill("much")
-    page.wait_for_selector("#level >> text=condition-noise much: give a number")
-    page.get_by_label("Condition noise").fill("0.2")
+    page.get_by_label("condition-noise", exact=True).check()
+    page.get_by_label("condition-noise: beta").fill("-1")
+    page.wait_for_selector("#level >> text=BETA -1 is outside")
+    page.get_by_label("condition-noise: beta").fill("0.2")
     page.wait_for_selector("#level >> text=with ConditionNoise(beta=0.2")
     animate(page)
     page.wait_for_function("document.querySelector('.unleak-fixed')?.innerText.includes('start sigma=5')")
@@ -273,8 +274,8 @@ def test_uploads_are_limited_in_size_and_stay_in_the_folder(address, client):
     ],
 )
 def test_a_request_by_hand_gets_no_other_file_and_no_other_model(address, client, photo, model, monkeypatch):
-    monkeypatch.setattr("unleak.ui.studio.load", None)
-    monkeypatch.setattr("unleak.ui.studio.load_image", None)
+    monkeypatch.setattr("unleak.zoo.hub.load", None)
+    monkeypatch.setattr("unleak.animate.record.load_image", None)
     client.get(address)
     assert not ended(client, address, photo=photo, model=model)["success"]
 

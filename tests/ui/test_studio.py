@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from functools import partial
 from html import escape
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import pytest
 
 from unleak.data.image import MediaError
 from unleak.data.video import read_video
+from unleak.study.tune.find import Search
+from unleak.ui import studio as studio_module
 from unleak.ui import view
 from unleak.ui.studio import Studio, Wish
 
@@ -106,7 +109,7 @@ def test_a_sweep_is_the_page_of_the_command(studio, tmp_path):
 )
 def test_what_cannot_be_had_is_told_before_anything_is_loaded(studio, monkeypatch, wish, message):
     monkeypatch.setattr(studio, "_loaded", None)
-    monkeypatch.setattr("unleak.ui.studio.load", None)
+    monkeypatch.setattr("unleak.zoo.hub.load", None)
     with pytest.raises(ValueError, match=re.escape(message)):
         studio.animate(PHOTO, wish, report=lambda share, text: None)
 
@@ -145,7 +148,12 @@ def diagnose(studio, folder, *, clips=(), photo=None, starts="0.50T", count=1, s
 
 def test_a_model_is_diagnosed_on_clips_of_known_motion_made_of_the_photo(studio, tmp_path):
     done, saved = diagnose(studio, tmp_path, photo=PHOTO)
-    assert sorted(path.name for path in saved.iterdir()) == ["curve.csv", "diagnosis.json", "diagnosis.png"]
+    assert sorted(path.name for path in saved.iterdir()) == [
+        "curve.csv",
+        "diagnosis.json",
+        "diagnosis.png",
+        "index.html",
+    ]
     record = json.loads((saved / "diagnosis.json").read_text())
     assert {row["who"] for row in record["rows"]} == {"", "image", "no image", "oracle"}
     assert record["known_motion"] is True
@@ -176,7 +184,7 @@ def test_a_model_is_diagnosed_on_clips_of_known_motion_made_of_the_photo(studio,
 )
 def test_a_diagnosis_has_limits_that_are_told_before_anything_is_loaded(studio, tmp_path, monkeypatch, given, message):
     monkeypatch.setattr(studio, "_loaded", None)
-    monkeypatch.setattr("unleak.ui.studio.load", None)
+    monkeypatch.setattr("unleak.zoo.hub.load", None)
     with pytest.raises(ValueError, match=message):
         diagnose(studio, tmp_path, **given)
 
@@ -190,7 +198,7 @@ def test_clips_that_cannot_be_read_are_told_each_and_decoded_elsewhere(studio, t
 
 
 def test_a_start_is_found_as_the_command_does(studio, monkeypatch):
-    monkeypatch.setattr("unleak.ui.studio.BUDGET", 3)
+    monkeypatch.setattr(studio_module, "Search", partial(Search, budget=3))
     told = []
     done = studio.tune(PHOTO, Wish("nano", seed=3, steps=1), "500px/s", report=lambda share, text: told.append(share))
     assert [str(one.start) for one in done.previews][:2] == ["1T", "sigma=5"]

@@ -62,7 +62,12 @@ def show(name: _Name, as_json: _Json = False) -> None:
     for word, text in _in_words(spec).items():
         if text:
             terminal.line(f"{word + ':':<14}{text}")
-    terminal.json(values)
+    from unleak.animate.knobs import knobs
+
+    own = knobs(spec)
+    for number, knob in enumerate(own):
+        terminal.line(f"{'moves by:' if not number else '':<14}{knob.text}")
+    terminal.json({**values, "knobs": [asdict(knob) for knob in own]})
 
 
 @models.command()

@@ -38,6 +38,7 @@ __all__ = ["BUDGET", "RECORD", "Attempt", "Candidate", "fix", "starts_to_try", "
 
 BUDGET = 6
 RECORD = "try.json"
+_NO_MOTION = 0.1  # of the motion score, px
 _WORSE_FIRST_FRAME = 3.0  # dB below the plain video's; more is not the photo any longer
 
 Made = tuple[Frames, Mapping[str, Any], Sequence[float] | None]
@@ -97,9 +98,10 @@ class Attempt:
         return self.best.run.frames
 
     @property
-    def moved(self) -> float:
-        """Motion score of the best video over that of the plain one."""
-        return self.best.run.motion.value / max(self.plain.run.motion.value, 1e-6)
+    def moved(self) -> float | None:
+        """Motion score of the best video over that of the plain one; None for a plain one without any motion."""
+        before = self.plain.run.motion.value
+        return self.best.run.motion.value / before if before > _NO_MOTION else None
 
     @property
     def seconds(self) -> float:
@@ -111,7 +113,8 @@ class Attempt:
         """What came of it, in a line."""
         best = self.best
         sharp = "sharp" if best.verdict.sharp else "not sharp"
-        said = f"moved {self.moved:.1f}x plain, {sharp}, {self.seconds:.0f} s, seed {best.seed}, start {best.start}"
+        moved = "moved, which plain did not" if self.moved is None else f"moved {self.moved:.1f}x plain"
+        said = f"{moved}, {sharp}, {self.seconds:.0f} s, seed {best.seed}, start {best.start}"
         if self.found:
             return said
         reasons = sorted({one.rejected(self.plain) or "" for one in self.candidates})

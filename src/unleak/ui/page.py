@@ -10,8 +10,10 @@ from typing import Any
 
 import gradio as gr
 
-from unleak.animate.call import Call
-from unleak.animate.settings import Settings
+from unleak.animate.knobs import knobs
+from unleak.animate.settings import Settings, reads_prompts
+from unleak.attach.strategies import fixes
+from unleak.attach.strategies.registry import Fix, Number
 from unleak.data.image import IMAGE_SUFFIXES
 from unleak.data.video import VIDEO_SUFFIXES
 from unleak.study.diagnose.leakage import RECORD, TABLE
@@ -30,7 +32,6 @@ from unleak.ui.studio import (
     Wish,
 )
 from unleak.ui.visitors import LeftError, Visitors, visitor_of
-from unleak.zoo.classes import pipeline_class
 
 __all__ = ["HEAD", "STYLE", "build", "theme"]
 
@@ -81,10 +82,17 @@ def build(studio: Studio, folder: Path, visitors: Visitors) -> gr.Blocks:
                         _steps(studio, first), label="Steps", precision=0, minimum=1, maximum=MAX_STEPS, min_width=90
                     )
                 with gr.Accordion("Other fixes", open=False, elem_id="others"):
-                    others = [gr.Textbox(label=name, info=info, max_length=80) for name, info in _STRATEGIES.items()]
+                    others = [part for one in fixes() for part in _fix_fields(one)]
+                with gr.Accordion("The model's own", open=False, elem_id="own-knobs"):
+                    own_knobs = gr.HTML(view.knobs(knobs(studio.spec(first))))
+                    own_values = gr.Textbox(
+                        label="Arguments", info="NAME=VALUE, with commas between", max_length=200, elem_id="own-values"
+                    )
             with gr.Column(scale=5, min_width=320), gr.Tabs():
                 with gr.Tab("Plain and fixed"):
-                    animate = gr.Button("Animate", variant="primary", size="lg")
+                    with gr.Row():
+                        animate = gr.Button("Animate", variant="primary", size="lg")
+                        tries = gr.Button("Try until it moves", size="lg", elem_id="try")
                     videos = gr.HTML(view.EMPTY, elem_id="videos")
                     with gr.Row():
                         downloads = [
@@ -159,6 +167,7 @@ def build(studio: Studio, folder: Path, visitors: Visitors) -> gr.Blocks:
                 gr.update(info=_about(studio, name)),
                 gr.update(visible=_reads(studio, name)),
                 _steps(studio, name),
+                view.knobs(knobs(studio.spec(name))),
             )
 
         def theirs(request: gr.Request, file: str | None, kind: str = "photo") -> Path:
@@ -180,8 +189,20 @@ def build(studio: Studio, folder: Path, visitors: Visitors) -> gr.Blocks:
                     theirs(request, photo), _wish(*chosen), report=_report(progress, visitors, request)
                 )
                 files = made.save(visitors.room(_visitor(request)))
-                shown = view.pair(made.plain, made.fixed, files[:2])
+                shown = view.pair(made.plain, made.fixed, files[:2], still=made.still)
                 return shown, *(gr.update(value=str(file), interactive=True) for file in files)
+
+        def on_try(
+            request: gr.Request,
+            photo: str | None,
+            *chosen: Any,
+            progress: Callable[..., Any] = gr.Progress(),  # noqa: B008
+        ) -> str:
+            with _told(folder):
+                room = visitors.room(_visitor(request)) / "try"
+                report = _report(progress, visitors, request)
+                done, made = studio.attempt(theirs(request, photo), _wish(*chosen), room, report=report)
+                return view.attempt(done, made.read_text(encoding="utf-8"))
 
         def on_find(
             request: gr.Request,
@@ -191,11 +212,11 @@ def build(studio: Studio, folder: Path, visitors: Visitors) -> gr.Blocks:
             progress: Callable[..., Any] = gr.Progress(),  # noqa: B008
         ) -> tuple[Any, ...]:
             with _told(folder):
-                wish = replace(_wish(*chosen), motion=MOTIONS[1], init=INITS[0])
-                done = studio.tune(
-                    theirs(request, photo), wish, target or "", report=_report(progress, visitors, request)
-                )
-                return view.found(done), OWN, str(done.start), INITS[0]
+                wish = replace(_wish(*chosen), motion=MOTIONS[1])
+                report = _report(progress, visitors, request)
+                done = studio.tune(theirs(request, photo), wish, target or "", report=report)
+                shown = done.save(visitors.room(_visitor(request)) / "tune").read_text(encoding="utf-8")
+                return view.found(done, shown), OWN, str(done.start), str(done.about["init"])
 
         def on_sweep(
             request: gr.Request,
@@ -207,7 +228,7 @@ def build(studio: Studio, folder: Path, visitors: Visitors) -> gr.Blocks:
             progress: Callable[..., Any] = gr.Progress(),  # noqa: B008
         ) -> tuple[Any, ...]:
             with _told(folder):
-                wish = _wish(model, MOTIONS[1], None, init, *chosen)
+                wish = _wish(model, OWN, "1.0T", init, *chosen)
                 room = visitors.room(_visitor(request)) / "sweep"
                 made = studio.sweep(
                     theirs(request, photo), wish, text or "", room, report=_report(progress, visitors, request)
@@ -247,12 +268,13 @@ def build(studio: Studio, folder: Path, visitors: Visitors) -> gr.Blocks:
         # One visitor's video at a time, whichever tab it is asked from; the others queue.
         heavy: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model", "api_visibility": "private"}
         light: dict[str, Any] = {"concurrency_limit": 4, "api_visibility": "private", "show_progress": "hidden"}
-        chosen = [model, motion, start, init, prompt, seed, steps, *others]
+        chosen = [model, motion, start, init, prompt, seed, steps, own_values, *others]
         animate.click(on_animate, [photo, *chosen], [videos, *downloads], show_progress_on=videos, **heavy)
+        tries.click(on_try, [photo, *chosen], videos, show_progress_on=videos, **heavy)
         find.click(on_find, [photo, target, *chosen], [tuned, motion, start, init], show_progress_on=tuned, **heavy)
         sweep.click(
             on_sweep,
-            [photo, starts, sweep_init, model, prompt, seed, steps, *others],
+            [photo, starts, sweep_init, model, prompt, seed, steps, own_values, *others],
             [swept, swept_page],
             show_progress_on=swept,
             **heavy,
@@ -271,23 +293,51 @@ def build(studio: Studio, folder: Path, visitors: Visitors) -> gr.Blocks:
             **light,
         )
         motion.change(lambda one: gr.update(visible=one == OWN), motion, own, **light)
-        model.change(show_model, model, [model, prompt, steps], **light)
-        changes = [one.change for one in (model, motion, start, init)] + [one.change for one in others]
+        model.change(show_model, model, [model, prompt, steps, own_knobs], **light)
+        changes = [one.change for one in (model, motion, start, init)] + [one.change for one in (own_values, *others)]
         gr.on(changes, show_level, chosen, level, trigger_mode="always_last", **light)
     return page
 
 
 _UPLOADED, _KNOWN = "clips that I upload", "clips of known motion, made of the photo"
 _TABLES = {"get-json": "Download JSON", "get-csv": "Download CSV"}
-_STRATEGIES = {
-    "low-pass": "0.25:0.1: the photo's latents at a quarter of their size for a tenth of the steps",
-    "condition-noise": "0.1: noise on the photo's latents",
-    "guidance-interval": "..sigma=10: no guidance at noisier levels",
-}
 _DOWNLOADS = {"get-plain": "Download plain", "get-fixed": "Download fixed", "get-settings": "Download settings"}
 
 
-def _wish(model: Any, motion: Any, start: Any, init: Any, prompt: Any, seed: Any, steps: Any, *others: Any) -> Wish:
+def _fix_fields(fix: Fix) -> list[Any]:
+    """A box to switch a fix on, and a slider or a field for each of its arguments."""
+    fields: list[Any] = [gr.Checkbox(False, label=fix.name, info=fix.help)]
+    for parameter in fix.parameters:
+        label = f"{fix.name}: {parameter.metavar.lower()}"
+        if isinstance(parameter, Number) and parameter.high <= _SLIDER:
+            start = parameter.default if parameter.default is not None else (parameter.low + parameter.high) / 4
+            fields.append(gr.Slider(parameter.low, parameter.high, start, label=label, info=parameter.help))
+        elif isinstance(parameter, Number):
+            fields.append(gr.Number(parameter.default or 0.1, label=label, info=parameter.help))
+        else:
+            given = str(parameter.default or "")
+            fields.append(gr.Textbox(given, label=label, info=parameter.help, max_length=40))
+    return fields
+
+
+_SLIDER = 10.0  # the greatest end of a slider; numbers that may be larger are typed
+
+
+def _fix_texts(values: tuple[Any, ...]) -> tuple[str, ...]:
+    """The fixes that are switched on, as the command line takes them; `values` of all the fields of `_fix_fields`."""
+    texts, rest = list[str](), list(values)
+    for fix in fixes() if values else ():
+        on, *given = rest[: 1 + len(fix.parameters)]
+        del rest[: 1 + len(fix.parameters)]
+        if on:
+            words = [f"{one:g}" if isinstance(one, int | float) else str(one or "").strip() for one in given]
+            texts.append(f"{fix.name}={fix.separator.join(words)}" if words else fix.name)
+    return tuple(texts)
+
+
+def _wish(
+    model: Any, motion: Any, start: Any, init: Any, prompt: Any, seed: Any, steps: Any, own: Any = "", *others: Any
+) -> Wish:
     """What the fields hold, of whatever kind a request gives; an empty one may hold None."""
     if not isinstance(seed, int | float) or not isinstance(steps, int | float):
         raise ValueError("give a seed and a number of steps")
@@ -299,9 +349,8 @@ def _wish(model: Any, motion: Any, start: Any, init: Any, prompt: Any, seed: Any
         str(prompt or ""),
         int(seed),
         int(steps),
-        tuple(
-            f"{name}={text.strip()}" for name, text in zip(_STRATEGIES, others, strict=False) if text and text.strip()
-        ),
+        tuple(one.strip() for one in str(own or "").split(",") if one.strip()),
+        _fix_texts(others),
     )
 
 
@@ -313,11 +362,11 @@ def _level(studio: Studio, wish: Wish) -> str:
 
 
 def _about(studio: Studio, name: str) -> str:
-    return studio.spec(name).summary
+    return f"{studio.spec(name).summary} To add a model: unleak ui --model NAME; `unleak models` lists the names."
 
 
 def _reads(studio: Studio, name: str) -> bool:
-    return Call.of(pipeline_class(studio.spec(name).pipeline)).name("prompt") is not None
+    return reads_prompts(studio.spec(name))
 
 
 def _steps(studio: Studio, name: str) -> int:
@@ -360,7 +409,7 @@ def _told(folder: Path) -> Iterator[None]:
             _LOG.exception("a request failed")
             text = f"The model failed ({type(error).__name__}): {str(error).strip().partition(chr(10))[0]}"
         text = " ".join(word.rpartition("/")[2] if str(folder) in word else word for word in text.split())
-        raise gr.Error(escape(text), title="This did not work", duration=None, print_exception=False) from error
+        raise gr.Error(escape(text), title="This did not work", duration=10, print_exception=False) from error
 
 
 def _guard(component: gr.Image | gr.File, suffixes: Set[str], kind: str) -> None:

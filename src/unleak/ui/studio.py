@@ -9,7 +9,7 @@ from threading import Lock
 from typing import Any
 
 from unleak.animate.model import Loading, Model
-from unleak.animate.record import Photo, provenance, public
+from unleak.animate.record import Photo, asked, provenance, public
 from unleak.animate.request import Request
 from unleak.animate.sample import sample
 from unleak.animate.settings import Settings, settings_of_starts
@@ -17,6 +17,7 @@ from unleak.attach.strategies import parse_fixes
 from unleak.core.start import Start
 from unleak.data.decode_worker import Decoding, read_photo
 from unleak.data.video import write_video
+from unleak.study.attempt import Attempt, try_photo
 from unleak.study.diagnose.examine import check_examined, examine, known_clips, parse_levels, real_clips
 from unleak.study.diagnose.leakage import Diagnosis, Scenes, videos_of
 from unleak.study.sweep import Run, check_measurable, parse_starts, sweep_photo
@@ -37,6 +38,7 @@ __all__ = [
     "MAX_STEPS",
     "MOTIONS",
     "OWN",
+    "TRIES",
     "Pair",
     "Studio",
     "Wish",
@@ -49,6 +51,8 @@ INITS = ("standard", "unit", "analytic")
 MAX_STEPS, MAX_STARTS, MAX_PROMPT = 100, 8, 2000
 MAX_CLIPS, MAX_SEEDS, MAX_EXAMINED = 16, 4, 600
 """Of a diagnosis: clips, noises for each, and videos in all."""
+TRIES = 5
+"""Videos that are tried until one moves, beside the plain one."""
 _DECODING = Decoding(workers=1, seconds=30.0, memory=2.0 * 2**30)
 
 Report = Callable[[float, str], None]
@@ -67,6 +71,8 @@ class Wish:
     prompt: str = ""
     seed: int = 0
     steps: int = 25
+    others: tuple[str, ...] = ()
+    """Arguments of the model's own, as `NAME=VALUE`."""
     fixes: tuple[str, ...] = ()
     """Other fixes, each as the command line takes it: `low-pass=0.25:0.1`."""
 
@@ -88,6 +94,7 @@ class Wish:
             prompt=self.prompt or None,
             seed=self.seed,
             steps=self.steps,
+            others=self.others,
             strategies=parse_fixes(self.fixes),
         )
 
@@ -176,11 +183,27 @@ class Studio:
         runs = {name: Run.measured(one.record["start"], one.record["sigmas"], one.frames) for name, one in made.items()}
         fps = each["fixed"].fps
         still = verdict(made["fixed"].frames, picture.image, fps=fps, motion=runs["fixed"].motion).still
-        record |= {
+        record |= asked(each["fixed"]) | {
             name: one.record | {"motion": runs[name].record["motion"], "camera": runs[name].record["camera"]}
             for name, one in made.items()
         }
         return Pair(runs["plain"], runs["fixed"], fps, public(record), still)
+
+    def attempt(self, photo: Path, wish: Wish, folder: Path, *, report: Report) -> tuple[Attempt, Path]:
+        """Do what `unleak try` does: several seeds and starts, the best video kept; and the page of all, in `folder`.
+
+        Raises ValueError, in one line, for a photo that cannot be read and for what the model cannot do.
+        """
+        spec = self.spec(wish.model)
+        settings, picture = wish.settings(spec), Photo.read(photo)
+
+        def on_step(number: int, done: int, of: int) -> None:
+            report((number + done / of) / (TRIES + 1), f"video {number} of {TRIES}, step {done} of {of}")
+
+        with self._model(spec, report) as model:
+            about = {"title": "What was tried", **self._record(model, picture)}
+            found = try_photo(model, picture, settings, budget=TRIES, about=about, on_step=on_step)
+        return found, found.save(folder)
 
     def sweep(self, photo: Path, wish: Wish, starts: str, folder: Path, *, report: Report) -> Path:
         """Animate `photo` from several starts, and write the page of `unleak sweep` to `folder`; returns its path.

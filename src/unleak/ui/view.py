@@ -7,11 +7,13 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from unleak.animate.knobs import Knob
+from unleak.study.attempt import Attempt
 from unleak.study.diagnose.leakage import CHART, Diagnosis
 from unleak.study.sweep import Run
 from unleak.study.tune.result import Tuned
 
-__all__ = ["EMPTY", "HEADER", "diagnosis", "found", "framed", "level", "pair", "refused"]
+__all__ = ["EMPTY", "HEADER", "attempt", "diagnosis", "found", "framed", "knobs", "level", "pair", "refused"]
 
 _UNITS = {
     "timestep": "timestep",
@@ -38,7 +40,9 @@ def level(told: Mapping[str, Any]) -> str:
     if "process" not in told:
         return f'<p class="unleak-soft">{escape(told["text"])}</p>'
     cells = "".join(f"<div><dt>{name}</dt><dd>{_number(told[unit], unit)}</dd></div>" for unit, name in _UNITS.items())
-    return f'<dl class="unleak-level">{cells}</dl>'
+    units = f'<dl class="unleak-level">{cells}</dl>'
+    one = "the whole schedule" if told["fraction"] == 1 else f"sigma {_number(told['sigma'], 'sigma')}"
+    return f"<details><summary>{one}</summary>{units}</details>"
 
 
 def beside(strategies: Iterable[object]) -> str:
@@ -46,25 +50,49 @@ def beside(strategies: Iterable[object]) -> str:
     return "".join(f'<p class="unleak-soft">with {escape(repr(one))}</p>' for one in strategies)
 
 
+def knobs(own: Iterable[Knob]) -> str:
+    """The arguments of a model's own that change its motion, each with its meaning."""
+    rows = "".join(f"<li><code>{escape(one.name)}</code> {escape(one.meaning)}</li>" for one in own)
+    return f'<ul class="unleak-knobs">{rows}</ul>' if rows else '<p class="unleak-soft">This model has none.</p>'
+
+
 def refused(reason: str) -> str:
     """Why there is nothing to show, in place of it."""
     return f'<p class="unleak-refused" role="alert">{escape(reason)}</p>'
 
 
-def pair(plain: Run, fixed: Run, videos: tuple[Path, Path]) -> str:
-    """Both videos side by side, each with its motion, camera and level; the MP4 files are in the text itself."""
+def pair(plain: Run, fixed: Run, videos: tuple[Path, Path], *, still: bool = False) -> str:
+    """Both videos side by side, each with its motion, camera and level; the MP4 files are in the text itself.
+
+    still: the video with the fix came out still all the same, which is said with the next thing to try.
+    """
     highest = max(*plain.motion.per_pair, *fixed.motion.per_pair)
     cards = [
         _card(name, run, video, highest)
-        for name, run, video in zip(("Plain", "Fixed"), (plain, fixed), videos, strict=True)
+        for name, run, video in zip(
+            ("Plain", "With the fix" if still else "Fixed"), (plain, fixed), videos, strict=True
+        )
     ]
     before, after = plain.motion.value, fixed.motion.value
     times = f"{after / before:.1f} times the motion of plain. " if before > 0 else ""
+    advice = (
+        '<p class="unleak-refused" role="status">It came out still. Next, press <b>Try until it moves</b>: other seeds '
+        "and lower starts.</p>"
+        if still
+        else ""
+    )
     return (
-        f'<div class="unleak-pair">{"".join(cards)}</div><p class="unleak-soft"><b class="unleak-times">{times}</b>'
+        f'<div class="unleak-pair">{"".join(cards)}</div>{advice}'
+        f'<p class="unleak-soft"><b class="unleak-times">{times}</b>'
         f"Motion score: mean optical flow per pair of frames, summed, in px; {escape(fixed.motion.estimator)}. "
         "It counts any change: look at the video too.</p>"
     )
+
+
+def attempt(done: Attempt, page: str) -> str:
+    """What came of several tries, and the page of all of them."""
+    said = escape(done.text[:1].upper() + done.text[1:])
+    return f'<section class="unleak-verdict"><p class="unleak-first">{said}.</p></section>{framed(page)}'
 
 
 def framed(page: str) -> str:
@@ -89,8 +117,8 @@ def diagnosis(done: Diagnosis, folder: Path) -> str:
 <h3>Other causes of still videos</h3><ul>{causes}</ul></section>"""
 
 
-def found(done: Tuned) -> str:
-    """The start that was found for a photo, why, and every preview."""
+def found(done: Tuned, page: str = "") -> str:
+    """The start that was found for a photo, why, and every preview; `page` shows their videos."""
     rows = []
     for one in done.previews:
         name = ' class="unleak-chosen"' if one is done.chosen else ""
@@ -102,7 +130,7 @@ def found(done: Tuned) -> str:
 <table><thead><tr><th>start</th><th>motion</th><th>camera</th><th>first frame</th></tr></thead>
 <tbody>{"".join(rows)}</tbody></table>
 <p>It is set on the left now, under Motion: animate it. Previews had the noise of the seed, and fewer steps.</p>
-</section>"""
+</section>{framed(page) if page else ""}"""
 
 
 def _worded(sentence: str) -> str:
@@ -117,7 +145,7 @@ def _card(name: str, run: Run, video: Path, highest: float) -> str:
     bars = "".join(f'<rect x="{k}.1" width=".8" y="{1 - y:.4f}" height="{y:.4f}"/>' for k, y in enumerate(heights))
     pan = "camera not found" if run.pan is None else f"camera {run.pan:.2f} px/frame"
     start = "the whole schedule" if run.start["fraction"] == 1 else f"start {escape(run.start['asked'])}"
-    return f"""<figure class="unleak-card unleak-{name.lower()}">
+    return f"""<figure class="unleak-card unleak-{"plain" if name == "Plain" else "fixed"}">
 <video class="unleak-screen" style="aspect-ratio: {width} / {height}" autoplay loop muted playsinline controls
  controlslist="nodownload" aria-label="{name} video" src="{source}"></video>
 <figcaption><div class="unleak-asked"><span></span><b>{name}</b> {start}</div>
