@@ -9,20 +9,42 @@ both modes when the results were written, and a reason because the seams refuse 
 """
 
 import argparse
+import importlib.util
 import json
+import pkgutil
 import re
 from pathlib import Path
 from typing import Any
 
+import diffusers
+
+import unleak.families
+from unleak.attach.plan import Strategy
 from unleak.attach.seams import REFUSED, SEAMS
+from unleak.attach.strategies import (
+    Compress,
+    ConditionNoise,
+    GuidanceInterval,
+    LowPass,
+    MotionAmplitude,
+    ReferenceBias,
+)
 
 RESULTS = Path(__file__).parents[1] / "tests" / "attach" / "support.json"
 MARKS = ("<!-- support: begin, written by benchmarks/support_table.py -->", "<!-- support: end -->")
 SHORT = ("<!-- support in short: begin, written by benchmarks/support_table.py -->", "<!-- support in short: end -->")
 PROMISES = ("full start", "level", "initial latents", "repeatable", "removal")
 MODES = ("rescale", "truncate")
-IMAGE = ("low-pass", "condition noise")
-WORKS = (None, "start", "initial noise", None, None, "low-pass and noisy condition", "guidance interval")
+STRATEGIES: dict[str, Strategy] = {
+    "compress": Compress(),
+    "low-pass": LowPass(0.5),
+    "condition noise": ConditionNoise(0.1),
+    "motion amplitude": MotionAmplitude(),
+    "reference bias": ReferenceBias(),
+    "guidance interval": GuidanceInterval(high="0.9T"),
+}
+"""The fixes of the table; each says itself whether it fits a class of pipelines."""
+WORKS = (None, "start", "initial noise", None, None, *STRATEGIES)
 """What a `yes` in each column of the table lets people do; None: a promise about it."""
 NOT_RUN = "a start, by its code; not run"
 
@@ -31,8 +53,8 @@ def table(results: dict[str, dict[str, Any]]) -> str:
     """Markdown. `results`: tiny pipeline -> its class, scheduler, process, and the promises that held."""
     rows = [
         "| pipeline | checked with | plain at full start | level | initial noise | repeatable | removal |"
-        " low-pass, condition noise | guidance interval |",
-        "|---|---|---|---|---|---|---|---|---|",
+        f" {' | '.join(STRATEGIES)} |",
+        f"|---|---|---|---|---|---|---|{'---|' * len(STRATEGIES)}",
     ]
     checked = {name: list[dict[str, Any]]() for name in SEAMS}
     for result in results.values():  # of unleak's own pipelines too, which carry their seams
@@ -44,9 +66,9 @@ def table(results: dict[str, dict[str, Any]]) -> str:
             _cell(runs, promise, possible=promise != "initial latents" or seam is None or seam.layout is not None)
             for promise in PROMISES
         ]
-        noise = [_strategy(runs, promise, possible=seam is None or seam.condition is not None) for promise in IMAGE]
-        strategies = [min(noise, key=("no", "-", "yes").index)]
-        strategies.append(_strategy(runs, "guidance interval", possible=seam is None or seam.branches is not None))
+        strategies = [
+            _strategy(runs, fix, possible=seam is None or allows(name, seam)) for fix, allows in STRATEGIES.items()
+        ]
         rows.append(f"| {name} | {how} | {' | '.join([*cells, *strategies])} |")
     rows += ["", "Refused, with the reason:", ""]
     rows += [f"- {name}: {reason}." for name, reason in sorted(REFUSED.items())]
@@ -70,6 +92,25 @@ def short_table(results: dict[str, dict[str, Any]]) -> str:
         rows.append(f"| {', '.join(works)} | {', '.join(names)} |")
     checked = "Each class itself was run, tiny, with random weights, on the CPU, in both modes"
     return "\n".join([*rows, "", f"{checked}; {len(REFUSED)} others are refused, each with its reason."])
+
+
+def _fits(strategy: Strategy, name: str) -> bool:
+    pipeline = getattr(diffusers, name, None) or _own(name)
+    try:
+        strategy.fits(pipeline, SEAMS.get(name) or pipeline.unleak_seam)
+    except ValueError:
+        return False
+    return True
+
+
+def _own(name: str) -> Any:
+    """The pipeline class of this name among those of unleak's own families."""
+    for family in pkgutil.iter_modules(unleak.families.__path__):
+        if importlib.util.find_spec(f"unleak.families.{family.name}.pipeline"):
+            module = importlib.import_module(f"unleak.families.{family.name}.pipeline")
+            if hasattr(module, name):
+                return getattr(module, name)
+    raise LookupError(name)
 
 
 def _cell(runs: list[dict[str, Any]], promise: str, *, possible: bool) -> str:

@@ -38,7 +38,7 @@ def test_the_text_form_means_the_strategy(text: str, expected: Any) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("blur", r"there is no fix 'blur': choose low-pass, condition-noise, guidance-interval"),
+        ("blur", r"there is no fix 'blur': choose compress, motion-amplitude, .*low-pass, condition-noise"),
         ("low-pass=", None),
         ("low-pass=x", r"fix 'low-pass=x': FACTOR 'x' is not a number; write low-pass\[=FACTOR\[:SHARE\]\]"),
         ("low-pass=2", "FACTOR 2 is outside 0.01 to 0.99"),

@@ -12,7 +12,17 @@ import numpy as np
 import pytest
 import torch
 
-from unleak.attach.schedule import ADAPTERS, REFUSED, few_steps, in_latents, nearest, process_of, started, steps_run
+from unleak.attach.schedule import (
+    ADAPTERS,
+    REFUSED,
+    _adapter,
+    few_steps,
+    in_latents,
+    nearest,
+    process_of,
+    started,
+    steps_run,
+)
 from unleak.attach.schedulers.adapter import ScheduleAdapter
 from unleak.attach.schedulers.ve import VarianceExploding
 from unleak.attach.schedulers.vp import VPStrides
@@ -191,8 +201,24 @@ def told(scheduler: Any, process: Any) -> np.ndarray:
     return np.exp(np.interp(t, np.arange(999), 0.5 * np.log(1 / alphas - 1)))
 
 
-@each
-@pytest.mark.parametrize("n", [1, 4, 25])
+def step_counts() -> list[Any]:
+    """Each case with 25 steps; the smallest schedules once for each kind of adapter, which alone moves the nodes."""
+    seen, found = set(), []
+    for name, mode in PAIRS:
+        plain = CASES[name].plain()
+        few = [9] if keeps_few(plain) else [1, 4]
+        kind = (type(_adapter(plain)), mode)
+        found += [pytest.param(name, mode, n, id=f"{name}-{mode}-{n}") for n in [25, *(() if kind in seen else few)]]
+        seen.add(kind)
+    return found
+
+
+def keeps_few(scheduler: Any) -> bool:
+    """Whether a schedule of at most 8 steps keeps to its own levels."""
+    return isinstance(process_of(scheduler), RF) and "FlowMap" not in type(scheduler).__name__
+
+
+@pytest.mark.parametrize(("name", "mode", "n"), step_counts())
 def test_first_level_is_the_level_asked_for(name: str, mode: str, n: int) -> None:
     case, process = CASES[name], process_of(CASES[name].plain())
     plain = case.set(case.plain(), n)
@@ -211,6 +237,21 @@ def test_first_level_is_the_level_asked_for(name: str, mode: str, n: int) -> Non
         if factor is not None and not isinstance(plain.init_noise_sigma, float):  # a property of sigmas
             edges = (asked, math.hypot(asked, 1))
             assert any(float(factor) == pytest.approx(edge, rel=1e-5) for edge in edges)
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if keeps_few(case.plain())])
+@pytest.mark.parametrize("n", [2, 4, 8])
+def test_a_flow_of_few_steps_gets_no_level_that_it_lacks(name: str, n: int) -> None:
+    plain = CASES[name].set(CASES[name].plain(), n)
+    for start in STARTS["RF"]:
+        scheduler, level = lowered(name, "truncate", start, n)
+        own, kept = levels(plain), levels(scheduler)
+        assert torch.equal(kept, own[-len(kept) :])
+        assert kept[0] <= level.sigma * (1 + 1e-6) or len(kept) == 1
+        assert len(kept) == n or own[-len(kept) - 1] > level.sigma * (1 - 1e-6)
+        assert torch.equal(scheduler.timesteps[-len(kept) :: plain.order], plain.timesteps[-len(kept) :: plain.order])
+        with pytest.raises(ValueError, match=r"noise levels that the schedule .* lacks"):
+            lowered(name, "rescale", start, n)
 
 
 @each
@@ -307,14 +348,14 @@ def test_what_is_put_on_the_copy_is_bound_to_it_and_looks_like_what_it_replaces(
     case = CASES[name]
     plain = case.plain()
     before, config = set(vars(plain)), dict(plain.config)
-    ours, _ = lowered(name, mode, "0.9T", 5)
+    ours, _ = lowered(name, mode, "0.9T", 10)
     twin = copy.deepcopy(ours)
     timesteps, ours.timesteps = ours.timesteps, None
-    case.set(twin, 5)
+    case.set(twin, 10)
     assert torch.equal(twin.timesteps, timesteps)
     assert ours.timesteps is None  # the copy's method worked on the copy
-    case.set(twin, 9)  # some pipelines set it anew for every section of a video
-    case.set(twin, 5)
+    case.set(twin, 14)  # some pipelines set it anew for every section of a video
+    case.set(twin, 10)
     assert torch.equal(twin.timesteps, timesteps)
     assert (set(vars(plain)), dict(plain.config)) == (before, config)
     for method in ("set_timesteps", "step"):
@@ -390,7 +431,7 @@ NOISED = [
 
 @pytest.mark.parametrize("name", NOISED)
 def test_noise_is_added_at_the_start_as_the_level_says(name: str) -> None:
-    scheduler, level = lowered(name, "rescale", "0.9T", 6)
+    scheduler, level = lowered(name, "rescale", "0.9T", 9)
     level, x, e = in_latents(scheduler, level), torch.tensor([[2.0]]), torch.tensor([[3.0]])
     t = scheduler.timesteps[:1]
     if isinstance(process_of(CASES[name].plain()), VP):  # FreeInit
@@ -418,17 +459,18 @@ def test_latents_of_euler_over_betas_are_variance_exploding() -> None:
 
 
 def test_few_steps_say_how_many_will_be_run() -> None:
-    plain = CASES["flow-shift"].plain()
-    ours = {mode: started(plain, Level(1 - 0.9, 0.9), mode) for mode in MODES}
-    for scheduler in ours.values():
-        scheduler.set_timesteps(sigmas=[1.0, 0.75, 0.5, 0.25])
-    np.testing.assert_allclose(
-        ours["truncate"].sigmas, [0.9, 0.8333, 0.625, 0], atol=1e-4
-    )  # of 1, 0.9375, 0.833, 0.625
-    assert "has 4 steps, and truncated at the start 3 of them are run" in few_steps(ours["truncate"], "truncate")
-    assert "has 4 steps, and rescaled to the start they leave the levels" in few_steps(ours["rescale"], "rescale")
-    ours["truncate"].set_timesteps(12)
-    assert few_steps(ours["truncate"], "truncate") is None
+    ours = started(CASES["flow-shift"].plain(), Level(1 - 0.9, 0.9), "truncate")
+    ours.set_timesteps(sigmas=[1.0, 0.75, 0.5, 0.25])  # 1, 0.9375, 0.8333, 0.625 after the shift
+    np.testing.assert_allclose(ours.sigmas, [0.8333, 0.625, 0], atol=1e-4)
+    assert "moved from sigma 0.9 to 0.8333" in few_steps(ours, "truncate")
+    assert "2 of 4 steps are run (start='step:2')" in few_steps(ours, "truncate")
+    ours.set_timesteps(12)
+    assert few_steps(ours, "truncate") is None
+    plain = CASES["euler"].plain()
+    for mode, words in {"truncate": "4 steps, and truncated at the start", "rescale": "rescaled to the start"}.items():
+        vp = started(plain, process_of(plain).level_at_timestep(900), mode)
+        vp.set_timesteps(4)
+        assert words in few_steps(vp, mode)
 
 
 REFUSALS = {

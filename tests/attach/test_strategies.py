@@ -6,108 +6,13 @@ import torch
 from torch import Tensor
 
 import unleak
-from tests.attach.watch import all_tiny
-from tests.tiny.model import embeds
-from tests.tiny.text import T5_DIM
+from tests.attach.guided import ALL, BATCHED, GUIDED, GUIDING, UNGUIDED, Run, W, same_seed
 from unleak.attach.schedule import process_of
 from unleak.attach.strategies.low_pass import down_up, gaussian
 
 pytestmark = pytest.mark.filterwarnings("ignore::unleak.attach.plan.UnleakWarning")
 
-ALL = {tiny.name: tiny for tiny in all_tiny()}
-W = 3.0
-GUIDED: dict[str, dict[str, Any]] = {
-    "svd": {"min_guidance_scale": W, "max_guidance_scale": W},
-    "pia": {"guidance_scale": W},
-    "dynamicrafter": {"guidance_scale": W, "guidance_rescale": 0.0},
-    "i2vgen-xl": {"guidance_scale": W},
-    "cogvideox-ddim": {"guidance_scale": W},
-    "consisid": {"guidance_scale": W},
-    "sana-video": {"guidance_scale": W},
-    "wan21": {"guidance_scale": W},
-    "wan22": {"guidance_scale": W, "guidance_scale_2": W},
-    "wan22-5b": {"guidance_scale": W},
-    "chronoedit": {"guidance_scale": W},
-    "skyreels-v2": {"guidance_scale": W},
-    "hunyuan-concat": {"true_cfg_scale": W},
-    "hunyuan-replace": {"true_cfg_scale": W},
-    "hunyuan-skyreels": {"true_cfg_scale": W},
-    "hunyuan15": {},
-}
-UNGUIDED: dict[str, dict[str, Any]] = {
-    "ltx": {"negative_prompt_embeds": embeds(1, 4, T5_DIM)},
-    "ltx-condition": {"negative_prompt_embeds": embeds(1, 4, T5_DIM)},
-    "kandinsky5": {"negative_prompt_embeds_qwen": embeds(1, 4, 16), "negative_prompt_embeds_clip": embeds(1, 8)},
-    "cosmos1": {"negative_prompt": "a dog runs"},
-    "cosmos2": {"negative_prompt": "a dog runs"},
-    "cosmos2.5-predict": {"negative_prompt_embeds": embeds(1, 8, T5_DIM)},
-    "cosmos2.5-transfer": {"negative_prompt_embeds": embeds(1, 8, T5_DIM)},
-    "framepack": {"negative_prompt_embeds": embeds(1, 4, 16), "negative_pooled_prompt_embeds": embeds(1, 8)},
-    "wan-vace": {"negative_prompt_embeds": embeds(1, 4, 32)},
-    "wan-animate": {"guidance_scale": 1.0},  # its unconditional branch has another face too
-    "lucy-edit": {"negative_prompt_embeds": embeds(1, 4, 32)},
-    "cogvideox-control": {"negative_prompt": "a dog runs"},
-    "sparsectrl": {"negative_prompt": "a dog runs"},
-    "animatediff-control": {"negative_prompt": "a dog runs"},
-}
-"""How others are called so that the guided prediction is the conditional one: mostly, told the same twice."""
-GUIDING: dict[str, dict[str, Any]] = {
-    "wan-animate": {"guidance_scale": W, "negative_prompt_embeds": embeds(1, 4, 32, seed=2)},
-    "cosmos1": {"augment_sigma": 0.0},  # else each branch noises the image anew
-}
-BATCHED = {"svd", "pia", "dynamicrafter", "i2vgen-xl", "cogvideox-ddim", "consisid", "sana-video"}
 each = pytest.mark.parametrize("name", GUIDED)
-
-
-class Run:
-    """Every evaluation of the network itself, below whatever is attached, and what the scheduler is given."""
-
-    def __init__(self, name: str, pipe: Any, **changes: Any) -> None:
-        self.calls: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = []
-        self.outputs: list[Tensor] = []
-        self.steps: list[Tensor] = []
-        networks = [getattr(pipe, part, None) for part in ("unet", "transformer", "transformer_2")]
-        networks = [network for network in networks if network is not None]
-        for network in networks:
-            self._record(network)
-        cls = type(pipe.scheduler)
-        step = cls.step
-        cls.step = lambda scheduler, output, *args, **kwargs: (
-            self.steps.append(output.clone()) or step(scheduler, output, *args, **kwargs)
-        )
-        if name == "hunyuan15":
-            pipe.guider.guidance_scale = W
-        try:
-            torch.manual_seed(0)
-            self.result = ALL[name].call(pipe, **GUIDED[name] | changes)
-        finally:
-            cls.step = step
-            for network in networks:
-                assert network.forward.__name__ == "recorded"  # an attachment inside has been taken off again
-                del network.forward
-
-    def _record(self, network: Any) -> None:
-        plain = network.forward
-
-        def recorded(*args: Any, **kwargs: Any) -> Any:
-            kept = {key: value.clone() if isinstance(value, Tensor) else value for key, value in kwargs.items()}
-            self.calls.append((plain, tuple(a.clone() if isinstance(a, Tensor) else a for a in args), kept))
-            output = plain(*args, **kwargs)
-            self.outputs.append((output[0] if isinstance(output, tuple) else output.sample).clone())
-            return output
-
-        network.forward = recorded
-
-    def input(self, call: int) -> Tensor:
-        _, args, kwargs = self.calls[call]
-        names = ("image_latents", "hidden_states", "sample")
-        return next((kwargs[name] for name in names if name in kwargs), args[0] if args else None)
-
-    def again(self, call: int, latents: Tensor) -> Tensor:
-        forward, args, kwargs = self.calls[call]
-        name = next((name for name in ("image_latents", "hidden_states", "sample") if name in kwargs), None)
-        output = forward(*args, **kwargs | {name: latents}) if name else forward(latents, *args[1:], **kwargs)
-        return output[0] if isinstance(output, tuple) else output.sample
 
 
 def image_of(name: str, inputs: Tensor) -> tuple[slice, ...]:
@@ -239,18 +144,12 @@ def test_an_empty_guidance_interval_is_the_pipeline_without_guidance(
     held(name, pipe, "guidance interval")
 
 
-def same_seed(name: str, pipe: Any, **changes: Any) -> list[Tensor]:
-    torch.manual_seed(0)
-    result = ALL[name].call(pipe, **changes)
-    return result if isinstance(result, list) else [result]
-
-
 def test_strategies_go_with_a_start_and_with_each_other() -> None:
     pipe = ALL["wan21"].build()
-    alone = Run("wan21", unleak.apply(pipe, start="sigma=0.9", init="unit"))
+    alone = Run("wan21", unleak.apply(pipe, start="sigma=0.9", init="unit"), num_inference_steps=9)
     strategies = [unleak.LowPass(), unleak.ConditionNoise(0.1), unleak.GuidanceInterval(high="sigma=0.8")]
     unleak.apply(pipe, start="sigma=0.9", init="unit", strategies=strategies)
-    together = Run("wan21", pipe)
+    together = Run("wan21", pipe, num_inference_steps=9)
     assert together.calls[0][2]["timestep"].item() == alone.calls[0][2]["timestep"].item() == 900
     assert not torch.equal(together.result, alone.result)
     assert "LowPass(factor=None" in str(unleak.summary(pipe))
@@ -314,3 +213,32 @@ def test_filters_keep_what_is_smooth_and_drop_what_is_not() -> None:
 def test_half_precision_is_filtered_in_float32(low_pass, dtype):
     image = torch.randn(1, 2, 4, 12, 20, generator=torch.Generator().manual_seed(0)).to(dtype)
     assert torch.equal(low_pass.filtered(image), low_pass.filtered(image.float()).to(dtype))
+
+
+@pytest.mark.parametrize("name", ["ltx-condition", "ltx2-condition"])
+def test_condition_noise_by_strength_is_the_callers_own_argument(
+    name: str, held: Callable[[str, Any, str], None]
+) -> None:
+    pipe = ALL[name].build()
+    plain = same_seed(name, pipe)
+    ours = same_seed(name, unleak.apply(pipe, strategies=[unleak.ConditionNoise(0.25)]))
+    by_hand = same_seed(name, unleak.remove(pipe), **weaker(name, 0.8))  # 1 / (1 + 0.25)
+    assert all(torch.equal(a, b) for a, b in zip(ours, by_hand, strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(ours, plain, strict=True))
+    nothing = same_seed(name, unleak.apply(pipe, strategies=[unleak.ConditionNoise(0.0)]))
+    assert all(torch.equal(a, b) for a, b in zip(nothing, plain, strict=True))
+    with pytest.raises(ValueError, match="gives a strength of its own"):
+        same_seed(name, unleak.apply(pipe, strategies=[unleak.ConditionNoise(0.1)]), **weaker(name, 0.8))
+    with pytest.raises(ValueError, match=r"acts in every step of .*: leave the interval away"):
+        unleak.apply(pipe, strategies=[unleak.ConditionNoise(0.1, 0.5)])
+    held(name, unleak.remove(pipe), "condition noise")
+
+
+def weaker(name: str, strength: float) -> dict[str, Any]:
+    if name == "ltx-condition":
+        return {"strength": strength}
+    from diffusers.pipelines.ltx2.pipeline_ltx2_condition import LTX2VideoCondition
+
+    from tests.tiny.model import photo
+
+    return {"conditions": [LTX2VideoCondition(frames=photo(64, 32), index=0, strength=strength, crf=0)]}

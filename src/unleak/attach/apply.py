@@ -9,9 +9,11 @@ from functools import wraps
 from inspect import signature
 from typing import Any, cast, get_args
 
+from unleak.attach.distilled import distilled
 from unleak.attach.latent_space import latent_channels, latent_space
 from unleak.attach.plan import Mode, Plan, Strategy, UnleakWarning
 from unleak.attach.schedule import nearest, process_of, started
+from unleak.attach.schedulers.adapter import Limits
 from unleak.attach.seams import seam_of
 from unleak.attach.session import session
 from unleak.attach.turns import calling, waiting
@@ -118,8 +120,9 @@ def summary(pipe: Any, *, num_inference_steps: int | None = None) -> Summary:
     steps = num_inference_steps or signature(type(pipe).__call__).parameters["num_inference_steps"].default
     process = process_of(pipe.scheduler)
     level = nearest(pipe.scheduler, plan.level(process))
+    limits = Limits(plan.start.steps_left_out if plan.start else 0, distilled(pipe, {}))
     grids: list[tuple[float, ...] | None] = []
-    for scheduler in (copy.deepcopy(pipe.scheduler), started(pipe.scheduler, level, plan.mode)):
+    for scheduler in (copy.deepcopy(pipe.scheduler), started(pipe.scheduler, level, plan.mode, limits)):
         if scheduler.config.get("use_dynamic_shifting"):
             grids.append(None)
         else:
@@ -203,8 +206,14 @@ def _attached(cls: type, plan: Plan) -> type:
     def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
         bound = parameters.bind_partial(self, *args, **kwargs)
         bound.apply_defaults()
-        with calling(self), session(self, plan, bound.arguments):
-            return plain(self, *args, **kwargs)
+        given, changed = dict(bound.arguments), dict(bound.arguments)
+        with calling(self), session(self, plan, changed):
+            names = [name for name, value in changed.items() if value is not given[name]]
+            if not names:
+                return plain(self, *args, **kwargs)
+            bound = parameters.bind_partial(self, *args, **kwargs)
+            bound.arguments.update({name: changed[name] for name in names})
+            return plain(*bound.args, **bound.kwargs)
 
     def __reduce_ex__(self: Any, protocol: int) -> Any:  # noqa: N807  # no module holds this class, which pickle wants
         del protocol

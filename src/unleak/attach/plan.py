@@ -1,6 +1,5 @@
 """What to do to a pipeline's sampling: frozen, so that copies of a pipeline may share it."""
 
-from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -28,8 +27,11 @@ class Strategy(Protocol):
     def check(self, pipe: Any, seam: Any) -> None:
         """Raise ValueError if this pipeline does not allow it: what `fits` says, and what only its parts tell."""
 
-    def attached(self, pipe: Any, seam: Any, arguments: Mapping[str, Any]) -> AbstractContextManager[None]:
-        """Active while the pipeline is called with `arguments`; what it touches of this pipeline is restored."""
+    def attached(self, pipe: Any, seam: Any, arguments: dict[str, Any]) -> AbstractContextManager[None]:
+        """Act while the pipeline is called with `arguments` (by name, defaults included), and restore what it touched.
+
+        An argument that is set in `arguments` before the body is given to the pipeline in place of the caller's.
+        """
 
 
 @dataclass(frozen=True)
@@ -42,5 +44,10 @@ class Plan:
     strategies: tuple[Strategy, ...] = ()
 
     def level(self, process: NoiseProcess) -> Level:
-        """The level to start from on this process; ValueError if it has no such level."""
-        return self.start.resolve(process) if self.start else process.noisiest
+        """Return the level to start from on this process; ValueError if it has no such level.
+
+        For a start that leaves out steps of the schedule, as for none, it is the noisiest.
+        """
+        if self.start is None or self.start.unit == "step":
+            return process.noisiest
+        return self.start.resolve(process)

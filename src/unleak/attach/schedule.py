@@ -5,8 +5,9 @@ from functools import wraps
 from types import MethodType
 from typing import Any
 
+from unleak.attach.distilled import LTX2, grid_named
 from unleak.attach.plan import Mode
-from unleak.attach.schedulers.adapter import ScheduleAdapter
+from unleak.attach.schedulers.adapter import Limits, ScheduleAdapter
 from unleak.attach.schedulers.rf import RectifiedFlow
 from unleak.attach.schedulers.ve import VarianceExploding
 from unleak.attach.schedulers.vp import (
@@ -18,7 +19,8 @@ from unleak.attach.schedulers.vp import (
     VPStrides,
     VPTimesteps,
 )
-from unleak.core.process import VP, Level, NoiseProcess
+from unleak.core.grid import FEW_STEPS
+from unleak.core.process import Level, NoiseProcess
 
 __all__ = [
     "ADAPTERS",
@@ -34,6 +36,14 @@ __all__ = [
     "steps_run",
 ]
 
+_LTX2_ADVICE = (
+    " Five of the eight levels of LTX-2 distilled lie at sigma 0.975 or above, so a start either does little or leaves"
+    " most steps out: Compress or ReferenceBias serves that model better."
+)
+_LTX2_ADVICE = (
+    " Five of the eight levels of LTX-2 distilled lie at sigma 0.975 or above, so a start either does little or leaves"
+    " most steps out: Compress or ReferenceBias serves that model better."
+)
 _OWN_RANGE, _FLOW, _SIGMAS, _EXPLODED = VarianceExploding(), RectifiedFlow(), VariancePreserving(), Exploded()
 
 ADAPTERS: dict[str, tuple[ScheduleAdapter, ...]] = {
@@ -67,8 +77,6 @@ REFUSED = {
 }
 """Scheduler class name -> why it cannot start lower."""
 
-_FEW = 8
-
 
 def process_of(scheduler: Any) -> NoiseProcess:
     """The noise process that a scheduler samples; ValueError if its class is not known."""
@@ -88,8 +96,11 @@ def in_latents(scheduler: Any, level: Level) -> Level:
     return _adapter(scheduler).in_latents(level)
 
 
-def started(scheduler: Any, level: Level, mode: Mode) -> Any:
-    """A copy of `scheduler` whose schedules start exactly at `nearest(level)`; at the full level simply a copy.
+def started(scheduler: Any, level: Level, mode: Mode, limits: Limits | None = None) -> Any:
+    """Return a copy of `scheduler` whose schedules start at `nearest(level)`; at the full level simply a copy.
+
+    limits: with steps to leave out, schedules start at one of their own levels instead; so they do, below `level`,
+        where the model is distilled or a rectified flow has few steps.
 
     However its `set_timesteps` is called: what the pipeline gives it (a number of steps, sigmas, timesteps, mu) is the
     plain grid. ValueError if the scheduler, or this mode of it, cannot start lower.
@@ -97,10 +108,12 @@ def started(scheduler: Any, level: Level, mode: Mode) -> Any:
     adapter = _adapter(scheduler)
     scheduler = copy.deepcopy(scheduler)
     level = adapter.nearest(scheduler, level)
-    if level != adapter.process(scheduler).noisiest:
+    limits = limits or Limits()
+    if level != adapter.process(scheduler).noisiest or limits.left_out:
+        mode = "truncate" if limits.left_out else mode
         if reason := adapter.refusal(scheduler, mode):
             raise ValueError(f"{type(scheduler).__name__} cannot start lower with mode={mode!r}: {reason}.")
-        adapter.start(scheduler, level, mode)
+        adapter.start(scheduler, level, mode, limits)
     return scheduler
 
 
@@ -112,11 +125,7 @@ def steps_run(scheduler: Any) -> int:
 def level_of_step(scheduler: Any, step: int = 0) -> Level:
     """Return the level at which step `step` of a schedule that has been set begins."""
     adapter = _adapter(scheduler)
-    process, node = adapter.process(scheduler), adapter.nodes(scheduler)[[step]]
-    if isinstance(process, VP):
-        return process.level_at_timestep(float(node.timesteps.item()) + 1)
-    sigma = float(node.sigmas.item())
-    return Level(1.0, sigma) if process.kind == "VE" else Level(1 - sigma, sigma)
+    return adapter.level_of(scheduler, adapter.nodes(scheduler)[[step]])
 
 
 def count_steps(scheduler: Any) -> None:
@@ -157,18 +166,23 @@ def _function(scheduler: Any, name: str) -> Any:
 
 
 def few_steps(scheduler: Any, mode: Mode) -> str | None:
-    """What to warn of once a scheduler from `started` has been set: schedules of at most 8 steps suit distilled models.
-
-    None if there are more steps or nothing was changed.
-    """
+    """Return what to say of a schedule of few steps, once a scheduler from `started` has been set; None if nothing."""
     plain = getattr(scheduler, "unleak_plain_steps", None)
-    if plain is None or plain > _FEW:
+    moved = getattr(scheduler, "unleak_moved", None)
+    if plain is None or (moved is None and plain > FEW_STEPS):
         return None
     run = steps_run(scheduler)
+    if moved is not None:
+        return (
+            f"the start is moved from sigma {moved[0]:.4g} to {moved[1]:.4g}, the next level of the schedule,"
+            f" since a distilled model knows no others: {run} of {plain} steps are run (start='step:{plain - run}')."
+            + _LTX2_ADVICE
+            * (grid_named(scheduler.unleak_grid) == LTX2)
+        )
     if mode == "truncate":
         return (
             f"the schedule has {plain} steps, and truncated at the start {run} of them are run: with so few, whole"
-            " steps are dropped. If the model is distilled for that schedule, expect less detail."
+            " steps are left out. If the model is distilled for that schedule, expect less detail."
         )
     return (
         f"the schedule has {plain} steps, and rescaled to the start they leave the levels of the plain schedule: a"

@@ -14,6 +14,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
+from unleak.attach.distilled import distilled
 from unleak.attach.plan import Mode, Plan, UnleakWarning
 from unleak.attach.schedule import (
     count_steps,
@@ -25,9 +26,11 @@ from unleak.attach.schedule import (
     started,
     steps_run,
 )
+from unleak.attach.schedulers.adapter import Limits
 from unleak.attach.seams import Seam, seam_of
+from unleak.core.grid import few_steps as few_steps_run
 from unleak.core.initial import InitialNoise, Standard, Unit
-from unleak.core.process import Level
+from unleak.core.process import RF, Level, NoiseProcess
 
 __all__ = ["session"]
 
@@ -36,7 +39,7 @@ Draw = Callable[[Any, Tensor, Mapping[str, Any]], Tensor]
 
 
 @contextmanager
-def session(pipe: Any, plan: Plan, arguments: Mapping[str, Any]) -> Iterator[None]:
+def session(pipe: Any, plan: Plan, arguments: dict[str, Any]) -> Iterator[None]:
     """Carry out `plan` on `pipe` while the body calls it with `arguments` (by name, defaults included).
 
     Only attributes of this instance are replaced, and put back whatever happens; the scheduler itself is never touched,
@@ -44,28 +47,33 @@ def session(pipe: Any, plan: Plan, arguments: Mapping[str, Any]) -> Iterator[Non
     """
     seam, process = seam_of(pipe), process_of(pipe.scheduler)
     level = nearest(pipe.scheduler, plan.level(process))
+    limits = Limits(plan.start.steps_left_out if plan.start else 0, distilled(pipe, arguments))
     own = [name for name in seam.own_schedule if arguments.get(name) is not None]
-    lower = level != process.noisiest and not own
-    if (lower or not _is_pipelines_own(plan.init)) and seam.refuse and (reason := seam.refuse(pipe, arguments)):
-        raise ValueError(f"unleak cannot act on this call: {reason}.")
-    if plan.strategies and seam.unusual and (reason := seam.unusual(arguments)):
-        raise ValueError(f"strategies cannot act on this call: {reason}.")
+    if own and plan.start and plan.mode != "truncate" and not limits.left_out:
+        _warn(
+            f"start {plan.start} is ignored: this call brings its own {own[0]}, which only mode='truncate' can keep to."
+        )
+        level = process.noisiest
+    lower = bool(level != process.noisiest or limits.left_out)
+    _refuse_what_cannot_be(pipe, seam, plan, arguments, lower=lower)
     if lower and seam.warn and (remark := seam.warn(pipe, level, process)):
         _warn(remark)
-    if own and plan.start:
-        _warn(f"start {plan.start} is ignored: this call brings its own {own[0]}.")
     begins: Level | None = level  # where sampling begins, None: where the schedule will say that it does
-    if own or plan.start is None:
-        begins = None if not seam.latents_first else process.noisiest
-    if own and seam.latents_first and not _is_pipelines_own(plan.init):
-        raise ValueError(
-            f"unleak cannot act on this call: {type(pipe).__name__} draws its noise before it knows the level that"
-            f" {own[0]} begin at: leave {own[0]} away and give unleak the start, or use init='standard'."
-        )
+    if own or plan.start is None or _at_a_level_of_the_schedule(plan.mode, limits, process, arguments):
+        begins = None
+        if seam.latents_first and not _is_pipelines_own(plan.init) and (own or plan.start):
+            what = f"{own[0]} begin at" if own else "its schedule begins at"
+            instead = f"leave {own[0]} away and give unleak the start, or " if own else ""
+            raise ValueError(
+                f"unleak cannot act on this call: {type(pipe).__name__} draws its noise before it knows the level that"
+                f" {what}: {instead}use init='standard'."
+            )
+        if seam.latents_first:
+            begins = process.noisiest
 
     replaced: dict[str, Any] = {}
-    if not own:
-        replaced["scheduler"] = started(pipe.scheduler, level, plan.mode)
+    if lower or not own:
+        replaced["scheduler"] = started(pipe.scheduler, level, plan.mode, limits)
         replaced["progress_bar"] = types.MethodType(_progress_bar(plan.mode), pipe)
     if plan.strategies:
         replaced.setdefault("scheduler", copy.deepcopy(pipe.scheduler))
@@ -93,6 +101,23 @@ def session(pipe: Any, plan: Plan, arguments: Mapping[str, Any]) -> Iterator[Non
         for name in replaced:
             pipe.__dict__.pop(name, None)
         pipe.__dict__.update(before)
+
+
+def _refuse_what_cannot_be(pipe: Any, seam: Seam, plan: Plan, arguments: Mapping[str, Any], *, lower: bool) -> None:
+    """Raise ValueError for a call that the start, the initial noise or the strategies cannot act on."""
+    if (lower or not _is_pipelines_own(plan.init)) and seam.refuse and (reason := seam.refuse(pipe, arguments)):
+        raise ValueError(f"unleak cannot act on this call: {reason}.")
+    if plan.strategies and seam.unusual and (reason := seam.unusual(arguments)):
+        raise ValueError(f"strategies cannot act on this call: {reason}.")
+
+
+def _at_a_level_of_the_schedule(
+    mode: Mode, limits: Limits, process: NoiseProcess, arguments: Mapping[str, Any]
+) -> bool:
+    """Whether the first level is one that only the schedule of the call tells."""
+    steps = arguments.get("num_inference_steps")
+    few = limits.distilled is not None or (isinstance(process, RF) and isinstance(steps, int) and few_steps_run(steps))
+    return bool(limits.left_out) or (mode == "truncate" and few)
 
 
 def _video(seam: Seam, init: InitialNoise, begins: Level | None, call: Mapping[str, Any]) -> Draw:

@@ -1,4 +1,4 @@
-"""Where sampling starts: a level named in any unit (940, 0.94T, sigma=100, logsnr=-5.3) and resolved on a process."""
+"""Where sampling starts: a level named in any unit (940, 0.94T, sigma=100, logsnr=-5.3), or a step of the schedule."""
 
 import math
 import re
@@ -10,14 +10,19 @@ if TYPE_CHECKING:  # the command line reads a start before it imports torch
 
 __all__ = ["Start", "describe"]
 
-Unit = Literal["timestep", "fraction", "sigma", "log_snr"]
-_EXAMPLES = "940 (timestep), 0.94T (fraction), sigma=100 or logsnr=-5.3"
+LevelUnit = Literal["timestep", "fraction", "sigma", "log_snr"]
+Unit = LevelUnit | Literal["step"]
+_EXAMPLES = "940 (timestep), 0.94T (fraction), sigma=100, logsnr=-5.3 or step:1 (leave the first step out)"
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|[+-]?inf"
 
 
 @dataclass(frozen=True)
 class Start:
-    """A starting level that has not met its model yet. Build it by unit, or `Start.parse` the command line's text."""
+    """A starting level that has not met its model yet. Build it by unit, or `Start.parse` the command line's text.
+
+    A start in the unit `step` leaves out the first steps of whatever schedule a call sets, so it is at a level that the
+    schedule has. It has no level before that.
+    """
 
     unit: Unit
     value: float
@@ -25,30 +30,42 @@ class Start:
     def __post_init__(self) -> None:
         if math.isnan(self.value):
             raise ValueError(f"a start cannot be nan: say for example {_EXAMPLES}.")
+        if self.unit == "step" and not (self.value >= 0 and float(self.value).is_integer()):
+            raise ValueError(f"a start step:{self.value:g} is no number of steps to leave out: say for example step:1.")
 
     @classmethod
     def timestep(cls, timestep: float | int) -> "Start":
-        """A timestep of the training schedule, counted from 1: VP `940` is the level of index 939."""
+        """Start at a timestep of the training schedule, counted from 1: VP `940` is the level of index 939."""
         return cls("timestep", float(timestep))
 
     @classmethod
     def fraction(cls, fraction: float | int) -> "Start":
-        """A fraction of the process, 1 = noisiest: VP round(f T), RF sigma after any shift, VE Karras time."""
+        """Start at a fraction of the process, 1 = noisiest: VP round(f T), RF sigma after any shift, VE Karras time."""
         return cls("fraction", float(fraction))
 
     @classmethod
     def sigma(cls, sigma: float | int) -> "Start":
-        """sigma / alpha for VP and VE (as in EDM and k-diffusion); the flow sigma in (0, 1] for RF."""
+        """Start at a sigma: sigma / alpha for VP and VE (as in EDM, k-diffusion); the flow sigma in (0, 1] for RF."""
         return cls("sigma", float(sigma))
 
     @classmethod
     def log_snr(cls, log_snr: float | int) -> "Start":
-        """Log signal-to-noise ratio, 2 ln(alpha / sigma): the one number that means the same for every model."""
+        """Start at a log signal-to-noise ratio, 2 ln(alpha / sigma), which means the same for every model."""
         return cls("log_snr", float(log_snr))
 
     @classmethod
+    def step(cls, steps: int) -> "Start":
+        """The level at which the schedule's step `steps` begins, from 0: the first `steps` steps are left out."""
+        return cls("step", float(steps))
+
+    @property
+    def steps_left_out(self) -> int:
+        """How many first steps of the schedule are left out; 0 for a start that names a level."""
+        return int(self.value) if self.unit == "step" else 0
+
+    @classmethod
     def parse(cls, text: str | float | int) -> "Start":
-        """Read `940`, `0.94T`, `sigma=100`, `logsnr=-5.3` or `timestep=939.5`; a bare `0.94` is refused: ambiguous."""
+        """Read `940`, `0.94T`, `sigma=100`, `logsnr=-5.3`, `timestep=939.5` or `step:1`; a bare `0.94` is ambiguous."""
         word = str(text).strip().lower()
         if word == "auto":
             raise ValueError(
@@ -63,12 +80,19 @@ class Start:
             unit = "log_snr" if match[1].startswith("log") else match[1]
             start: Start = getattr(cls, unit)(float(match[2]))
             return start
+        if match := re.fullmatch(r"step\s*[:=]\s*(\d+)", word):
+            return cls.step(int(match[1]))
         if re.fullmatch(_NUMBER, word):
             raise ValueError(f"start {text!s} is ambiguous: {text!s}T or sigma={text!s}?")
         raise ValueError(f"start {text!r} is not understood: say for example {_EXAMPLES}.")
 
     def resolve(self, process: "NoiseProcess") -> "Level":
-        """The level of `process` that this start names; ValueError with the range if it lies outside."""
+        """Return the level of `process` that this start names; ValueError with the range if it lies outside.
+
+        ValueError also for a step, whose level only the schedule of a call can tell.
+        """
+        if self.unit == "step":
+            raise ValueError(f"start {self} is a place in a schedule, and has a level only where a schedule is set.")
         level: Level = getattr(process, f"level_at_{self.unit}")(self.value)
         return level
 
@@ -77,6 +101,8 @@ class Start:
         match self.unit:
             case "fraction":
                 return f"{number}T"
+            case "step":
+                return f"step:{number}"
             case "timestep" if number.isdigit():
                 return number
             case unit:
@@ -84,11 +110,11 @@ class Start:
 
 
 def describe(level: "Level", process: "NoiseProcess") -> dict[str, Any]:
-    """A level in every unit, for people (`text`) and for JSON (numbers; None where the value is infinite).
+    """Return a level in every unit, for people (`text`) and for JSON (numbers; None where the value is infinite).
 
     `edm_sigma` and `flow_sigma` are the sigmas of the same SNR in a VE and in an RF model.
     """
-    units: dict[str, float] = {unit: getattr(process, f"{unit}_of")(level) for unit in get_args(Unit)}
+    units: dict[str, float] = {unit: getattr(process, f"{unit}_of")(level) for unit in get_args(LevelUnit)}
     equal_snr = {"edm_sigma": level.edm_sigma, "flow_sigma": level.flow_sigma}
     text = (
         f"timestep {units['timestep']:.6g} = {units['fraction']:.4g}T = sigma {units['sigma']:.6g}"

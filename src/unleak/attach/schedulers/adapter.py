@@ -13,9 +13,9 @@ from jaxtyping import Float64
 
 from unleak.attach.plan import Mode
 from unleak.core.grid import evenly
-from unleak.core.process import Level, NoiseProcess
+from unleak.core.process import VE, VP, Level, NoiseProcess
 
-__all__ = ["Nodes", "ScheduleAdapter", "evenly", "float64", "like"]
+__all__ = ["Limits", "Nodes", "ScheduleAdapter", "evenly", "float64", "like"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,26 @@ class Nodes:
     def join(cls, first: "Nodes", rest: "Nodes") -> "Nodes":
         """`first`, then `rest`."""
         return cls(np.append(first.sigmas, rest.sigmas), np.append(first.timesteps, rest.timesteps))
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a start must keep to in one call."""
+
+    left_out: int = 0
+    """How many first steps are left out, in place of a level (`Start.step`)."""
+    distilled: str | None = None
+    """Why the model is known to be distilled to the levels of its schedule; None: it is not known to be."""
+
+    def cannot_rescale(self, steps: int, sigmas: Float64[np.ndarray, " n"], start: float) -> str:
+        """Return why a schedule of few steps cannot be rescaled, and what can be done."""
+        why = self.distilled or f"the schedule has {steps} steps, as those of distilled models"
+        own = ", ".join(f"{sigma:.4g}" for sigma in sigmas)
+        return (
+            f"a start at sigma {start:.4g} with mode='rescale' would use noise levels that the schedule ({own}) lacks,"
+            f" and a distilled model knows no others ({why}): use mode='truncate' or start='step:1', which keep to"
+            " those levels, or a fix that leaves them alone, such as Compress, MotionAmplitude or ReferenceBias."
+        )
 
 
 class ScheduleAdapter(ABC):
@@ -92,6 +112,18 @@ class ScheduleAdapter(ABC):
         count = len(sigmas) - (scheduler.order == 1)  # with order 2, the final level falls out
         return Nodes(sigmas[:count], timesteps[:count])
 
+    def level_of(self, scheduler: Any, node: Nodes) -> Level:
+        """Return the level of the process at one node."""
+        process, sigma = self.process(scheduler), float(node.sigmas.item())
+        if isinstance(process, VP):
+            return process.level_at_timestep(float(node.timesteps.item()) + 1)
+        return Level(1.0, sigma) if isinstance(process, VE) else Level(1 - sigma, sigma)
+
+    def few_steps(self, scheduler: Any, steps: int, limits: Limits) -> bool:
+        """Return whether a schedule must keep to its own levels: that of a distilled model."""
+        del scheduler, steps
+        return limits.distilled is not None
+
     def calls(self, scheduler: Any) -> int:
         """Return how often a schedule that has been set calls `step`: twice a step but the last with order 2."""
         return scheduler.order * (len(self.nodes(scheduler)) - 1) + 1
@@ -111,8 +143,8 @@ class ScheduleAdapter(ABC):
         scheduler.timesteps = torch.cat([like(scheduler.timesteps, nodes.timesteps.repeat(repeats)), beyond])
         scheduler.num_inference_steps = len(nodes)
 
-    def start(self, scheduler: Any, level: Level, mode: Mode) -> None:
-        """Make every schedule of `scheduler` start at `level`."""
+    def start(self, scheduler: Any, level: Level, mode: Mode, limits: Limits) -> None:
+        """Make every schedule of `scheduler` start at `level`, or leave out its first `limits.left_out` steps."""
         adapter, plain = self, type(scheduler).set_timesteps
         presented, laid = self.presented(scheduler, level), self.laid(scheduler, level, mode)
         arguments_of = signature(plain)
@@ -122,22 +154,49 @@ class ScheduleAdapter(ABC):
             self.register_to_config(**laid)
             plain(self, *args, **kwargs)
             self.register_to_config(**presented)
-            adapter.move(self, level, mode, arguments_of.bind(self, *args, **kwargs).arguments)
+            adapter.move(self, level, mode, limits, arguments_of.bind(self, *args, **kwargs).arguments)
 
         scheduler.register_to_config(**presented)
         scheduler.set_timesteps = MethodType(set_timesteps, scheduler)
 
-    def move(self, scheduler: Any, level: Level, mode: Mode, arguments: dict[str, Any]) -> None:
-        """Move the plain schedule just set to one that starts at `level`."""
+    def move(self, scheduler: Any, level: Level, mode: Mode, limits: Limits, arguments: dict[str, Any]) -> None:
+        """Move the plain schedule just set to one that starts at `level`.
+
+        A schedule of few steps, or of a distilled model, gets no level that it lacks: it starts at one of its own, and
+        ValueError says that it cannot be rescaled.
+        """
         plain, first = self.nodes(scheduler), self.first(scheduler, level)
+        scheduler.unleak_plain_steps, scheduler.unleak_grid = len(plain), tuple(plain.sigmas.tolist())
+        scheduler.unleak_moved = None
+        few = self.few_steps(scheduler, len(plain), limits)
+        if limits.left_out >= len(plain) > 0:
+            raise ValueError(
+                f"start step:{limits.left_out} leaves out {limits.left_out} steps, and the schedule has {len(plain)}:"
+                f" leave out at most {len(plain) - 1}."
+            )
+        if limits.left_out or (few and mode == "truncate"):
+            own = np.flatnonzero((plain.sigmas <= first.sigmas) | _close(plain.sigmas, first.sigmas))
+            at = limits.left_out or (own[0] if len(own) else len(plain) - 1)
+            scheduler.unleak_moved = None if limits.left_out else (first.sigmas.item(), plain.sigmas[at].item())
+            if at:
+                self.write(scheduler, plain[at:])
+                scheduler.register_to_config(**self.presented(scheduler, self.level_of(scheduler, plain[[at]])))
+            else:
+                scheduler.register_to_config(**self.presented(scheduler, self.process(scheduler).noisiest))
+            return
+        if few:
+            raise ValueError(limits.cannot_rescale(len(plain), plain.sigmas, first.sigmas.item()))
         if mode == "rescale":
             nodes = self.respaced(scheduler, plain, first, arguments)
         else:  # the first plain node gives way even if it lies below: never a step more than the plain schedule has
-            below = (plain.sigmas < first.sigmas) & ~np.isclose(plain.sigmas, first.sigmas, rtol=1e-6, atol=0)
+            below = (plain.sigmas < first.sigmas) & ~_close(plain.sigmas, first.sigmas)
             below[0] = False
             nodes = Nodes.join(first, plain[below])
-        scheduler.unleak_plain_steps = len(plain)
         self.write(scheduler, nodes)
+
+
+def _close(a: Float64[np.ndarray, " n"], b: Float64[np.ndarray, " 1"]) -> np.ndarray:
+    return np.isclose(a, b, rtol=1e-6, atol=0)
 
 
 def like(tensor: torch.Tensor, values: Float64[np.ndarray, " n"]) -> torch.Tensor:

@@ -7,9 +7,9 @@ import numpy as np
 from jaxtyping import Float64
 
 from unleak.attach.plan import Mode
-from unleak.attach.schedulers.adapter import Nodes, ScheduleAdapter
+from unleak.attach.schedulers.adapter import Limits, Nodes, ScheduleAdapter
 from unleak.attach.schedulers.vp import spacing
-from unleak.core.grid import Coordinate, Flow, Karras, spaced_from
+from unleak.core.grid import Coordinate, Flow, Karras, few_steps, spaced_from
 from unleak.core.process import RF, Level
 
 __all__ = ["RectifiedFlow"]
@@ -55,7 +55,12 @@ class RectifiedFlow(ScheduleAdapter):
         sigmas = spaced_from(plain.sigmas, first.sigmas.item(), coordinate, end)
         return Nodes.join(first, Nodes(sigmas, _timesteps(scheduler, sigmas))[1:])
 
-    def move(self, scheduler: Any, level: Level, mode: Mode, arguments: dict[str, Any]) -> None:
+    def few_steps(self, scheduler: Any, steps: int, limits: Limits) -> bool:
+        """Return whether it is a distilled model's, or has at most 8 steps, as distilled flow models have."""
+        any_step = "FlowMap" in type(scheduler).__name__  # AnyFlow's network is trained for steps between any levels
+        return super().few_steps(scheduler, steps, limits) or (few_steps(steps) and not any_step)
+
+    def move(self, scheduler: Any, level: Level, mode: Mode, limits: Limits, arguments: dict[str, Any]) -> None:
         """As ever, if the timesteps are those of the sigmas."""
         plain = self.nodes(scheduler)
         expected = plain.sigmas * scheduler.config.num_train_timesteps
@@ -64,7 +69,7 @@ class RectifiedFlow(ScheduleAdapter):
                 "this call gives its scheduler timesteps that are not num_train_timesteps * sigma (they are not"
                 " shifted, the sigmas are), so no start holds for both: give sigmas, or a scheduler with shift=1."
             )
-        super().move(scheduler, level, mode, arguments)
+        super().move(scheduler, level, mode, limits, arguments)
         if len(scheduler.timesteps) > 1 and scheduler.timesteps[0] == scheduler.timesteps[1]:
             scheduler.set_begin_index(0)  # or it would look the first timestep up and find the second
 

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float64
 
 from unleak.attach.plan import Mode
-from unleak.attach.schedulers.adapter import Nodes, ScheduleAdapter, evenly, float64, like
+from unleak.attach.schedulers.adapter import Limits, Nodes, ScheduleAdapter, evenly, float64, like
 from unleak.core.grid import Coordinate, Exponential, Karras, Plain, spaced_from
 from unleak.core.process import VP, Level
 
@@ -137,9 +137,9 @@ class VPStrides(VPTimesteps):
     That stride is wrong wherever the grid is uneven, so each step is told the stride to the next timestep it has.
     """
 
-    def start(self, scheduler: Any, level: Level, mode: Mode) -> None:
+    def start(self, scheduler: Any, level: Level, mode: Mode, limits: Limits) -> None:
         """And step to the next timestep."""
-        super().start(scheduler, level, mode)
+        super().start(scheduler, level, mode, limits)
         adapter, plain = self, type(scheduler).step
         arguments_of = signature(plain)
 

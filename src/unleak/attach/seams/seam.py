@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from unleak.attach.seams.tokens import ImageTokens
 from unleak.core.process import Level, NoiseProcess
 from unleak.core.start import Start
 
@@ -48,6 +49,8 @@ class Condition:
     """Whether every frame there is the image; otherwise the first is, and the others are padding."""
     argument: str = "hidden_states"
     """Which argument of the denoiser's forward it is."""
+    blank_frames: bool = False
+    """Whether the frames after the first are blank video frames that went through the VAE together with the image."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,11 @@ class Seam:
     unusual: Callable[[Arguments], str | None] | None = None
     """Arguments of the call -> why, in this one, branches or condition are not as said here, so that strategies cannot
     act on it, and what to do; None if they are."""
+    image_tokens: ImageTokens | None = None
+    """Where the image's tokens are in the denoiser's self-attention; None: nowhere, or not known."""
+    condition_strength: bool = False
+    """Whether the call's `strength`, or that of each of its `conditions`, is a share s by which the image's latents y
+    enter as s y + (1 - s) eps, at their own noise level."""
     low_pass: tuple[float, float] | None = None
     """ALG's configuration for this family: factor of its filter, share of the steps that it acts in."""
     motion: Mapping[str, Start] = field(default_factory=dict)

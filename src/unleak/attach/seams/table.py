@@ -14,6 +14,7 @@ from torch import Tensor
 
 from unleak.attach.seams.presets import EQUAL_SNR, SVD, VP
 from unleak.attach.seams.seam import Arguments, Condition, Seam, config_sigma_max, init_noise_sigma
+from unleak.attach.seams.tokens import channels_last, framepack, in_grid, joined_with_text, packed, text_first
 from unleak.core.process import Level, NoiseProcess
 
 __all__ = ["REFUSED", "SEAMS"]
@@ -166,7 +167,7 @@ def hunyuan_image(pipe: Any) -> tuple[slice, ...]:
     return last_channels(1, "latent_channels", after=1)(pipe) if concat else first_frame(pipe)
 
 
-WAN_IMAGE = Condition(wan_image, frames=2)
+WAN_IMAGE = Condition(wan_image, frames=2, blank_frames=True)
 
 # From pipeline_animatediff.py and its kin: noise times init_noise_sigma, timesteps set before.
 ANIMATEDIFF = Seam(CHANNELS_FIRST, init_noise_sigma, branches="batched", motion=VP)
@@ -180,6 +181,7 @@ COGVIDEOX = Seam(
     branches="batched",
     low_pass=(0.25, 0.04),  # ALG's configs/cogvideox_alg.yaml, for CogVideoX-5b-I2V
     condition=Condition(last_channels(2, "latent_channels"), frames=1),
+    image_tokens=text_first,
     motion=EQUAL_SNR,
 )
 
@@ -198,6 +200,7 @@ LTX2_TOKENS = Seam(
     grid=from_one_to_last,
     others=("prepare_audio_latents",),
     refuse=noise_scale,
+    image_tokens=packed,
     motion=EQUAL_SNR,
 )
 
@@ -235,33 +238,39 @@ SEAMS: dict[str, Seam] = {
     "AnimateDiffSparseControlNetPipeline": ANIMATEDIFF,
     "AnimateDiffSDXLPipeline": replace(ANIMATEDIFF, own_schedule=("timesteps", "sigmas")),
     "CogVideoXImageToVideoPipeline": COGVIDEOX,
-    "CogVideoXFunControlPipeline": replace(COGVIDEOX, lead=None, condition=None),
+    "CogVideoXFunControlPipeline": replace(COGVIDEOX, lead=None, condition=None, image_tokens=None),
     # From pipeline_consisid.py: as CogVideoX, without `timesteps=`.
     "ConsisIDPipeline": replace(COGVIDEOX, own_schedule=(), lead=None),
     # From pipeline_wan_i2v.py: [noise, 4 of mask, image]; the 5B model has frame 0 replaced at its input instead.
     # Low-pass as in ALG's configs/wan_alg.yaml, for Wan2.1-I2V-14B-480P.
-    "WanImageToVideoPipeline": replace(WAN, condition=WAN_IMAGE, low_pass=(0.4, 0.2)),
+    "WanImageToVideoPipeline": replace(WAN, condition=WAN_IMAGE, image_tokens=in_grid, low_pass=(0.4, 0.2)),
     "WanVACEPipeline": replace(WAN, lead=reference_images),
     "WanAnimatePipeline": replace(WAN, lead=one_reference),
     "LucyEditPipeline": WAN,
-    "ChronoEditPipeline": replace(FLOW, condition=WAN_IMAGE),
-    "SkyReelsV2ImageToVideoPipeline": replace(FLOW, condition=WAN_IMAGE),
+    "ChronoEditPipeline": replace(FLOW, condition=WAN_IMAGE, image_tokens=in_grid),
+    "SkyReelsV2ImageToVideoPipeline": replace(FLOW, condition=WAN_IMAGE, image_tokens=in_grid),
     # From pipeline_skyreels_v2_diffusion_forcing_i2v.py: one copy of the scheduler for every latent frame.
     "SkyReelsV2DiffusionForcingImageToVideoPipeline": replace(FLOW, branches=None),
     "SkyReelsV2DiffusionForcingVideoToVideoPipeline": replace(FLOW, branches=None),
     # From pipeline_hunyuan_video_image2video.py: after the draw x = 0.999 x + 0.001 image, kept as it is. Low-pass
     # as in ALG's configs/hunyuan_video_alg.yaml.
     "HunyuanVideoImageToVideoPipeline": replace(
-        HUNYUAN, latents_first=True, condition=Condition(hunyuan_image, frames=2), low_pass=(0.625, 0.04)
+        HUNYUAN,
+        latents_first=True,
+        condition=Condition(hunyuan_image, frames=2),
+        image_tokens=joined_with_text,
+        low_pass=(0.625, 0.04),
     ),
     "HunyuanSkyreelsImageToVideoPipeline": replace(
-        HUNYUAN, condition=Condition(last_channels(1, "latent_channels"), frames=2)
+        HUNYUAN, condition=Condition(last_channels(1, "latent_channels"), frames=2), image_tokens=joined_with_text
     ),
     "HunyuanVideo15ImageToVideoPipeline": replace(
-        HUNYUAN, condition=Condition(last_channels(1, "latent_channels", after=1), frames=2)
+        HUNYUAN,
+        condition=Condition(last_channels(1, "latent_channels", after=1), frames=2),
+        image_tokens=joined_with_text,
     ),
     # From pipeline_hunyuan_video_framepack.py: one draw and one schedule for every section.
-    "HunyuanVideoFramepackPipeline": replace(HUNYUAN, latents_first=True),
+    "HunyuanVideoFramepackPipeline": replace(HUNYUAN, latents_first=True, image_tokens=framepack),
     # From pipeline_ltx_image2video.py: packed after the draw, frame 0 clean.
     "LTXImageToVideoPipeline": Seam(
         CHANNELS_FIRST,
@@ -269,6 +278,7 @@ SEAMS: dict[str, Seam] = {
         latents_first=True,
         grid=from_one_to_last,
         branches="batched",
+        image_tokens=packed,
         motion=EQUAL_SNR,
     ),
     "LTXConditionPipeline": Seam(
@@ -277,13 +287,15 @@ SEAMS: dict[str, Seam] = {
         grid=linear_quadratic,
         refuse=weak("denoise_strength"),
         branches="batched",
+        image_tokens=packed,
+        condition_strength=True,
         motion=EQUAL_SNR,
     ),
     # From pipeline_ltx_i2v_long_multi_prompt.py: noise drawn in the call, for every window from a seed of its own.
     "LTXI2VLongMultiPromptPipeline": Seam(None, own_schedule=("sigmas",), motion=EQUAL_SNR),
     # From pipeline_ltx2_image2video.py: frame 0 clean; sound on a copy of the scheduler.
     "LTX2ImageToVideoPipeline": replace(LTX2_TOKENS, layout=CHANNELS_FIRST, refuse=None),
-    "LTX2ConditionPipeline": LTX2_TOKENS,
+    "LTX2ConditionPipeline": replace(LTX2_TOKENS, condition_strength=True),
     "LTX2InContextPipeline": LTX2_TOKENS,
     "LTX2HDRPipeline": replace(LTX2_TOKENS, others=()),
     # From pipeline_sana_video_i2v.py: frame 0 clean.
@@ -300,6 +312,7 @@ SEAMS: dict[str, Seam] = {
     "Kandinsky5I2VPipeline": Seam(
         CHANNELS_LAST,
         branches="separate",
+        image_tokens=channels_last,
         motion=EQUAL_SNR,
     ),
     "Kandinsky6TI2VAPipeline": Seam(
@@ -318,11 +331,18 @@ SEAMS: dict[str, Seam] = {
         motion=EQUAL_SNR,
     ),
     # From pipeline_cosmos_video2world.py: noise times the configured sigma_max, condition frames replaced at the input.
-    "CosmosVideoToWorldPipeline": Seam(CHANNELS_FIRST, config_sigma_max, branches="separate", motion=EQUAL_SNR),
-    "Cosmos2VideoToWorldPipeline": Seam(
-        CHANNELS_FIRST, config_sigma_max, grid=zero_to_one, branches="separate", motion=EQUAL_SNR
+    "CosmosVideoToWorldPipeline": Seam(
+        CHANNELS_FIRST, config_sigma_max, branches="separate", image_tokens=in_grid, motion=EQUAL_SNR
     ),
-    "Cosmos2_5_PredictBasePipeline": COSMOS_2_5,
+    "Cosmos2VideoToWorldPipeline": Seam(
+        CHANNELS_FIRST,
+        config_sigma_max,
+        grid=zero_to_one,
+        branches="separate",
+        image_tokens=in_grid,
+        motion=EQUAL_SNR,
+    ),
+    "Cosmos2_5_PredictBasePipeline": replace(COSMOS_2_5, image_tokens=in_grid),
     "Cosmos2_5_TransferPipeline": COSMOS_2_5,
     # From pipeline_cosmos3_omni.py: frame 0 clean; sound and action are drawn after, and left as they are.
     "Cosmos3OmniPipeline": Seam(CHANNELS_FIRST, latents_first=True, motion=EQUAL_SNR),

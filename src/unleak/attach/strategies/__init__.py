@@ -8,9 +8,12 @@ from importlib import import_module
 from typing import Any
 
 _HOME = {
+    "Compress": "compress",
     "ConditionNoise": "condition_noise",
     "GuidanceInterval": "guidance_interval",
     "LowPass": "low_pass",
+    "MotionAmplitude": "motion_amplitude",
+    "ReferenceBias": "reference_bias",
     "fixes": "registry",
     "parse_fix": "registry",
     "parse_fixes": "registry",

@@ -1,8 +1,8 @@
 """Add noise to the conditioning image while sampling: conditioning augmentation (arXiv 2106.15282) at inference."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -26,6 +26,10 @@ class ConditionNoise:
 
     Only the first frame gets noise, never masks or the padding after it. (SVD and PIA show the image in every frame;
     there every frame gets the same noise.) The unconditional branch sees the image as it is.
+
+    Models that hold the image as the first frame of the video take noise there by their own argument, where they have
+    one: `strength` s = 1 / (1 + beta) (LTX and LTX-2 with conditions) shows s (y + beta eps) and tells the model so, in
+    every step and branch, with noise from the call's own generator.
     """
 
     beta: float | int
@@ -40,16 +44,25 @@ class ConditionNoise:
     def fits(self, pipeline: type, seam: Seam, process: NoiseProcess | None = None) -> None:
         """Raise ValueError if the structure of this class of pipelines does not allow it."""
         del process  # at any level
-        condition_of(pipeline, seam, "ConditionNoise")
+        if not seam.condition_strength:
+            condition_of(pipeline, seam, "ConditionNoise")
+        elif self.interval != (0.0, 1.0):
+            raise ValueError(
+                f"ConditionNoise acts in every step of {pipeline.__name__}, by its strength: leave the interval away."
+            )
 
     def check(self, pipe: Any, seam: Seam) -> None:
         """Raise ValueError if this pipeline's structure does not allow it."""
         self.fits(type(pipe), seam)
 
     @contextmanager
-    def attached(self, pipe: Any, seam: Seam, arguments: Mapping[str, Any]) -> Iterator[None]:
-        """Active in the body."""
-        del arguments
+    def attached(self, pipe: Any, seam: Seam, arguments: dict[str, Any]) -> Iterator[None]:
+        """Act in the body."""
+        if seam.condition_strength:
+            if self.beta:
+                _weaken(arguments, 1 / (1 + self.beta))
+            yield
+            return
         condition = condition_of(type(pipe), seam, "ConditionNoise")
 
         def answer(evaluation: Evaluation) -> Any:
@@ -68,3 +81,18 @@ class ConditionNoise:
 
         with evaluations(pipe, seam, answer):
             yield
+
+
+def _weaken(arguments: dict[str, Any], strength: float) -> None:
+    """Set the strength of a call's image, or of each of its conditions."""
+    conditions = arguments.get("conditions")
+    several = isinstance(conditions, list | tuple)
+    found = [] if conditions is None else list(conditions) if several else [conditions]
+    strengths = [one.strength for one in found] or [arguments.get("strength", 1.0)]
+    if any(own not in (1.0, [1.0]) for own in strengths):
+        raise ValueError("this call gives a strength of its own, and ConditionNoise sets it: leave one of them away.")
+    if found:
+        changed = [replace(one, strength=strength) for one in found]
+        arguments["conditions"] = changed if several else changed[0]
+    else:
+        arguments["strength"] = strength

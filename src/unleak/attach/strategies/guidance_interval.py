@@ -1,6 +1,6 @@
 """Guidance limited to an interval of noise levels (Kynkäänniemi et al., arXiv 2404.07724)."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -50,8 +50,8 @@ class GuidanceInterval:
         self.fits(type(pipe), seam, process_of(pipe.scheduler))
 
     @contextmanager
-    def attached(self, pipe: Any, seam: Seam, arguments: Mapping[str, Any]) -> Iterator[None]:
-        """Active in the body."""
+    def attached(self, pipe: Any, seam: Seam, arguments: dict[str, Any]) -> Iterator[None]:
+        """Act in the body."""
         del arguments
         process = process_of(pipe.scheduler)
         low, high = self._limits(process)

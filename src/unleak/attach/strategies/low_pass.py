@@ -1,6 +1,6 @@
 """Low-pass filtered condition in the first steps (ALG, Choi et al., arXiv 2506.08456)."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -70,8 +70,8 @@ class LowPass:
         self.fits(type(pipe), seam)
 
     @contextmanager
-    def attached(self, pipe: Any, seam: Seam, arguments: Mapping[str, Any]) -> Iterator[None]:
-        """Active in the body."""
+    def attached(self, pipe: Any, seam: Seam, arguments: dict[str, Any]) -> Iterator[None]:
+        """Act in the body."""
         del arguments
         networks = [getattr(pipe, name, None) for name in ("transformer", "transformer_2")]
         if any(getattr(network, "is_cache_enabled", False) for network in networks):

@@ -158,6 +158,27 @@ _FIXES: dict[str, Fix] = {
     fix.name: fix
     for fix in (
         Fix(
+            "compress",
+            f"{_STRATEGIES}.compress:Compress",
+            "Compress the photo as a video frame before the model sees it.",
+            (Number("crf", "strength of the H.264 compression; 0: none", default=33, high=51, whole=True),),
+        ),
+        Fix(
+            "motion-amplitude",
+            f"{_STRATEGIES}.motion_amplitude:MotionAmplitude",
+            "Amplify how blank frames differ from the photo (PainterI2V; Wan and its kin).",
+            (Number("amount", "1 changes nothing; above 1.2 colours drift", default=1.15, high=10.0),),
+        ),
+        Fix(
+            "reference-bias",
+            f"{_STRATEGIES}.reference_bias:ReferenceBias",
+            "Attend less to the photo in the first steps (DyMoS).",
+            (
+                Number("gamma", "what is taken from the attention's logits; 0: nothing", default=0.6, high=100.0),
+                Number("until", _SHARE, default=0.2),
+            ),
+        ),
+        Fix(
             "low-pass",
             f"{_STRATEGIES}.low_pass:LowPass",
             "Show the model a blurred photo in the first steps (ALG).",

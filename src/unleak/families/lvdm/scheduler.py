@@ -14,7 +14,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from unleak.attach.schedulers.adapter import Nodes, evenly
+from unleak.attach.schedulers.adapter import Limits, Nodes, evenly
 from unleak.attach.schedulers.vp import VPTimesteps
 from unleak.core.process import Level
 from unleak.families.lvdm.schedule import SPACINGS, TRAILING, betas_of, clean_scales, ddim_grid
@@ -39,10 +39,10 @@ class _Starts(VPTimesteps):
             _check_distinct(timesteps.tolist(), start, highest=start - 1)
         return Nodes(scheduler.edm_sigmas[timesteps.astype(int)], timesteps)
 
-    def move(self, scheduler: Any, level: Level, mode: Any, arguments: dict[str, Any]) -> None:
+    def move(self, scheduler: Any, level: Level, mode: Any, limits: Limits, arguments: dict[str, Any]) -> None:
         """As published, a start changes the initial noise and leaves the schedule as it is."""
         if not scheduler.config.reference:
-            super().move(scheduler, level, mode, arguments)
+            super().move(scheduler, level, mode, limits, arguments)
 
 
 @dataclass(frozen=True)
