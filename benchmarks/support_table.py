@@ -66,9 +66,7 @@ def table(results: dict[str, dict[str, Any]]) -> str:
             _cell(runs, promise, possible=promise != "initial latents" or seam is None or seam.layout is not None)
             for promise in PROMISES
         ]
-        strategies = [
-            _strategy(runs, fix, possible=seam is None or allows(name, seam)) for fix, allows in STRATEGIES.items()
-        ]
+        strategies = [_strategy(runs, fix, possible=_fits(one, name)) for fix, one in STRATEGIES.items()]
         rows.append(f"| {name} | {how} | {' | '.join([*cells, *strategies])} |")
     rows += ["", "Refused, with the reason:", ""]
     rows += [f"- {name}: {reason}." for name, reason in sorted(REFUSED.items())]
@@ -106,7 +104,7 @@ def _fits(strategy: Strategy, name: str) -> bool:
 def _own(name: str) -> Any:
     """The pipeline class of this name among those of unleak's own families."""
     for family in pkgutil.iter_modules(unleak.families.__path__):
-        if importlib.util.find_spec(f"unleak.families.{family.name}.pipeline"):
+        if family.ispkg and importlib.util.find_spec(f"unleak.families.{family.name}.pipeline"):
             module = importlib.import_module(f"unleak.families.{family.name}.pipeline")
             if hasattr(module, name):
                 return getattr(module, name)
