@@ -253,8 +253,6 @@ OPTIONS = {
     "photo.png --out photo.png": r"photo.png: cannot be written to \(Not a directory\); choose another folder",
     "photo.png --out /proc": r"/proc: cannot be written to .*; choose another folder",
     f"photo.png --out {'x' * 300}": r"cannot be written to \(File name too long\)|File name too long",
-    "photo.png --out made": r"made/photo.mp4 exists; give --overwrite, --skip-existing or another --out",
-    "photo.png --out recorded": r"recorded/photo.json exists; give --overwrite, --skip-existing or another --out",
 }
 if not torch.accelerator.is_available():
     OPTIONS["photo.png --device cuda"] = r"device cuda: this machine has no accelerator; give --device cpu"

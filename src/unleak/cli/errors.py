@@ -85,8 +85,13 @@ def refuse_unmeasurable() -> None:
         raise ValueError(str(error)) from error
 
 
+def one_line(text: str) -> str:
+    """Make a message one line for a terminal: printable, and what was given is cut where it is very long."""
+    line = re.sub(r"\s*\n\s*", " ", text.strip())
+    return printable(re.sub(r"\S{300,}", lambda match: f"{match[0][:120]}...{match[0][-60:]}", line))
+
+
 def print_error(text: str) -> None:
     """Print one line on stderr, its first word red on a terminal."""
     head = "\x1b[31merror:\x1b[0m" if sys.stderr.isatty() and "NO_COLOR" not in os.environ else "error:"
-    line = re.sub(r"\s*\n\s*", " ", text.strip())
-    say(f"{head} {printable(line)}", sys.stderr)
+    say(f"{head} {one_line(text)}", sys.stderr)
