@@ -76,6 +76,7 @@ def test_seeds_count_the_same(protocol, tmp_path):
     assert (tmp_path / "docs/evidence-curve.png").exists()
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_where_it_was_stopped(protocol, tiny_folder, tmp_path, monkeypatch):
     """One clip of the real law, on a tiny model of the same family."""
     photos = tmp_path / "photos"
