@@ -13,17 +13,31 @@ def test_doctor_tells_parts_machine_and_models(unleak):
     assert (result.status, result.err) == (0, "")
     assert told["parts"]["base"]["torch"] == version("torch")
     assert 0 < told["machine"]["free_memory_gb"] <= told["machine"]["memory_gb"]
-    known = [spec.name for spec in MODELS.values() if spec.memory_gb is not None]
-    assert [model["name"] for model in told["models"]] == known
-    for model in told["models"]:
-        assert model["fits"] == (model["needs_gb"] <= told["machine"]["device_gb"])
-    for name in [*known, "torch", told["machine"]["device"]]:
-        assert name in unleak("doctor").out
+    assert [model["name"] for model in told["models"]] == list(MODELS)
+    words = unleak("doctor").out
+    for name in [*MODELS, "torch", told["machine"]["device"]]:
+        assert name in words
+
+
+def test_what_doctor_says_of_a_model_is_what_it_says_of_it_alone(unleak):
+    rows = {row["name"]: row for row in json.loads(unleak("doctor", "--json").out)["models"]}
+    alone = json.loads(unleak("doctor", "--model", "nano", "--json").out)
+    assert (rows["nano"]["ways"], rows["nano"]["suggestion"]) == (alone["ways"], alone["suggestion"])
+    assert f"nano: here; {alone['ways'][0]['peak_gb']:.3g} GB as it is; fits" in unleak("doctor").out
+    assert [one["name"] for one in alone["knobs"]] == ["motion_bucket_id", "fps", "noise_aug_strength"]
+
+
+def test_every_models_own_motion_arguments_are_listed(unleak):
+    assert "motion_bucket_id=: how much motion" in unleak("models", "show", "svd").out
+    shown = unleak("generate", "--help-model", "ltx-2")
+    assert shown.status == 0
+    assert "--set motion_speed=" in shown.out
+    assert "--set image_crf=" in shown.out
 
 
 def test_a_missing_part_is_said_with_its_remedy(unleak, monkeypatch):
     monkeypatch.setattr("unleak.cli.doctor._PARTS", {"evaluate": ("no-such-package",)})
-    assert "evaluate: no-such-package missing (pip install 'unleak[evaluate]')" in unleak("doctor").out
+    assert "missing extras: evaluate; to install them: pip install 'unleak[evaluate]'" in unleak("doctor").out
 
 
 def test_an_estimate_and_the_offload_that_fits(unleak, tiny_folder, monkeypatch):
@@ -52,6 +66,8 @@ def test_an_estimate_and_the_offload_that_fits(unleak, tiny_folder, monkeypatch)
     [
         (["--size", "64x64"], "are of one model; give --model too"),
         (["--model", "nanoo"], "did you mean nano?"),
+        (["--model", "SVD"], "did you mean svd?"),
+        (["--model", "wan2.2"], "did you mean wan2.2-i2v or wan2.2-ti2v-5b?"),
         (["--model", "nano", "--size", "20x20"], "takes multiples of 32"),
         (["--model", "nano", "--dtype", "int8"], "give one of float32"),
     ],

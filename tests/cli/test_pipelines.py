@@ -105,3 +105,32 @@ def test_what_cannot_take_effect_is_said_and_kept(wan, photo, tmp_path):
     (caution,) = json.loads((tmp_path / "out/photo.json").read_text())["warnings"][:1]
     assert caution in result.err
     assert "no prompt: this model reads one" in result.err
+
+
+def test_each_expert_has_a_guidance_and_a_lora_of_its_own(wan, photo, tmp_path, pipeline_folder):
+    from peft import LoraConfig, get_peft_model_state_dict
+
+    from unleak.zoo.lora import Lora
+
+    files = {}
+    for name, part in (("high", "transformer"), ("low", "transformer_2")):
+        pipe = load(pipeline_folder("wan22"), device="cpu")
+        network = getattr(pipe, part)
+        network.add_adapter(LoraConfig(r=2, target_modules=["to_q"], init_lora_weights=False))
+        weights = {k: v.clone() for k, v in get_peft_model_state_dict(network).items()}
+        type(pipe).save_lora_weights(tmp_path / name, transformer_lora_layers=weights)
+        files[name] = tmp_path / name / "pytorch_lora_weights.safetensors"
+    loras = [Lora.parse(f"high={files['high']}:0.6"), Lora.parse(f"low={files['low']}")]
+    assert [(one.expert, one.scale) for one in loras] == [("high", 0.6), ("low", 1.0)]
+    pipe = load(pipeline_folder("wan22"), device="cpu", loras=loras)
+    assert pipe.get_list_adapters() == {"transformer": ["lora0"], "transformer_2": ["lora1"]}
+    scales = [
+        next(m.scaling for m in part.modules() if hasattr(m, "scaling"))
+        for part in (pipe.transformer, pipe.transformer_2)
+    ]
+    assert scales[0]["lora0"] == 0.6 * scales[1]["lora1"]
+    told = json.loads(wan(photo, "--guidance", "high=3.5,low=1", "--dry-run", "--json", "--quiet").out)
+    arguments = told["settings"]["arguments"]
+    assert (arguments["guidance_scale"], arguments["guidance_scale_2"]) == (3.5, 1.0)
+    with pytest.raises(ValueError, match="has one denoiser, no experts"):
+        load(pipeline_folder("wan22-5b"), device="cpu", loras=loras)

@@ -1,4 +1,5 @@
 import json
+import os
 import shlex
 
 import pytest
@@ -151,3 +152,13 @@ def test_a_damaged_photo_is_one_line(sweep, tmp_path):
     result = sweep("bad.png")
     assert (result.status, result.err.count("\n")) == (2, 1)
     assert "bad.png: not an image" in result.err
+
+
+def test_a_photo_whose_name_is_no_text_loses_no_work(sweep, photo, tmp_path):
+    odd = os.fsencode(tmp_path) + b"/caf\xe9.png"
+    os.rename(photo, odd)
+    result = sweep(os.fsdecode(odd), "--start", "sigma=50", "--out", "page")
+    assert result.status == 0, result.err
+    text = (tmp_path / "page/index.html").read_text(encoding="utf-8")
+    assert "<h1>caf\\udce9.png: motion against start</h1>" in text
+    assert json.loads((tmp_path / "page/sweep.json").read_text())["photo"]["file"] == "caf\\udce9.png"

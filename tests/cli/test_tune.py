@@ -1,4 +1,5 @@
 import json
+import os
 import shlex
 
 import numpy as np
@@ -146,3 +147,12 @@ def test_what_generate_cannot_look_for_is_told_in_one_line(
 ):
     monkeypatch.chdir(tmp_path)
     refused("generate", "photo.png", "--model", tiny_folder, *options, reasons=[reason])
+
+
+def test_a_photo_whose_name_is_no_text_loses_no_work(tune, photo, tmp_path):
+    odd = os.fsencode(tmp_path) + b"/caf\xe9.png"
+    os.rename(photo, odd)
+    result = tune(os.fsdecode(odd), "--budget", 3, "--out", "pages")
+    assert result.status == 0, result.err
+    (page,) = (tmp_path / "pages").glob("*/index.html")
+    assert "caf\\udce9.png: start" in page.read_text(encoding="utf-8")

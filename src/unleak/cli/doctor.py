@@ -142,13 +142,13 @@ def _one(terminal: Terminal, model: str, size: Any, num_frames: int | None, dtyp
     for one in found["ways"]:
         how = " ".join(one["options"]) or "as it is"
         terminal.line(f"{how}: at most {one['peak_gb']:.3g} GB, of which decoding takes {one['decoding_gb']:.3g}")
+    for knob in knobs(spec):
+        terminal.line(knob.text)
     here = f"{machine['device']} with {machine['device_gb']:.3g} GB"
     if found["suggestion"] is None:
         terminal.line(f"nothing fits {here}; give fewer frames or a smaller size")
     else:
         terminal.line(f"fits {here}: unleak generate {' '.join(['...', *found['suggestion']])}")
-    for knob in knobs(spec):
-        terminal.line(knob.text)
     terminal.json({"model": asdict(spec), "machine": machine, "knobs": [asdict(one) for one in knobs(spec)], **found})
 
 

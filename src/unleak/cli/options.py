@@ -55,15 +55,21 @@ class Group:
 
 
 def option(
-    metavar: str | None, help: str, *names: str, parse: Callable[[str], Any] | None = None, panel: str | None = None
+    metavar: str | None,
+    help: str,
+    *names: str,
+    parse: Callable[[str], Any] | None = None,
+    panel: str | None = None,
+    eager: bool = False,
 ) -> Any:
     """Declare an option, to be put into `Annotated`.
 
     metavar: what stands for the value on the help page; None for a choice of words, "" for a flag. names: such as
-    "--json"; without any, the field's own name. parse: makes the value of the text, or raises ValueError.
+    "--json"; without any, the field's own name. parse: makes the value of the text, or raises ValueError. eager: read
+    this option before all others, and before a missing argument is noticed.
     """
     read = None if parse is None else partial(_read, parse)
-    return typer.Option(*names, metavar=metavar, help=help, parser=read, rich_help_panel=panel)
+    return typer.Option(*names, metavar=metavar, help=help, parser=read, rich_help_panel=panel, is_eager=eager)
 
 
 def argument(metavar: str, help: str) -> Any:
@@ -271,6 +277,19 @@ def to_fidelity(given: str) -> "Fidelity":
     return Fidelity.parse(given)
 
 
+def to_help(given: str) -> None:
+    """Print the arguments of a model's own that change its motion, and end the command."""
+    from unleak.animate.knobs import knobs
+    from unleak.zoo.registry import find_model
+
+    spec = find_model(given)
+    terminal = Terminal()
+    terminal.line(f"{spec.name} moves by:" if knobs(spec) else f"{spec.name} has no motion arguments of its own")
+    for knob in knobs(spec):
+        terminal.line(f"  {knob.text}")
+    raise typer.Exit
+
+
 def to_size(given: str) -> tuple[int, int]:
     """Read `1024x576` as (width, height) in pixels."""
     width, _, height = given.lower().partition("x")
@@ -373,6 +392,11 @@ class Video(Group):
             "--set",
             panel=MODEL,
         ),
+    ] = None
+
+    help_model: Annotated[
+        str | None,
+        option("NAME", "List a model's own motion arguments, and stop.", parse=to_help, panel=MODEL, eager=True),
     ] = None
 
     def request(self, fix: "Fix | None" = None, **more: Any) -> "Request":
@@ -542,69 +566,14 @@ def read_prompts(file: Path | None, photos: int, prompt: str | None) -> list[str
         raise ValueError(f"--prompts {file}: {error.strerror}; give a text file, one line for each photo") from None
 
 
-# The same one by one, for commands that do not take the groups yet.
+# The same one by one, for commands without groups.
 
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Say results and failures only.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print results and failures only.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 ModelOption = Annotated[str, typer.Option(help="A name that `unleak models` lists, a folder, or a Hub id.")]
-OthersOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Another argument of the pipeline; repeatable.")
+DeviceOption = Annotated[
+    str | None, typer.Option(help="cpu, cuda, cuda:1 or mps; by default the accelerator, if there is one.")
 ]
-FpsOption = Annotated[float | None, typer.Option(min=1, max=240, help="Frames a second; models that ask are told.")]
-FramesOption = Annotated[int | None, typer.Option(min=2, max=10_000, help="Frames of each video.")]
-StepsOption = Annotated[int | None, typer.Option(min=1, max=10_000, help="Denoising steps of each video.")]
-SizeOption = Annotated[str | None, typer.Option(metavar="WxH", help="Width and height, such as 1024x576.")]
-GuidanceOption = Annotated[
-    str | None, typer.Option(metavar="SCALE[:MAX]", help="Guidance; for SVD at the first and at the last frame.")
-]
-PromptOption = Annotated[str | None, typer.Option(help="What happens in the video, for models that read.")]
-NegativePromptOption = Annotated[str | None, typer.Option(help="What should not happen.")]
-NoiseAugOption = Annotated[
-    float | None, typer.Option(min=0, max=100, help="Noise added to the photo; the model is told.")
-]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Check everything; load no model, write nothing.")]
-ModeOption = Annotated[
-    Literal["rescale", "truncate"], typer.Option(help="Space the steps anew below the start, or drop those above.")
-]
-
-
-LowPassOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FACTOR[:SHARE]",
-        help="Shrink the image's latents in the first share of the steps (0.1), or `published`: low-pass condition.",
-    ),
-]
-ConditionNoiseOption = Annotated[str | None, typer.Option(metavar="BETA", help="Noise on the image's latents.")]
-GuidanceIntervalOption = Annotated[
-    str | None, typer.Option(metavar="LOW..HIGH", help="Guidance between these levels alone; one may be missing.")
-]
-
-
-def parse_strategies(low_pass: str | None, condition_noise: str | None, guidance_interval: str | None) -> Any:
-    """What --low-pass, --condition-noise and --guidance-interval ask for, as `Settings` take it."""
-    from unleak.attach.strategies import texts
-
-    try:
-        return texts.parse_strategies(
-            low_pass=low_pass, condition_noise=condition_noise, guidance_interval=guidance_interval
-        )
-    except ValueError as error:
-        raise ValueError(f"--{error}") from None
-
-
-def command_line(context: Any, **resolved: Any) -> str:
-    """The command with every option that decides its result and has a value."""
-    words = ["unleak", str(context.info_name)]
-    for parameter in context.command.params:
-        value = resolved.get(str(parameter.name), context.params.get(str(parameter.name)))
-        silent = parameter.name in ("overwrite", "quiet", "as_json", "dry_run")
-        if silent or value is None or value is False:
-            continue
-        option = [] if parameter.param_type_name == "argument" else [parameter.opts[0]]
-        for one in value if isinstance(value, list | tuple) else [value]:
-            words += option if isinstance(one, bool) else [*option, str(one)]
-    return shlex.join(words)
 
 
 def refuse_empty(**options: str | None) -> None:
@@ -620,8 +589,3 @@ def parse_size(given: str | None) -> tuple[int | None, int | None]:
         return (None, None) if given is None else to_size(given)
     except ValueError as error:
         raise ValueError(f"--size {error}") from None
-
-
-def parse_guidance(given: str | None) -> "Guidance | None":
-    """Read guidance scales; None if not given."""
-    return None if given is None else to_guidance(given)

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unleak import __version__
-from unleak.cli.options import JsonOption, ModelOption, QuietOption, parse_size, refuse_empty
-from unleak.cli.placement import DeviceOption
+from unleak.cli.options import DeviceOption, JsonOption, ModelOption, QuietOption, parse_size, refuse_empty
 from unleak.cli.processes import Processes, launched, of_environment
 from unleak.cli.terminal import Terminal
 

@@ -3,31 +3,36 @@
 from threading import Event
 from typing import Annotated, Literal
 
-import typer
-
-from unleak.cli.placement import DeviceOption
+from unleak.cli.options import BASIC, MEMORY, MODEL, OUTPUT, command, option, whole
 from unleak.cli.terminal import Terminal
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
+@command
 def ui(
-    model: Annotated[
-        list[str] | None,
-        typer.Option(help="Offer this model, of those that `unleak models` lists; repeatable. By default those here."),
-    ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    host: Annotated[
+        str, option("ADDRESS", "Address to listen on; 0.0.0.0 lets other machines in.", panel=BASIC)
+    ] = "127.0.0.1",
     allow_host: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Another name of the page, of a proxy; repeatable.")
+        list[str] | None, option("NAME", "Another name of the page, of a proxy; repeatable.", panel=BASIC)
     ] = None,
-    port: Annotated[int | None, typer.Option(min=1, max=65535, help="By default the first free one from 7860.")] = None,
-    open_browser: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
-    device: DeviceOption = None,
+    port: Annotated[
+        int | None, option("N", "By default the first free one from 7860.", parse=whole(1, 65535), panel=BASIC)
+    ] = None,
+    open_browser: Annotated[bool, option("", "Open it in the browser.", "--open", panel=BASIC)] = False,
+    quiet: Annotated[bool, option("", "Print the address and failures only.", "--quiet", "-q", panel=OUTPUT)] = False,
+    device: Annotated[
+        str | None, option("NAME", "cpu, cuda, cuda:1 or mps; by default the accelerator, if any.", panel=MEMORY)
+    ] = None,
     offload: Annotated[
         Literal["none", "model", "sequential", "group"],
-        typer.Option(help="Keep weights off the accelerator until needed; `unleak doctor --model` says which fits."),
+        option("WAY", "Keep weights off the accelerator until needed; see `unleak doctor --model`.", panel=MEMORY),
     ] = "none",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say the address and failures only.")] = False,
+    model: Annotated[
+        list[str] | None,
+        option("NAME", "Offer this model of `unleak models`; repeatable; by default those here.", panel=MODEL),
+    ] = None,
 ) -> None:
     """Animate photos in the browser, plain and fixed side by side; sweep, find a start, diagnose a model.
 
