@@ -2,6 +2,8 @@ import json
 
 import yaml
 
+from unleak.train.recipe_files import find_recipe, shipped_recipes
+
 
 def test_recipes_are_listed_shown_and_addressed_by_name(unleak, tmp_path):
     listed = unleak("recipes", "--json")
@@ -15,6 +17,17 @@ def test_recipes_are_listed_shown_and_addressed_by_name(unleak, tmp_path):
     mine.write_text(shown.out)
     plans = [unleak("train", recipe, "--dry-run", "--json", "--set", "steps=7") for recipe in (names[-1], mine)]
     assert [json.loads(plan.out)["recipe"]["steps"] for plan in plans] == [7, 7]
+
+
+def test_the_path_of_before_means_the_same(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert (
+        find_recipe("recipes/svd-512-naive.yaml") == find_recipe("svd-512-naive") == shipped_recipes()["svd-512-naive"]
+    )
+    (tmp_path / "recipes").mkdir()
+    mine = tmp_path / "recipes/svd-512-naive.yaml"
+    mine.write_text("model: nano")
+    assert find_recipe("recipes/svd-512-naive.yaml").samefile(mine)
 
 
 def test_an_unknown_name_is_one_line(unleak):

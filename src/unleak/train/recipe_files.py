@@ -15,14 +15,19 @@ def shipped_recipes() -> Mapping[str, Path]:
 def find_recipe(name_or_path: str | Path) -> Path:
     """Return the file of a recipe, which is given by its path or by the name of one that ships with unleak.
 
-    A file comes first. Raises ValueError with the nearest name if there is neither.
+    A file comes first. `recipes/NAME.yaml`, where the recipes were until December 2026, means the shipped one if there
+    is no such file. Raises ValueError with the nearest name if there is neither.
     """
     path, text = Path(name_or_path), str(name_or_path)
-    if path.exists() or path.suffix in (".yaml", ".yml"):
-        return path
     known = shipped_recipes()
+    if path.exists():
+        return path
+    if path.parts == ("recipes", f"{path.stem}.yaml"):
+        text = path.stem
     if text in known:
         return known[text]
+    if path.suffix in (".yaml", ".yml"):
+        return path  # whose absence is told when it is opened
     close = get_close_matches(text, known, n=1, cutoff=0.4)
     meant = f"did you mean {close[0]}? " if close else ""
     raise ValueError(f"recipe {text!r}: no such file and no recipe of that name; {meant}`unleak recipes` lists them")
