@@ -63,14 +63,20 @@ class Stored:
     """What the optimizer kept of each weight in such a checkpoint, by the weight's place in the optimizer."""
 
     def named(self, weights: Sequence[str]) -> "Stored":
-        """Return the same with names for what is `unnamed`; `weights` are in the optimizer's order."""
+        """Return the same with names for what is `unnamed`; `weights` are in the optimizer's order.
+
+        Raises ValueError if what an optimizer keeps is not a dictionary of tensors and numbers.
+        """
         if self.legacy is None or self.unnamed is None:
             return self
-        slots = {
-            f"optimizer/{name}/{slot}": torch.as_tensor(value)
-            for name, kept in zip(weights, self.unnamed.values(), strict=False)
-            for slot, value in kept.items()
-        }
+        try:
+            slots = {
+                f"optimizer/{name}/{slot}": torch.as_tensor(value)
+                for name, kept in zip(weights, self.unnamed.values(), strict=False)
+                for slot, value in kept.items()
+            }
+        except DAMAGED as error:
+            raise ValueError(f"{self.path / _LEGACY} is damaged ({_reason(error)})") from error
         return replace(self, legacy={**self.legacy, **slots}, unnamed=None)
 
 
