@@ -37,7 +37,7 @@ class Wrapping:
 
 
 def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
-    """What is in a file of safetensors or of `torch.save`. Tensors stay on disk until they are read.
+    """Read a file of safetensors or of `torch.save`. Tensors stay on the disk until they are used.
 
     Raises ValueError, in one line, for a damaged or truncated file and for a pickle that holds more than data.
     """
@@ -66,7 +66,7 @@ def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
 
 
 def unwrap(content: Mapping[str, Any]) -> tuple[dict[str, Tensor], Wrapping]:
-    """The weights in a checkpoint, and what stood around them. ValueError if they are not all tensors."""
+    """Return the weights in a checkpoint, and what stood around them. ValueError if not all are tensors."""
     entry = next((entry for entry in _ENTRIES if isinstance(content.get(entry), Mapping)), None)
     state = content if entry is None else content[entry]
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
@@ -81,7 +81,7 @@ def unwrap(content: Mapping[str, Any]) -> tuple[dict[str, Tensor], Wrapping]:
 
 
 def wrap(state: Mapping[str, Tensor], wrapping: Wrapping) -> dict[str, Any]:
-    """The inverse of `unwrap`."""
+    """Put weights back into what `unwrap` took away."""
     named = {wrapping.prefix + key: tensor for key, tensor in state.items()}
     return named if wrapping.entry is None else {**wrapping.before, wrapping.entry: named, **wrapping.after}
 

@@ -17,7 +17,7 @@ def begun_with(image: Float[Tensor, "b c 1 h w"], x_t: Float[Tensor, "b c f h w"
 def times_of_tokens(
     timestep: Float[Tensor, "b"], first: Float[Tensor, "b"], *, frames: int, each: int
 ) -> Float[Tensor, "b tokens"]:
-    """The time of every token, `each` of them a frame: `first` for those of the first frame, else `timestep`."""
+    """Return the time of every token, `each` of them a frame: `first` in the first frame, `timestep` elsewhere."""
     times = repeat(timestep, "b -> b f n", f=frames, n=each).clone()
     times[:, 0] = first[:, None].to(times)
     return times.flatten(1)

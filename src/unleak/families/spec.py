@@ -103,9 +103,9 @@ class ModelSpec:
 
     @property
     def caution(self) -> str:
-        """What of the row nobody has verified, for a person; empty where all was."""
+        """Say for people which facts of the row nobody has verified; empty if all were."""
         return f"{self.name}: not verified by unleak: {', '.join(self.unverified)}" if self.unverified else ""
 
     def moments_for(self, height: int | None, width: int | None) -> str | None:
-        """The moments file made at this size in pixels, else the model's own; None if there is none."""
+        """Return the moments file made at this size in pixels, else the model's own, or None."""
         return self.moments_at.get(f"{width}x{height}", self.moments)

@@ -41,6 +41,6 @@ class Gathered:
 
 
 def merged(all_of_them: Sequence[Gathered], *, max_failures: float) -> Gathered:
-    """The sum, in the order given; any other gives the same up to rounding. Raises what `joined` does."""
+    """Merge moments; another order gives the same up to rounding. Raises what `joined` does."""
     parts = joined([part for one in all_of_them for part in one.parts], max_failures=max_failures)
     return Gathered(reduce(LatentMoments.merge, [one.moments for one in all_of_them]), tuple(parts))

@@ -35,7 +35,7 @@ class Shard:
         return f"{self.index}/{self.count}"
 
     def share(self, items: Sequence[T]) -> Sequence[T]:
-        """Every `count`-th item: as even as can be, and each item in one shard."""
+        """Return every `count`-th item: shards are as even as can be, and each item is in one."""
         return items[self.index - 1 :: self.count]
 
     def file(self, path: Path) -> Path:
@@ -76,12 +76,12 @@ class Part:
 
     @property
     def record(self) -> dict[str, Any]:
-        """For a report in JSON."""
+        """Return what a report in JSON says."""
         return {"run": self.run, "shard": str(self.shard), "skipped": self.skipped}
 
 
 def joined(parts: Iterable[Part], *, max_failures: float) -> list[Part]:
-    """The parts of moments that are merged of `parts`; the shards of a complete run become the run.
+    """Join the parts of merged moments; the shards of a complete run become the run.
 
     ValueError if clips would count twice, or if shards are of different runs; MediaError if more than the share
     `max_failures` of the videos of a run that was cut into shards could not be used.
@@ -115,7 +115,7 @@ def joined(parts: Iterable[Part], *, max_failures: float) -> list[Part]:
 
 
 def check_failures(skipped: int, videos: int, max_failures: float, first: str = "") -> None:
-    """MediaError if more than the share `max_failures` of the `videos` of a whole run could not be used."""
+    """Raise MediaError if more than the share `max_failures` of a run's `videos` could not be used."""
     if skipped > max_failures * videos:
         raise MediaError(
             f"{skipped} of {videos} videos cannot be used, more than the share of {max_failures:g} allowed "

@@ -68,7 +68,7 @@ class GroupedCache:
 
 
 def cache_folder(data: Any, dataset: Dataset, vae: Any, *, latents: str = "mode") -> Path:
-    """Where the latents of a recipe's `data` lie; `dataset` are its clips, `latents` whether their spread is kept."""
+    """Return where the latents of a recipe's `data` are kept; with `latents` other than `mode` also their spread."""
     free = {"cache", "workers", "seconds", "max_failures"}
     described = data.model_dump(mode="json", exclude=free)
     if latents != "mode":
@@ -77,8 +77,10 @@ def cache_folder(data: Any, dataset: Dataset, vae: Any, *, latents: str = "mode"
 
 
 def cache_key(described: dict[str, Any], dataset: Dataset, vae: Any) -> str:
-    """A name that changes with the data's description, the names and sizes of the files, the first and last clip (so
-    with the code that makes them), and with every bit of the VAE's encoder and its scaling."""
+    """Return a name that changes with everything that the latents depend on.
+
+    That is the data's description, the names and sizes of the files, the first and last clip (so the code that makes
+    them), and every bit of the VAE's encoder and its scaling."""
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
     for index in (0, len(dataset) - 1):
         item = dataset[index]

@@ -407,7 +407,7 @@ def load_recipe(path: Path | str, overrides: list[str] | None = None) -> Recipe:
 
 
 def _values(text: str, source: str) -> Any:
-    """What a text in YAML says."""
+    """Read a text in YAML."""
     try:
         return yaml.load(text, Loader=_Loader)
     except RecursionError:
@@ -417,7 +417,7 @@ def _values(text: str, source: str) -> Any:
 
 
 def parse_recipe(values: dict[str, Any], *, source: str = "recipe") -> Recipe:
-    """A recipe from plain values (as YAML gives them)."""
+    """Make a recipe of plain values, as YAML gives them."""
     try:
         # The strict rules of JSON: a path may come as text and a pair as a list, a number may not.
         return Recipe.model_validate_json(json.dumps(values, default=str))
@@ -426,12 +426,12 @@ def parse_recipe(values: dict[str, Any], *, source: str = "recipe") -> Recipe:
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """The resolved recipe as YAML, every default written out; `load_recipe` reads it back."""
+    """Write the resolved recipe as YAML with every default; `load_recipe` reads it back."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
 
 
 def differing_keys(a: Recipe, b: Recipe) -> list[str]:
-    """Dotted keys whose values differ and that would change what the run computes."""
+    """Return the dotted keys whose values differ, of those that change what the run computes."""
     flat_a, flat_b = _flat(a.model_dump(mode="json")), _flat(b.model_dump(mode="json"))
     for flat in (flat_a, flat_b):
         flat["data.cache"] = (
@@ -510,7 +510,7 @@ def _message(error: Any) -> str:
 
 
 def _known(location: tuple[int | str, ...]) -> str:
-    """Which key may have been meant by the last of `location`, else those that there are."""
+    """Suggest the key that may have been meant by the last of `location`, else name all keys."""
     *parents, given = map(str, location)
     model = Recipe if not parents else _MEMBERS.get(parents[-1], SigmaConfig)
     close = get_close_matches(given, model.model_fields, n=1, cutoff=0.5)

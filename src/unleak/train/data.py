@@ -98,7 +98,7 @@ def open_dataset(config: SyntheticData | VideoData) -> Dataset:
 
 
 def entries_of(config: VideoData) -> tuple[list[VideoEntry], int]:
-    """The videos that a recipe names, and how many more it names that are not there."""
+    """Return the videos that a recipe names, and how many more it names that are not there."""
     match config:
         case FolderData():
             return folder_videos(config.path), 0
@@ -157,11 +157,11 @@ class VideoClips:
         return len(self.entries) * self.config.clips_per_video
 
     def caption(self, clip: int) -> str:
-        """What is seen in a clip."""
+        """Return the caption of a clip."""
         return self.entries[clip // self.config.clips_per_video].caption
 
     def name(self, clip: int) -> str:
-        """Of its video."""
+        """Return the file of a clip's video."""
         return str(self.entries[clip // self.config.clips_per_video].path)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
@@ -189,7 +189,7 @@ class VideoClips:
         raise MediaError(f"{self.config.path}: {_ATTEMPTS} videos in a row cannot be read; the last: {failures[-1][1]}")
 
     def _alike(self, index: int) -> Sequence[int]:
-        """The clips of the same shape."""
+        """Return the clips of the same shape."""
         if self.groups is None:
             return range(len(self))
         return next(group for group in self.groups if self.bucket[group[0]] == self.bucket[index])
@@ -248,7 +248,7 @@ class VideoClips:
         return f"{entry.path}: {header.duration:.1f} s long, {needed:.1f} s needed"
 
     def _bucket(self, header: VideoHeader) -> int:
-        """The nearest in shape, then the longest the video is long enough for, then the largest."""
+        """Choose the bucket nearest in shape, then the longest that the video fills, then the largest."""
         if not self.config.buckets:
             return 0
         shape = math.log(max(header.height, 1) / max(header.width, 1))
@@ -275,7 +275,7 @@ class Order:
         self._epoch = lru_cache(maxsize=2)(self._batches)
 
     def clip(self, position: int) -> int:
-        """The clip at `position`."""
+        """Return the clip at `position`."""
         if self.groups is None:
             return clip_at(position, seed=self.seed, length=self.length)
         step, offset = divmod(position, self.batch_size)
@@ -305,13 +305,13 @@ class StepSampler(Sampler[list[int]]):
         self.accumulation, self.processes, self.rank = accumulation, processes, rank
 
     def positions(self, step: int, piece: int) -> range:
-        """Positions in the run of this process's clips in accumulation piece `piece` of `step`."""
+        """Return the positions in the run of this process's clips in accumulation piece `piece` of `step`."""
         size = self.order.batch_size // (self.accumulation * self.processes)
         start = step * self.order.batch_size + (piece * self.processes + self.rank) * size
         return range(start, start + size)
 
     def clips(self, step: int, piece: int) -> list[int]:
-        """The clips there."""
+        """Return the clips at these positions."""
         return [self.order.clip(position) for position in self.positions(step, piece)]
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -324,7 +324,7 @@ class StepSampler(Sampler[list[int]]):
 
 
 def batches(dataset: Any, sampler: StepSampler, *, workers: int) -> Iterator[dict[str, Any]]:
-    """Batches in the sampler's order."""
+    """Yield batches in the sampler's order."""
     loader = DataLoader(
         dataset,
         batch_sampler=sampler,
@@ -337,7 +337,7 @@ def batches(dataset: Any, sampler: StepSampler, *, workers: int) -> Iterator[dic
 
 
 def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
-    """Clips to a batch: tensors and numbers stacked, `clip` and `failures` as lists."""
+    """Make a batch of clips: tensors and numbers are stacked, `clip` and `failures` are lists."""
     tensors = [name for name, value in items[0].items() if isinstance(value, torch.Tensor)]
     batch: dict[str, Any] = {name: torch.stack([item[name] for item in items]) for name in tensors}
     for name in ("fps", "motion_bucket_id"):

@@ -22,13 +22,13 @@ REFERENCE_SIGMA_MAX = 700.0  # the reference implementation's t is sigma / 700
 
 
 def key(*parts: object) -> int:
-    """A seed that depends on every part."""
+    """Make a seed that depends on every part."""
     digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
 
 
 def generator(*parts: object) -> torch.Generator:
-    """A fresh CPU generator keyed by `parts`."""
+    """Make a new CPU generator keyed by `parts`."""
     return torch.Generator().manual_seed(key(*parts))
 
 
@@ -38,7 +38,7 @@ def _order(seed: int, epoch: int, length: int) -> list[int]:
 
 
 def clip_at(position: int, *, seed: int, length: int) -> int:
-    """Index of the clip at `position` of the run: every epoch is its own permutation of the `length` clips."""
+    """Return the clip at `position` of the run: every epoch is its own permutation of the `length` clips."""
     epoch, offset = divmod(position, length)
     return _order(seed, epoch, length)[offset]
 
@@ -46,7 +46,7 @@ def clip_at(position: int, *, seed: int, length: int) -> int:
 @dataclass(frozen=True)
 class Draws:
     """The draws for a batch. `pixel_noise` and `latent_noise` are already multiplied by their strength, which the
-    network is told as `strength`."""
+    network gets as `strength`."""
 
     sigma: Float[Tensor, "b"]
     eps: Float[Tensor, "b c f h w"]
@@ -56,14 +56,14 @@ class Draws:
     latent_noise: Float[Tensor, "b _ _ _"] | Float[Tensor, "b _ _ _ _"] | None = None
 
     def to(self, device: torch.device) -> "Draws":
-        """The same draws on `device`."""
+        """Return the same draws on `device`."""
         values = ((field.name, getattr(self, field.name)) for field in fields(self))
         moved: dict[str, Any] = {name: value if value is None else value.to(device) for name, value in values}
         return Draws(**moved)
 
 
 def sigma_distribution(config: SigmaConfig) -> SigmaDistribution:
-    """The training distribution of sigma that a recipe asks for."""
+    """Return the training distribution of sigma that a recipe asks for."""
     return SigmaDistribution(config.p_mean, config.p_std, config.uniform_share, config.uniform_range)
 
 
@@ -75,7 +75,7 @@ def draw(
     latent_shape: torch.Size,
     image_shape: torch.Size,
 ) -> Draws:
-    """One clip's draws from each generator; `latent_shape` is (c, f, h, w), `image_shape` (3, H, W)."""
+    """Draw for one clip from each generator; `latent_shape` is (c, f, h, w), `image_shape` (3, H, W)."""
     each = [_draw_one(condition, distribution, g, latent_shape, image_shape) for g in generators]
     columns = ((field.name, [getattr(one, field.name) for one in each]) for field in fields(Draws))
     batch: dict[str, Any] = {name: None if column[0] is None else torch.cat(column) for name, column in columns}
@@ -116,7 +116,7 @@ def _draw_one(
 def reference_timenoise(
     config: TimeNoiseConfig, sigma: Float[Tensor, "b"], y: Float[Tensor, "b"], scalar: Float[Tensor, "b"]
 ) -> tuple[Float[Tensor, "b 1 1 1"], Float[Tensor, "b"]]:
-    """The reference implementation's noise and beta from normals `y`, `scalar`: t = sigma / 700, one offset each."""
+    """Compute the reference implementation's noise and beta from normals: t = sigma / 700, one offset each."""
     t = (sigma / REFERENCE_SIGMA_MAX).clamp(max=1)
     beta = logit_normal(y, mu(t, a=config.a, mu_max=config.mu_max), beta_m=config.beta_m, spread=config.spread)
     return (beta * scalar)[:, None, None, None], beta

@@ -1,4 +1,4 @@
-"""What a run will be, told before anything is loaded: parameters, memory, clips in an epoch."""
+"""Estimate a run before anything is loaded: parameters, memory, clips in an epoch."""
 
 from dataclasses import dataclass
 from importlib import import_module

@@ -58,7 +58,7 @@ def write_run(
 def write_pipeline(
     view: Any, weights: Mapping[str, nn.Parameter], average: Mapping[str, Tensor], recipe: Recipe, folder: Path
 ) -> None:
-    """The pipeline with the average in the place of the trained weights."""
+    """Write the pipeline with the average weights in the place of the trained ones."""
     pipe = view.pipe
     _put(weights, average)
     for network in view.networks.values():
@@ -77,7 +77,7 @@ def write_pipeline(
 def write_adapters(
     view: Any, weights: Mapping[str, nn.Parameter], average: Mapping[str, Tensor], recipe: Recipe, folder: Path
 ) -> None:
-    """The average adapters by diffusers' names and, where ComfyUI reads adapters of this network, by its own.
+    """Write the average adapters by diffusers' names and, if ComfyUI has the network, by its own names.
 
     `pipe.load_lora_weights(FOLDER)`, or a network's own `load_lora_adapter`. Both programs call the second network of
     Wan 2.2 as the first and load each by itself (diffusers: `load_into_transformer_2=True`), so of two experts there

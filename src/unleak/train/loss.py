@@ -21,7 +21,7 @@ class SigmaDistribution:
     uniform_range: tuple[float, float] = (10.0, 700.0)
 
     def sample(self, generator: torch.Generator) -> Float[Tensor, ""]:
-        """One sigma. The three numbers drawn do not depend on which branch is taken."""
+        """Draw one sigma. Three random numbers are drawn whichever branch is taken."""
         normal = torch.randn((), generator=generator)
         branch, uniform = torch.rand(2, generator=generator)
         low, high = map(math.log, self.uniform_range)
@@ -31,7 +31,7 @@ class SigmaDistribution:
         return log_sigma.exp()
 
     def cdf(self, sigma: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
-        """P(a draw <= sigma), exact: the quantile of sigma, uniform on [0, 1] over training."""
+        """Return P(a draw <= sigma), exactly: the quantile of sigma, uniform on [0, 1] over training."""
         log_sigma = sigma.log()
         low, high = map(math.log, self.uniform_range)
         normal = torch.special.ndtr((log_sigma - self.p_mean) / self.p_std)

@@ -46,7 +46,7 @@ def load_view(recipe: Recipe) -> Any:
 
 
 def trained_weights(recipe: Recipe, view: Any) -> dict[str, nn.Parameter]:
-    """The weights that are trained, by name, in float32 and asking for gradients; adapters are put in place first.
+    """Return the trained weights by name, in float32 and with gradients; adapters are put in place first.
 
     Those of the first network have its own names, others begin with the name of theirs.
     """
@@ -72,7 +72,7 @@ def trained_weights(recipe: Recipe, view: Any) -> dict[str, nn.Parameter]:
 
 
 def named_again(view: Any, names: Iterable[str]) -> dict[str, nn.Parameter]:
-    """The parameters that are by these names now."""
+    """Return the parameters that have these names now."""
     every = dict(_all(view))
     return {name: every[name] for name in names}
 
@@ -98,7 +98,7 @@ def add_adapters(config: LoraConfig, view: Any, *, seed: int) -> None:
 
 
 def adapter_weights(view: Any, weights: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """Of trained `weights` by name: network -> the adapters' weights by the names that diffusers gives them."""
+    """Sort trained adapters by network, under the names that diffusers gives them."""
     first, *others = _adapted(view)
     found: dict[str, dict[str, Tensor]] = {name: {} for name in (first, *others)}
     for name, tensor in weights.items():
@@ -117,7 +117,7 @@ def _ask_for_gradient(layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Ten
 
 
 def _adapted(view: Any) -> dict[str, nn.Module]:
-    """The networks that get adapters: those that predict, not the projections before them."""
+    """Return the networks that get adapters: those that predict, not the projections before them."""
     return {name: network for name, network in view.networks.items() if name != "image_projection"}
 
 

@@ -18,7 +18,7 @@ _ITERATIONS = 5
 
 
 def make_optimizer(recipe: Recipe, weights: dict[str, nn.Parameter]) -> torch.optim.Optimizer:
-    """The recipe's optimizer over the named `weights`."""
+    """Make the recipe's optimizer over the named `weights`."""
     common: dict[str, Any] = {"lr": recipe.lr, "betas": recipe.betas, "weight_decay": recipe.weight_decay}
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(weights.values(), fused=recipe.sharding == "none", **common)
@@ -55,7 +55,7 @@ class Muon(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        """One step; the learning rate of each group is read from it."""
+        """Take one step; the learning rate of each group is read from it."""
         assert closure is None, "Muon does not re-evaluate the loss"
         for group in self.param_groups:
             if group["orthogonal"]:
@@ -82,7 +82,7 @@ class Muon(torch.optim.AdamW):
 
 
 def orthogonalize(matrices: Float[Tensor, "n rows columns"]) -> Float[Tensor, "n rows columns"]:
-    """U V^T of each matrix U S V^T, roughly: singular values land between 0.7 and 1.2; products are in bfloat16."""
+    """Return U V^T of each matrix U S V^T, roughly: singular values become 0.7 to 1.2; products in bfloat16."""
     a, b, c = _QUINTIC
     x = matrices.bfloat16()
     tall = x.shape[1] > x.shape[2]
@@ -96,7 +96,7 @@ def orthogonalize(matrices: Float[Tensor, "n rows columns"]) -> Float[Tensor, "n
 
 
 def _by_shape(weights: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
-    """Lists of weights whose matrices have one shape."""
+    """Yield lists of weights whose matrices have one shape."""
 
     def shape(p: nn.Parameter) -> tuple[int, int]:
         return len(p), p.numel() // len(p)

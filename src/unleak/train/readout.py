@@ -27,7 +27,7 @@ class MotionReadout(nn.Module):
         unet.mid_block.register_forward_hook(lambda _module, _inputs, middle: self._read(middle))
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """The UNet's; `velocity` then holds what was read."""
+        """Run the U-Net; `velocity` then holds what was read."""
         return self.unet(*args, **kwargs)
 
     def _read(self, middle: Float[Tensor, "bf c h w"]) -> None:

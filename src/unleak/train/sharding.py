@@ -96,7 +96,7 @@ def layers_cut(network: nn.Module) -> set[str]:
 
 
 def gather_anew(networks: Iterable[nn.Module]) -> None:
-    """After weights were changed by other means than a step: what was gathered of them is of no use any more.
+    """Drop gathered weights after they were changed by other means than a step.
 
     A network keeps the weights of its outermost layer whole after a forward pass that no backward pass follows.
     """
@@ -106,5 +106,5 @@ def gather_anew(networks: Iterable[nn.Module]) -> None:
 
 
 def own_part(tensor: Tensor) -> Tensor:
-    """The part of a tensor that this process holds, which shares its memory; a whole tensor itself."""
+    """Return the part of a tensor that this process holds (the memory is shared), or a whole tensor itself."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor

@@ -23,7 +23,7 @@ class TrainingStep(nn.Module):
     def forward(
         self, prepared: Any, velocity: Float[Tensor, "b 2"] | None = None
     ) -> tuple[Float[Tensor, "b"], Float[Tensor, "b"], Float[Tensor, "b"] | None]:
-        """Of each clip how noisy it was (a quantile), its loss, and the squared error of the motion read-out."""
+        """Return how noisy each clip was (a quantile), its loss, and the squared error of the motion read-out."""
         level, loss = self.objective.losses(prepared)
         if self.readout is None or velocity is None:
             return level, loss, None

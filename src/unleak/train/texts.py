@@ -28,7 +28,7 @@ class Texts:
         self.empty: Tensor | None = None
 
     def __call__(self, captions: Sequence[str]) -> Float[Tensor, "n l d"]:
-        """Tokens; what is not kept is encoded."""
+        """Return tokens; captions that are not kept are encoded."""
         asked = ["", *captions] if self.empty is None else list(captions)
         new = [text for text in dict.fromkeys(asked) if text not in self.kept]
         made = dict(zip(new, self.encode(new), strict=True)) if new else {}

@@ -57,5 +57,5 @@ def alone_in(folder: Path) -> Iterator[None]:
 
 
 def lost(error: RuntimeError) -> bool:
-    """Whether it only says that another process has ended."""
+    """Return whether an error only says that another process has ended."""
     return isinstance(error, dist.DistError) or bool(re.search(r"Connection (closed|reset) by peer", str(error)))

@@ -57,7 +57,7 @@ class Validation:
         *,
         in_parts: bool = False,
     ) -> list[tuple[str, str, Any]]:
-        """Of every photo its name and, for `plain` and `fixed`, the frames; nothing but in the main process.
+        """Make the `plain` and the `fixed` video of every photo; other processes return nothing.
 
         Weights in parts have to be asked for in every process, so all of them make these videos.
         """
@@ -99,7 +99,7 @@ class Validation:
 def _sampling(
     view: Any, weights: Mapping[str, nn.Parameter], average: Mapping[str, Tensor], accelerator: Accelerator
 ) -> Iterator[None]:
-    """The pipeline with the average weights, ready to sample; in the end all is as it was."""
+    """Make the pipeline ready to sample with the average weights; in the end all is as it was."""
     encoder = getattr(view.pipe, "text_encoder", None)
     place = None if encoder is None else next(encoder.parameters()).device
     networks = [(network, network.training) for network in view.networks.values()]

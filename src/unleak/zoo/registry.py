@@ -16,7 +16,7 @@ __all__ = ["MODELS", "ModelSpec", "find_model"]
 
 
 def find_model(name_or_path: str | Path) -> ModelSpec:
-    """The spec of a zoo name, of a folder with a pipeline, or of a Hub id. Reads configurations, loads no weights.
+    """Return the spec of a zoo name, a pipeline folder, or a Hub id. Reads configurations, loads no weights.
 
     Sizes, compression, noise range and class of an unlisted model are read from its own configuration. Raises
     ValueError with the nearest name and where the list is, for a folder without a pipeline, and for a Hub id that
@@ -116,7 +116,7 @@ def _whole(number: Any) -> int:
 
 
 def _sample_size(unet: Mapping[str, Any], transformer: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Height and width of the latents that the network was made for, where its configuration says so."""
+    """Return height and width of the latents that the network was made for, if its configuration says so."""
     if unet.get("sample_size"):
         both = unet["sample_size"]
         return (both, both) if isinstance(both, int) else (_whole(both[0]), _whole(both[1]))
@@ -125,7 +125,7 @@ def _sample_size(unet: Mapping[str, Any], transformer: Mapping[str, Any]) -> tup
 
 
 def _downsampling(unet: Mapping[str, Any], transformer: Mapping[str, Any]) -> int:
-    """Latents a side that the network takes together: a transformer's patch, the levels of a UNet."""
+    """Return how many latents a side the network takes together: a transformer's patch, a U-Net's levels."""
     if unet:
         levels = unet.get("block_out_channels") or unet.get("channel_mult") or (1,) * 4
         return int(2 ** (len(levels) - 1))
@@ -134,7 +134,7 @@ def _downsampling(unet: Mapping[str, Any], transformer: Mapping[str, Any]) -> in
 
 
 def _compression(vae: Mapping[str, Any]) -> tuple[int, int]:
-    """Pixels per latent, and frames per latent frame; as diffusers reads them off each class's configuration."""
+    """Return pixels per latent and frames per latent frame, as diffusers reads them off each configuration."""
     if "spatio_temporal_scaling" in vae:  # LTX
         halvings = 2 ** sum(vae["spatio_temporal_scaling"])
         return vae.get("patch_size", 1) * halvings, vae.get("patch_size_t", 1) * halvings

@@ -59,12 +59,12 @@ class LTXView(FlowView):
 
     @property
     def networks(self) -> dict[str, nn.Module]:
-        """What is trained, by its name in the pipeline."""
+        """The transformer."""
         return {"transformer": self.pipe.transformer}
 
     @staticmethod
     def example_inputs(network: Any, clips: int, frames: int, height: int, width: int) -> dict[str, Tensor]:
-        """Inputs of the network for so many clips of latents of this size, without data, where its weights are."""
+        """Make inputs of the network for clips of latents of this size, without data, where its weights are."""
         config, at, tokens = network.config, next(network.parameters()).device, frames * height * width
         return {
             "hidden_states": torch.empty(clips, tokens, config.in_channels, device=at),
@@ -75,7 +75,7 @@ class LTXView(FlowView):
         }
 
     def shift(self, frames: int, height: int, width: int) -> float:
-        """The timestep shift that the pipeline samples latents of this size with: more tokens, more shift."""
+        """Return the shift that the pipeline samples latents of this size with: more tokens, more shift."""
         config = self.pipe.scheduler.config
         if not config.get("use_dynamic_shifting"):
             return float(config.get("shift") or 1.0)
@@ -83,7 +83,7 @@ class LTXView(FlowView):
         return math.exp(mu) if config.get("time_shift_type", "exponential") == "exponential" else mu
 
     def mu(self, frames: int, height: int, width: int) -> float:
-        """What the pipeline tells a scheduler that shifts by the number of tokens: a line through two points."""
+        """Return mu, by which the scheduler shifts: linear in the number of tokens, through two points."""
         config = self.pipe.scheduler.config
         few, many = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
         low, high = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
@@ -92,13 +92,13 @@ class LTXView(FlowView):
 
     @torch.no_grad()
     def encode_still(self, image: Float[Tensor, "b 3 H W"], num_frames: int) -> Float[Tensor, "b c 1 h w"]:
-        """The latents of `LTXCondition` for images in [-1, 1], whatever the length of the video."""
+        """Encode images in [-1, 1] to the latents of `LTXCondition`, whatever the length of the video."""
         del num_frames
         return self.encode_video(image[:, None])
 
     @torch.no_grad()
     def encode_text(self, prompts: Sequence[str]) -> Float[Tensor, "b l d"]:
-        """Text tokens, zeros behind the end of each prompt."""
+        """Encode prompts to text tokens, zeros after the end of each."""
         tokens, there, *_ = self.pipe.encode_prompt(
             list(prompts),
             do_classifier_free_guidance=False,
@@ -116,7 +116,7 @@ class LTXView(FlowView):
         fps: Float[Tensor, "b"],
         level: Float[Tensor, "b"] | None = None,
     ) -> LTXCondition:
-        """What the network is told of encoded stills; of the images it sees nothing else."""
+        """Put together what the network gets; of the images it sees only the encoded stills."""
         del image
         return LTXCondition(still, text, fps, level)
 
@@ -177,7 +177,7 @@ class LTXView(FlowView):
         return vae.decode(self.pipe._denormalize_latents(latents, *moments), time, return_dict=False)[0]
 
     def _places(self, f: int, h: int, w: int, fps: Float[Tensor, "b"]) -> dict[str, Any]:
-        """Arguments of the network that say where in time (seconds) and in the picture (pixels) each token is."""
+        """Make the arguments that say where in time (seconds) and in the picture (pixels) each token is."""
         space, time = self.pipe.vae_spatial_compression_ratio, self.pipe.vae_temporal_compression_ratio
         if not self._since_095:
             seconds = (time / fps)[:, None, None, None, None]

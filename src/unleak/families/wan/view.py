@@ -68,13 +68,13 @@ class WanView(FlowView):
 
     @property
     def networks(self) -> dict[str, nn.Module]:
-        """The networks meant, by their names in the pipeline."""
+        """The networks of the chosen experts, by their names in the pipeline."""
         names = {"high": ("transformer",), "low": ("transformer_2",), "both": ("transformer", "transformer_2")}
         return {name: getattr(self.pipe, name) for name in names[self.experts]}
 
     @staticmethod
     def example_inputs(network: Any, clips: int, frames: int, height: int, width: int) -> dict[str, Tensor]:
-        """Inputs of the network for so many clips of latents of this size, without data, where its weights are."""
+        """Make inputs of the network for clips of latents of this size, without data, where its weights are."""
         config, at = network.config, next(network.parameters()).device
         inputs = {
             "hidden_states": torch.empty(clips, config.in_channels, frames, height, width, device=at),
@@ -87,13 +87,13 @@ class WanView(FlowView):
 
     @property
     def sigmas(self) -> tuple[float, float]:
-        """Least and greatest sigma that the networks meant are for."""
+        """Least and greatest sigma that the chosen experts are for."""
         if self.boundary is None:
             return 0.0, 1.0
         return {"high": (self.boundary, 1.0), "low": (0.0, self.boundary), "both": (0.0, 1.0)}[self.experts]
 
     def shift(self, frames: int, height: int, width: int) -> float:
-        """The timestep shift that the pipeline samples with, whatever the size of the latents."""
+        """Return the timestep shift that the pipeline samples with, whatever the size of the latents."""
         del frames, height, width
         config = self.pipe.scheduler.config
         return float(config.get("flow_shift") or config.get("shift") or 1.0)
@@ -105,7 +105,7 @@ class WanView(FlowView):
 
     @torch.no_grad()
     def encode_still(self, image: Float[Tensor, "b 3 H W"], num_frames: int) -> Float[Tensor, "b c f h w"]:
-        """The latents of `WanCondition` for images in [-1, 1]."""
+        """Encode images in [-1, 1] to the latents of `WanCondition`."""
         if self.first_frame_is_clean:
             return self.encode_video(image[:, None])
         still = image.new_zeros((len(image), num_frames, *image.shape[1:]))
@@ -125,7 +125,7 @@ class WanView(FlowView):
 
     @torch.no_grad()
     def encode_text(self, prompts: Sequence[str]) -> Float[Tensor, "b l d"]:
-        """Text tokens, zeros behind the end of each prompt."""
+        """Encode prompts to text tokens, zeros after the end of each."""
         tokens, _ = self.pipe.encode_prompt(
             list(prompts),
             do_classifier_free_guidance=False,
@@ -143,7 +143,7 @@ class WanView(FlowView):
         fps: Float[Tensor, "b"],
         level: Float[Tensor, "b"] | None = None,
     ) -> WanCondition:
-        """What the network is told of images and their encoded stills; a rate it is not told."""
+        """Put together what the network gets of images and their encoded stills; it gets no frame rate."""
         del fps
         return WanCondition(still, text, self.embed_image(image), level)
 

@@ -18,10 +18,10 @@ _BY_NAME: dict[str, type[Objective]] = {
 
 
 def objective_class(view: Any) -> type[Objective]:
-    """The objective of a view, by what it says its family is trained on."""
+    """Return the objective of a view, by what it says its family is trained on."""
     return _BY_NAME[view.trained_on]
 
 
 def faults(recipe: Recipe, view: Any) -> list[str]:
-    """What of a recipe the family of a view (its class) cannot honour, one sentence each."""
+    """Say what the family of a view (its class) cannot honour in a recipe, one sentence each."""
     return objective_class(view).faults(recipe, view)

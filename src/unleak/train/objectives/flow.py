@@ -33,7 +33,7 @@ class FlowSigma:
     high: float = 1.0
 
     def sample(self, generator: torch.Generator) -> Float[Tensor, "1"]:
-        """One sigma, by inverting the distribution function: one uniform number is drawn."""
+        """Draw one sigma by inverting the distribution function: one uniform number is drawn."""
         # A float32 uniform can be 0, where the logit is not finite.
         u = torch.rand(1, generator=generator, dtype=torch.float64).clamp(1e-9, 1 - 1e-9)
         begin, end = (self._cdf(torch.tensor([edge], dtype=torch.float64)) for edge in (self.low, self.high))
@@ -46,7 +46,7 @@ class FlowSigma:
         return (self.shift * q / (1 + (self.shift - 1) * q)).clamp(self.low, self.high).float()
 
     def quantile(self, sigma: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
-        """P(a draw <= sigma)."""
+        """Return P(a draw <= sigma)."""
         begin, end = (self._cdf(sigma.new_tensor([edge])) for edge in (self.low, self.high))
         return ((self._cdf(sigma) - begin) / (end - begin)).clamp(0, 1)
 
@@ -73,7 +73,7 @@ class FlowObjective(Objective):
 
     @classmethod
     def faults(cls, recipe: Recipe, view: Any) -> list[str]:
-        """What is of SVD; an image from the middle; what first frames do not allow, where their family says it."""
+        """Refuse SVD's settings, an image from the middle, and what a clean first frame does not allow."""
         found = [*super().faults(recipe, view), *of_svd_only(recipe)]
         if getattr(recipe.data, "condition_frame", "first") != "first":
             found.append("data.condition_frame: random: this network's video begins with its image; give first")
@@ -82,17 +82,17 @@ class FlowObjective(Objective):
         return found
 
     def law(self, x_0: Float[Tensor, "b c f h w"]) -> FlowSigma:
-        """Of sigma, for latents of this size."""
+        """Return the law of sigma for latents of this size."""
         config, view = self.recipe.flow, self.view
         return FlowSigma(config, config.shift or view.shift(*x_0.shape[2:]), *view.sigmas)
 
     def encoded(self, video: Float[Tensor, "b f 3 H W"]) -> dict[str, Float[Tensor, "b ..."]]:
-        """Of the video, and of its first frame alone."""
+        """Encode the video, and its first frame alone."""
         still = self.view.encode_still(video[:, 0], video.shape[1])
         return {"latents": self.view.encode_video(video), "still": still}
 
     def prepare(self, batch: dict[str, Any], texts: Tensor | None, generators: list[torch.Generator]) -> Prepared:
-        """Latents, text, CLIP, and the draws sigma, eps, dropout and TimeNoise of each clip."""
+        """Encode latents, text and image, and draw sigma, eps, dropout and TimeNoise for each clip."""
         assert texts is not None
         x_0, photo = self.latents(batch, generators)
         law = self.law(x_0)
@@ -117,14 +117,14 @@ class FlowObjective(Objective):
 def _noised(
     still: Float[Tensor, "b c f h w"], level: Float[Tensor, "b"], generators: list[torch.Generator]
 ) -> Float[Tensor, "b c f h w"]:
-    """The stills at the levels of the flow."""
+    """Noise the stills to the levels of the flow."""
     eps = torch.stack([torch.randn(still.shape[1:], generator=g) for g in generators]).to(still)
     share = level.to(still)[:, None, None, None, None]
     return (1 - share) * still + share * eps
 
 
 def _of_first_frame(recipe: Recipe, *, clean: bool) -> list[str]:
-    """What of a recipe goes against where the network has its image: `clean` as the video's own first frame."""
+    """Say what contradicts the place of the image; `clean`: it is the video's own first frame."""
     if not clean:
         return of_first_frame_only(recipe)
     frames = [bucket[2] for bucket in getattr(recipe.data, "buckets", ())] or [recipe.data.num_frames]

@@ -107,7 +107,7 @@ class Objective(ABC):
 
 
 def timenoise(config: TimeNoiseConfig) -> TimeNoise:
-    """The TimeNoise that a recipe asks for."""
+    """Return the TimeNoise that a recipe asks for."""
     return TimeNoise(config.beta_m, config.a, spread=config.spread, mu_max=config.mu_max)
 
 
@@ -118,12 +118,12 @@ def _parts(config: TimeNoiseConfig, view: Any) -> set[str]:
 
 
 def noised_parts(config: Any, view: Any) -> set[str]:
-    """What of the condition a recipe noises: `latents`, `tokens`, both or nothing."""
+    """Return which parts of the condition a recipe noises: `latents`, `tokens`, both or none."""
     return _parts(config, view) if isinstance(config, TimeNoiseConfig) else set()
 
 
 def of_svd_only(recipe: Recipe) -> list[str]:
-    """What of a recipe only models like Stable Video Diffusion know."""
+    """Say which settings of a recipe only models like Stable Video Diffusion know."""
     found, condition = [], recipe.condition
     if condition.noise == "pixel":
         found.append("condition.noise: pixel is how Stable Video Diffusion is trained; give none or timenoise")
@@ -141,14 +141,14 @@ def of_svd_only(recipe: Recipe) -> list[str]:
 
 
 def of_first_frame_only(recipe: Recipe) -> list[str]:
-    """What of a recipe only models know whose image is the video's own first frame."""
+    """Say which settings are only for models whose image is the video's own first frame."""
     if not getattr(recipe.condition, "first_frame_sigma", 0.0):
         return []
     return ["condition.first_frame_sigma: of models whose image is the noisy video's first frame; leave it away"]
 
 
 def no_flow(recipe: Recipe) -> list[str]:
-    """What of a recipe only rectified flows know."""
+    """Say which settings of a recipe only rectified flows know."""
     found = of_first_frame_only(recipe)
     if recipe.lora and recipe.frozen_dtype != "fp32" and recipe.mixed_precision == "no":
         found.append(f"frozen_dtype: {recipe.frozen_dtype} wants mixed_precision: bf16 or fp16; give one, or fp32")

@@ -23,11 +23,11 @@ class SigmaObjective(Objective):
 
     @classmethod
     def faults(cls, recipe: Recipe, view: type[View]) -> list[str]:
-        """Of the condition: frames all have one image latent, so the clip's first frame is the image."""
+        """Refuse the settings of flows."""
         return [*super().faults(recipe, view), *no_flow(recipe)]
 
     def prepare(self, batch: dict[str, Any], texts: Tensor | None, generators: list[torch.Generator]) -> Prepared:
-        """Latents, CLIP embedding, and all draws."""
+        """Encode latents and the CLIP embedding, and make all draws."""
         del texts
         recipe, view = self.recipe, self.view
         x_0, photo = self.latents(batch, generators)

@@ -37,14 +37,14 @@ class TimestepObjective(Objective):
 
     @classmethod
     def faults(cls, recipe: Recipe, view: type[View]) -> list[str]:
-        """What is of SVD or of flows; shares that leave nothing."""
+        """Refuse the settings of SVD and of flows, and shares that leave nothing."""
         found = [*super().faults(recipe, view), *of_svd_only(recipe), *no_flow(recipe)]
         if recipe.condition.dropout > 1 / 3:
             found.append("condition.dropout: counts three times (text, image, both): give at most 0.33")
         return found
 
     def prepare(self, batch: dict[str, Any], texts: Tensor | None, generators: list[torch.Generator]) -> Prepared:
-        """Latents, text tokens and CLIP features, and the draws t, eps and dropout of each clip."""
+        """Encode latents, text and CLIP features, and draw t, eps and dropout for each clip."""
         assert texts is not None
         view, pipe = self.view, self.view.pipe
         x_0, photo = self.latents(batch, generators)
@@ -77,7 +77,7 @@ class TimestepObjective(Objective):
     def _noised(
         self, condition: LVDMCondition, time: Tensor, parts: set[str], generators: list[torch.Generator]
     ) -> LVDMCondition:
-        """Each clip with draws of its own: tokens first, then latents."""
+        """Noise each clip with draws of its own: tokens first, then latents."""
         noise = timenoise(self.recipe.condition)  # type: ignore[arg-type]
         asked = dict.fromkeys(parts, noise)
         each = [_clip(condition, i).noised(time[i : i + 1], **asked, generator=g) for i, g in enumerate(generators)]
