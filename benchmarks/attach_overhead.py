@@ -31,12 +31,21 @@ VARIANTS: dict[str, dict[str, dict[str, Any] | None]] = {
         "start": {"start": "sigma=100"},
         "start, unit": {"start": "sigma=100", "init": "unit"},
         "guidance interval": {"strategies": [unleak.GuidanceInterval(low="sigma=0.01")]},
+        "condition noise": {"strategies": [unleak.ConditionNoise(0.1)]},
+        "low-pass, a tenth of the steps": {"strategies": [unleak.LowPass(0.4, 0.1)]},
+        "compress": {"strategies": [unleak.Compress()]},
     },
     "wan21": {
         "plain": None,
         "start": {"start": "sigma=0.9"},
         "start, unit": {"start": "sigma=0.9", "init": "unit"},
         "guidance interval": {"strategies": [unleak.GuidanceInterval(low="sigma=0.01")]},
+        "condition noise": {"strategies": [unleak.ConditionNoise(0.1)]},
+        "low-pass, a tenth of the steps": {"strategies": [unleak.LowPass(0.4, 0.1)]},
+        "compress": {"strategies": [unleak.Compress()]},
+        "motion amplitude": {"strategies": [unleak.MotionAmplitude()]},
+        "reference bias, a fifth of the steps": {"strategies": [unleak.ReferenceBias()]},
+        "reference bias, all steps": {"strategies": [unleak.ReferenceBias(until=1.0)]},
     },
 }
 

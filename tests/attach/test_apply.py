@@ -14,9 +14,10 @@ from PIL import Image
 from torch import Tensor
 
 import unleak
+from tests.attach.watch import all_tiny
 from unleak.attach import session
 from unleak.attach.latent_space import latent_space
-from unleak.attach.plan import UnleakWarning
+from unleak.attach.plan import UnleakNote, UnleakWarning
 from unleak.attach.seams import SEAMS
 from unleak.core.initial import AnalyticInit, InitialNoise, Standard, Unit
 from unleak.core.moments import LatentMoments, MomentsMeta
@@ -187,7 +188,7 @@ def test_the_guards_above_can_fail(pipe, monkeypatch) -> None:
             seen.initial, mean + (4 + moments.isotropic_variance) ** 0.5 * eps, rtol=1e-5, atol=1e-4
         )
     # ... and without the schedule the denoiser gets another level.
-    monkeypatch.setattr(session, "started", lambda scheduler, level, mode: copy.deepcopy(scheduler))
+    monkeypatch.setattr(session, "started", lambda scheduler, level, mode, limits: copy.deepcopy(scheduler))
     assert Seen(unleak.apply(pipe, start="sigma=100")).timesteps[0] == pytest.approx(0.25 * torch.tensor(700.0).log())
 
 
@@ -494,3 +495,42 @@ def test_summary(pipe) -> None:
         "10 steps, sigma 700",
     ):
         assert text in str(cut)
+
+
+def test_without_arguments_the_recommended_fix_is_applied_and_said(pipe) -> None:
+    with pytest.warns(UnleakNote, match=r"applies motion='medium' to this StableVideoDiffusionPipeline.*sigma=100"):
+        unleak.apply(pipe)
+    assert unleak.summary(pipe).start == "sigma=100"
+    assert unleak.summary(unleak.apply(pipe, start=None)).start is None
+
+
+def test_a_distilled_model_is_recommended_a_fix_that_leaves_its_schedule_alone() -> None:
+    tiny = next(tiny for tiny in all_tiny() if tiny.name == "wan21")
+    pipe = tiny.build()
+    pipe.transformer.register_to_config(_name_or_path="lightx2v/Wan2.2-Lightning")
+    with pytest.warns(UnleakNote, match=r"applies MotionAmplitude\(amount=1.15\).*distilled.*Wan2.2-Lightning"):
+        unleak.apply(pipe)
+    assert unleak.summary(pipe).strategies == ("MotionAmplitude(amount=1.15)",)
+
+
+def test_one_strategy_is_taken_as_one(pipe) -> None:
+    unleak.apply(pipe, strategies=unleak.ConditionNoise(0.1))
+    assert unleak.summary(pipe).strategies == (repr(unleak.ConditionNoise(0.1)),)
+    assert unleak.summary(pipe).start is None
+
+
+@pytest.mark.parametrize(
+    ("name", "makes"),
+    [
+        ("StableDiffusionPipeline", r"images of a text \(text-to-image\)"),
+        ("FluxPipeline", r"images of a text \(text-to-image\)"),
+        ("StableDiffusionImg2ImgPipeline", "images of an image"),
+        ("WanPipeline", r"videos of a text \(text-to-video\)"),
+    ],
+)
+def test_other_kinds_of_pipelines_are_refused_as_what_they_are(name: str, makes: str) -> None:
+    import diffusers
+
+    pipe = object.__new__(getattr(diffusers, name))
+    with pytest.raises(ValueError, match=makes):
+        unleak.apply(pipe, start="0.9T")

@@ -129,6 +129,8 @@ class Settings:
             known = ", ".join(presets(spec)) or "none of these"
             raise ValueError(f"motion {self.motion!r}: {spec.name} has {known}; give --start instead")
         process = process_of(scheduler)
+        if start.unit == "step":
+            return {"text": f"the level that the schedule has after {start.steps_left_out} steps, which are left out"}
         return describe(nearest(scheduler, start.resolve(process)), process)
 
 

@@ -5,17 +5,21 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import Enum, auto
 from functools import wraps
 from inspect import signature
 from typing import Any, cast, get_args
 
 from unleak.attach.distilled import distilled
 from unleak.attach.latent_space import latent_channels, latent_space
-from unleak.attach.plan import Mode, Plan, Strategy, UnleakWarning
+from unleak.attach.plan import Mode, Plan, Strategy, UnleakNote, UnleakWarning
 from unleak.attach.schedule import nearest, process_of, started
 from unleak.attach.schedulers.adapter import Limits
 from unleak.attach.seams import seam_of
 from unleak.attach.session import session
+from unleak.attach.strategies.compress import Compress
+from unleak.attach.strategies.motion_amplitude import MotionAmplitude
+from unleak.attach.strategies.reference_bias import ReferenceBias
 from unleak.attach.turns import calling, waiting
 from unleak.core.initial import AnalyticInit, InitialNoise, Standard, parse_init
 from unleak.core.process import VP, NoiseProcess
@@ -24,29 +28,50 @@ from unleak.core.start import Start, describe
 __all__ = ["Summary", "applied", "apply", "remove", "summary"]
 
 
+class Recommended(Enum):
+    """Stands for a start that nobody gave."""
+
+    START = auto()
+
+
+RECOMMENDED = Recommended.START
+
+
 def apply(
     pipe: Any,
     *,
-    start: Start | str | float | int | None = None,
-    init: InitialNoise | str = "standard",
-    mode: str = "rescale",
+    start: Start | str | float | int | Recommended | None = RECOMMENDED,
+    init: InitialNoise | str | None = None,
+    mode: str | None = None,
     motion: str | None = None,
-    strategies: Sequence[Any] = (),
+    strategies: Strategy | Sequence[Any] | None = None,
 ) -> Any:
-    """Make `pipe` sample from `start` and `init`; returns the same `pipe`. A second call replaces the first.
+    """Make `pipe` sample from `start` and `init`, with `strategies`; return the same `pipe`.
 
-    start: where sampling starts: a Start or its text (`940`, `0.94T`, `sigma=100`, `logsnr=-5.3`); None: unchanged.
-    init: `standard` (the pipeline's own Gaussian at that level), `unit`, or an InitialNoise such as AnalyticInit.
-    mode: `rescale` spaces the N steps anew below the start; `truncate` drops the steps above it.
+    With no argument but the pipeline, the fix that is recommended for its family is applied, and a warning of class
+    `UnleakNote` says which. A second call replaces the first.
+
+    start: where sampling starts: a Start or its text (`940`, `0.94T`, `sigma=100`, `logsnr=-5.3`, `step:1`); None:
+        where the pipeline does.
+    init: `standard` (the pipeline's own Gaussian at that level, the default), `unit`, or an InitialNoise such as
+        AnalyticInit.
+    mode: `rescale` (the default) spaces the N steps anew below the start; `truncate` leaves out the steps above it.
+        Schedules of distilled models, and those of rectified flows with at most 8 steps, are truncated only, and keep
+        to their own levels.
     motion: `low`, `medium` or `high`, a preset of the pipeline's family in place of `start`.
-    strategies: other training-free fixes, alone or beside these: LowPass, ConditionNoise, GuidanceInterval.
+    strategies: other training-free fixes, one or several, alone or beside these: see `unleak.fixes()`.
 
     Raises ValueError, and leaves `pipe` as it was, for an unknown pipeline or scheduler, a start outside the noise
     process, moments of another model, and a strategy that this pipeline's structure does not allow. Nothing but this
     instance changes: its class becomes a subclass of the same name that opens a session around each call
-    (`unleak.attach.session`).
+    (`unleak.attach.session`). Calls of one pipeline take turns: a second thread waits.
     """
-    plan = _plan(pipe, start, init, mode, motion, strategies)
+    if start is RECOMMENDED and all(given is None for given in (init, mode, motion, strategies)):
+        motion, strategies = _recommended(pipe)
+    start = None if isinstance(start, Recommended) else start
+    one = isinstance(strategies, Strategy)
+    chosen: Sequence[Any] = [strategies] if one else strategies or ()
+    plan = _plan(pipe, start, init or "standard", mode or "rescale", motion, chosen)
     with waiting(pipe):
         remove(pipe)
         pipe.__class__ = _attached(type(pipe), plan)
@@ -147,6 +172,34 @@ def _sigmas(scheduler: Any, process: NoiseProcess) -> tuple[float, ...]:
         return tuple(scheduler.sigmas.tolist())
     assert isinstance(process, VP)  # the others have sigmas
     return (*(process.level_at_timestep(t + 1).edm_sigma for t in scheduler.timesteps.tolist()), 0.0)
+
+
+def _recommended(pipe: Any) -> tuple[str | None, tuple[Strategy, ...]]:
+    """Return the motion and the strategies recommended for a pipeline, and say so in a warning.
+
+    The family's `medium` start; for a model distilled to few steps, whose schedule is best left alone, a fix that
+    does leave it alone.
+    """
+    seam, name = seam_of(pipe), type(pipe).__name__
+    if why := distilled(pipe, {}):
+        for strategy in (MotionAmplitude(), ReferenceBias(), Compress()):
+            try:
+                strategy.check(pipe, seam)
+            except ValueError:
+                continue
+            _note(f"unleak applies {strategy!r} to this {name}, a model distilled to few steps ({why}).")
+            return None, (strategy,)
+    if "medium" not in seam.motion:
+        raise ValueError(f"unleak recommends no start for {name}: say where to start, for example start='0.94T'.")
+    _note(
+        f"unleak applies motion='medium' to this {name}, a start at {seam.motion['medium']}: give start=, motion= or"
+        " strategies= to choose yourself."
+    )
+    return "medium", ()
+
+
+def _note(text: str) -> None:
+    warnings.warn(text, UnleakNote, stacklevel=4)
 
 
 def _plan(

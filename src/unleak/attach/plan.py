@@ -8,13 +8,17 @@ from unleak.core.initial import InitialNoise
 from unleak.core.process import Level, NoiseProcess
 from unleak.core.start import Start
 
-__all__ = ["Mode", "Plan", "Strategy", "UnleakWarning"]
+__all__ = ["Mode", "Plan", "Strategy", "UnleakNote", "UnleakWarning"]
 
 Mode = Literal["rescale", "truncate"]
 
 
 class UnleakWarning(UserWarning):
     """Something asked of unleak cannot take effect, and sampling goes on without it."""
+
+
+class UnleakNote(UserWarning):
+    """What unleak chose by itself."""
 
 
 @runtime_checkable

@@ -1,5 +1,6 @@
 """From a pipeline to its seam, or to the reason why it has none."""
 
+from inspect import signature
 from typing import Any
 
 from unleak.attach.seams.seam import Seam
@@ -37,10 +38,26 @@ def seam_of_class(pipeline: type) -> Seam:
             return SEAMS[base.__name__]
         if base.__name__ in REFUSED:
             raise ValueError(f"unleak cannot attach to {pipeline.__name__}: {REFUSED[base.__name__]}.")
+    if makes := _other_than_videos_of_an_image(pipeline):
+        raise ValueError(
+            f"unleak cannot attach to {pipeline.__name__}: it makes {makes}, and unleak is for image-to-video"
+            " pipelines, whose videos stand still because of their conditioning image."
+        )
     raise ValueError(
         f"unleak cannot attach to {pipeline.__name__}; it knows {', '.join(sorted(SEAMS))}. To add one takes a dozen"
         " lines: see help('unleak.attach.seams') for an example."
     )
+
+
+def _other_than_videos_of_an_image(pipeline: type) -> str | None:
+    """What a diffusers pipeline makes, if no videos of an image; None if it may, or is no such pipeline."""
+    if not pipeline.__module__.startswith("diffusers."):
+        return None
+    names = set(signature(pipeline.__call__).parameters)
+    if not names & {"num_frames", "video", "video_length", "frames"}:
+        return "images of an image" if names & {"image", "images"} else "images of a text (text-to-image)"
+    pictures = [name for name in names if ("image" in name or "video" in name) and not name.startswith("num_")]
+    return None if pictures else "videos of a text (text-to-video)"
 
 
 def refusal_of(pipeline: str) -> str | None:
