@@ -78,7 +78,7 @@ def test_quick_is_quick_and_a_photo_is_enough(unleak, tiny_folder, photos, tmp_p
     assert result.status == 0, result.err
     record = json.loads(result.out)
     assert {row["test"] for row in record["rows"]} == {"autoencoder", "restart"}
-    assert (len(record["clips"]["motion"]), len(record["starts"]), record["steps"]) == (4, 3, 8)
+    assert (len(record["clips"]["motion"]), len(record["starts"]), record["steps"]) == (4, 3, 10)
     assert str(tmp_path) not in (tmp_path / "out/index.html").read_text()
 
 

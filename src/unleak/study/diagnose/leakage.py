@@ -1,9 +1,9 @@
-"""Does a model lose motion to its image? Real clips are noised, and the model is asked to bring them back.
+"""Does a model lose motion to its conditioning image? Clips are noised, and the model has to bring them back.
 
-The *one-step curve* (one prediction of a noised clip) falls with the noise for an ideal model too, so it is shown but
-not judged by. What is judged is the *restart*: sampled on from a noised clip, motion that can still be seen in the
-noise has to come back. Whether it can be seen is told by a yardstick: the same network without its image, and on
-clips of known motion the exact posterior (`unleak.study.diagnose.oracle`).
+The *one-step curve* (one prediction from a noised clip) falls with the noise for an ideal model too, so it is shown and
+does not count. What counts is the *restart*: the model samples on from a noised clip, and motion that can still be seen
+in the noise has to come back. A yardstick says whether it can be seen: the same network without its image, and on clips
+of known motion the exact posterior (`unleak.study.diagnose.oracle`).
 """
 
 import csv
@@ -48,7 +48,7 @@ ENOUGH, SEEN = 0.8, 0.5  # of what the autoencoder alone keeps
 
 @dataclass(frozen=True)
 class Row:
-    """One video that was measured against the clip it began from."""
+    """One video, measured against the clip that it began from."""
 
     test: str
     """`restart`, `one step`; `fresh` from pure noise, `pipeline` by its own call; `autoencoder` for there and back."""
@@ -59,27 +59,27 @@ class Row:
     clip: int
     seed: int
     kept: float
-    """Of the clip's own motion, in its own directions: 1 all, 0 none or elsewhere (`kept_motion`)."""
+    """Share of the clip's own motion that came back in its own directions: 1 for all, 0 for none (`kept_motion`)."""
     amount: float
-    """Motion in any direction relative to the clip's: dissolution counts too."""
+    """Motion in any direction relative to the clip's; dissolution counts too."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the numbers say, and how far that can be trusted."""
+    """What the numbers say, and how far they can be trusted."""
 
     label: str
     """`leaks`, `loses motion`, `no leak found` or `undecided`."""
     sentences: tuple[str, ...]
     start: str | None
-    """Where sampling had better start; None where nothing speaks for a change."""
+    """The start to use; None if nothing speaks for a change."""
 
 
 # ---- the measure ---------------------------------------------------------------------------------------------------
 
 
 def flows(frames: UInt8[np.ndarray, "f h w 3"], flow: Flow) -> Float[np.ndarray, "pairs hh ww 2"]:
-    """Optical flow of each pair of adjacent frames at `FLOW_SIZE`, every fourth pixel of it."""
+    """Return the optical flow of each pair of adjacent frames at `FLOW_SIZE`, every fourth pixel of it."""
     import cv2
 
     resized = [cv2.resize(frame, FLOW_SIZE, interpolation=cv2.INTER_LINEAR) for frame in frames]
@@ -87,17 +87,17 @@ def flows(frames: UInt8[np.ndarray, "f h w 3"], flow: Flow) -> Float[np.ndarray,
 
 
 def own_motion(own: Float[np.ndarray, "pairs hh ww 2"]) -> float:
-    """Mean length of a flow, px of `FLOW_SIZE` per pair of frames."""
+    """Return the mean length of a flow, px of `FLOW_SIZE` per pair of frames."""
     return float(np.linalg.norm(own, axis=-1).mean())
 
 
 def kept_motion(
     video: Float[np.ndarray, "pairs hh ww 2"], own: Float[np.ndarray, "pairs hh ww 2"]
 ) -> tuple[float, float]:
-    """How much of the flow `own` is in that of `video`: <video, own> / <own, own>, and the ratio of their lengths.
+    """Return how much of the flow `own` is in that of `video`, <video, own> / <own, own>, and the ratio of lengths.
 
-    The first is 1 for the same motion, s for the same motion s times as fast, 0 on the average for motion that has
-    nothing to do with it, such as flicker and dissolution, and negative for the opposite one.
+    The first number is 1 for the same motion, s for the same motion s times as fast, 0 on average for motion that has
+    nothing to do with it, such as flicker and dissolution, and negative for the opposite motion.
     """
     return float((video * own).sum() / np.square(own).sum()), own_motion(video) / own_motion(own)
 
@@ -111,7 +111,7 @@ def sampled(
     x: Float[Tensor, "b c f h w"],
     levels: Sequence[Level],
 ) -> Float[Tensor, "b c f h w"]:
-    """From `x` at the first of `levels` down to a clean clip: DDIM without noise (Song et al. 2021, eq. 12, eta 0).
+    """Sample from `x` at the first of `levels` down to a clean clip: DDIM without noise (Song et al. 2021, eq. 12).
 
     On VE and RF processes these are the Euler steps of the probability flow.
     """
@@ -126,7 +126,7 @@ def sampled(
 
 
 def oracle(view: View, alternatives: Float[Tensor, "b k c f h w"], probabilities: Float[Tensor, " k"]) -> LevelPredict:
-    """E[x_0 | x_t] where the truth is one of `alternatives`."""
+    """Return the predictor E[x_0 | x_t] for a truth that is one of `alternatives`."""
     b = len(alternatives)
 
     def predict(x_t: Tensor, level: Level) -> Tensor:
@@ -140,7 +140,7 @@ def oracle(view: View, alternatives: Float[Tensor, "b k c f h w"], probabilities
 
 @dataclass(frozen=True, eq=False)
 class Scenes:
-    """For each clip everything that its scene could have been, and how likely that was: what the oracle knows."""
+    """What the oracle knows: for each clip everything that it could have been, and how likely that was."""
 
     alternatives: UInt8[np.ndarray, "n k f h w 3"]
     probabilities: Float[np.ndarray, " k"]
@@ -304,18 +304,18 @@ class Diagnosis:
 
     rows: tuple[Row, ...]
     units: dict[str, dict[str, Any]]
-    """The level of each start in every unit, noisiest first."""
+    """Each start with its level in every unit, noisiest first."""
     motion: tuple[float, ...]
-    """Of each clip, px of 400x225 per pair of frames; below `STILL` it was left out."""
+    """Motion of each clip, px of 400x225 per pair of frames; a clip below `STILL` was left out."""
     about: dict[str, Any] = field(default_factory=dict)
 
     @property
     def starts(self) -> tuple[str, ...]:
-        """Noisiest first."""
+        """The starts, noisiest first."""
         return tuple(self.units)
 
     def mean(self, test: str, who: str, start: str = "", *, of: str = "kept") -> Mean | None:
-        """Over clips, their seeds averaged; None where nothing was measured."""
+        """Return the mean over clips, with the seeds of a clip averaged; None if nothing was measured."""
         groups: dict[int, list[float]] = {}
         for row in self.rows:
             if (row.test, row.who, row.start) == (test, who, start):
@@ -323,7 +323,7 @@ class Diagnosis:
         return mean_of(groups) if groups else None
 
     def difference(self, more: str, less: str, start: str) -> Mean | None:
-        """Of the motion that `more` and `less` keep when restarted from the same noised clips."""
+        """Return how much more motion `more` keeps than `less`, restarted from the same noised clips."""
         found: dict[tuple[int, int], dict[str, float]] = {}
         for row in self.rows:
             if (row.test, row.start) == ("restart", start):
@@ -336,12 +336,12 @@ class Diagnosis:
 
     @property
     def verdict(self) -> Verdict:
-        """In words."""
+        """What the numbers say, in words."""
         return judge(self)
 
     @property
     def curve(self) -> list[dict[str, Any]]:
-        """A row for each test, who and start."""
+        """A row of the table for each test, who and start."""
         places = dict.fromkeys((row.test, row.who, row.start) for row in self.rows)
         table = []
         for test, who, start in places:
@@ -404,22 +404,50 @@ class Diagnosis:
 
 
 def _within(mean: Mean) -> tuple[float, float, float]:
-    """Ends that can be drawn: of a single clip there are none."""
+    """Return a mean with ends that can be drawn; few clips have none."""
     bounds = (mean.low, mean.high) if np.isfinite(mean.low) else (mean.value, mean.value)
     return (mean.value, *bounds)
 
 
 def judge(found: Diagnosis) -> Verdict:
-    """The verdict on a diagnosis.
+    """Return the verdict on a diagnosis.
 
-    A difference counts where its interval leaves out 0, it is `GAP` or more, it is of `FEWEST` clips or more, and what
-    the yardstick itself brings back is so too: a model that is worse than nothing where nothing can be seen has lost
-    nothing. That the network keeps more without its image is a leak. That only the oracle does is motion lost, and no
-    more: the oracle knows the whole scene, and a weak network loses to it as well.
+    A difference counts if its interval leaves out 0, if it is `GAP` or more, if it comes from `FEWEST` clips or more,
+    and if the same holds for what the yardstick itself brings back: where nothing can be seen, a model that does worse
+    than nothing has lost nothing. If the network keeps more without its image, it leaks. If only the oracle keeps more,
+    motion is lost, and no more can be said: the oracle knows the whole scene, and a weak network loses to it as well.
     """
     there_and_back = found.mean("autoencoder", "")
     ceiling = there_and_back.value if there_and_back is not None and there_and_back.value > 0 else 1.0
-    image = {start: _need(found.mean("restart", "image", start)) for start in found.starts}
+    lost, seen, clear = _lost(found, ceiling)
+    who = "no image" if lost["no image"] else "oracle"
+    losses, said = lost[who], list[str]()
+    if losses:
+        label, sentences = _of_losses(found, who, losses)
+    elif seen and clear:
+        label = "no leak found"
+        sentences = [
+            f"No leak was found: at {', '.join(dict.fromkeys(seen))}, where the motion of a clip can still be seen in"
+            " the noise, the model keeps as much of it with its image as the yardstick does."
+        ]
+    else:
+        label, sentences = "undecided", [f"Undecided: {_why_undecided(found, seen)}."]
+    said += sentences
+    said.append(_where_lost(found, ceiling, leaks=bool(losses)))
+    begin: str | None = None
+    if losses:
+        cleanest = max(map(found.starts.index, losses))
+        begin = found.starts[min(cleanest + 1, len(found.starts) - 1)]
+        beyond = ", and lower ones may be needed" if cleanest + 1 >= len(found.starts) else ""
+        said.append(
+            f"Recommended start: {_place(found, begin)}{beyond}. A lower start moves more and follows the photo less:"
+            " look at `unleak sweep` before you settle."
+        )
+    return Verdict(label, tuple(said + _amounts(found, ceiling)), begin)
+
+
+def _lost(found: Diagnosis, ceiling: float) -> tuple[dict[str, dict[str, Mean]], list[str], bool]:
+    """What each yardstick keeps beyond the model, by start; where it sees motion; whether it is clear that no more."""
     lost: dict[str, dict[str, Mean]] = {"no image": {}, "oracle": {}}
     clear, seen = True, list[str]()
     for start in found.starts:
@@ -432,66 +460,64 @@ def judge(found: Diagnosis) -> Verdict:
             if yard.value >= SEEN * ceiling:
                 seen.append(start)
                 clear = clear and gap.high < 2 * GAP
-    said, who = list[str](), "no image" if lost["no image"] else "oracle"
-    losses = lost[who]
-    if losses:
-        worst = max(losses, key=lambda start: losses[start].value)
-        other, amount = found.mean("restart", who, worst), found.mean("restart", "image", worst, of="amount")
-        begins = f"restarted at {_place(found, worst)} with its image it keeps {image[worst]} of a clip's motion, while"
-        if who == "no image":
-            label = "leaks"
-            said.append(
-                f"This model leaks: {begins} the same network without its image keeps {other}: the motion can be seen"
-                " in the noise, and the image is what it is lost to."
-            )
-        else:
-            label = "loses motion"
-            said.append(f"This model loses motion that can be seen in the noise: {begins} the oracle keeps {other}.")
-            still = _need(amount).high < ENOUGH
-            said.append(
-                f"Its videos from there move {amount} times as much as the clips, so it "
-                + ("stands still, as a leak would have it." if still else "moves, though not as the clips do.")
-                + " Whether the image is to blame cannot be told: without it this network keeps no more."
-            )
-        if len(losses) > 1:
-            said.append(f"So it is at {', '.join(losses)}.")
-    elif seen and clear:
-        label = "no leak found"
-        said.append(
-            f"No leak was found: at {', '.join(dict.fromkeys(seen))}, where the motion of a clip can still be seen in"
-            " the noise, the model keeps as much of it with its image as the yardstick does."
-        )
+    return lost, seen, clear
+
+
+def _of_losses(found: Diagnosis, who: str, losses: Mapping[str, Mean]) -> tuple[str, list[str]]:
+    """The label and the sentences for motion that is lost."""
+    worst = max(losses, key=lambda start: losses[start].value)
+    kept = {name: _need(found.mean("restart", name, worst)) for name in ("image", who)}
+    begins = f"restarted at {_place(found, worst)} with its image it keeps {kept['image']} of a clip's motion, while"
+    if who == "no image":
+        label = "leaks"
+        said = [
+            f"This model leaks: {begins} the same network without its image keeps {kept[who]}: the motion can be seen"
+            " in the noise, and the image is what it is lost to."
+        ]
     else:
-        label = "undecided"
-        clips = image[found.starts[0]].groups
-        if clips < FEWEST:
-            why = f"{clips} clips that move prove nothing: give {FEWEST} or more, better 16"
-        elif seen:
-            why = "the intervals are too wide: give more clips or seeds"
-        else:
-            why = (
-                "without its image this network brings no motion back, so it is no yardstick; --photos makes clips of"
-                " known motion, which have one"
-            )
-        said.append(f"Undecided: {why}.")
-    low = [start for start in found.starts if image[start].value < ENOUGH * ceiling]
+        label = "loses motion"
+        said = [f"This model loses motion that can be seen in the noise: {begins} the oracle keeps {kept[who]}."]
+        amount = _need(found.mean("restart", "image", worst, of="amount"))
+        moves = (
+            "stands still, as a leak would have it." if amount.high < ENOUGH else "moves, though not as the clips do."
+        )
+        said.append(
+            f"Its videos from there move {amount} times as much as the clips, so it {moves} Whether the image is to"
+            " blame cannot be known: without it this network keeps no more."
+        )
+    if len(losses) > 1:
+        said.append(f"The same holds at {', '.join(losses)}.")
+    return label, said
+
+
+def _why_undecided(found: Diagnosis, seen: Sequence[str]) -> str:
+    clips = _need(found.mean("restart", "image", found.starts[0])).groups
+    if clips < FEWEST:
+        return f"{clips} clips that move prove nothing: give {FEWEST} or more, better 16"
+    if seen:
+        return "the intervals are too wide: give more clips or seeds"
+    return (
+        "without its image this network brings no motion back, so it is no yardstick; --photos makes clips of known"
+        " motion, which have one"
+    )
+
+
+def _where_lost(found: Diagnosis, ceiling: float, *, leaks: bool) -> str:
+    """From which start on the model loses motion, whoever is to blame."""
+    kept = {start: _need(found.mean("restart", "image", start)) for start in found.starts}
+    low = [start for start in found.starts if kept[start].value < ENOUGH * ceiling]
     if not low:
-        said.append("With its image the model keeps the motion of clips at every start that was tried.")
-    elif low[-1] == found.starts[-1]:
-        said.append(f"With its image motion is lost even at {_place(found, low[-1])}, the least noisy start tried.")
-    else:
-        kept_from = found.starts[found.starts.index(low[-1]) + 1]
-        why = "" if losses else "; what noise hides, no model keeps, and that is no leak"
-        said.append(f"With its image motion is lost above {_place(found, kept_from)}{why}.")
-    begin: str | None = None
-    if losses:
-        cleanest = max(map(found.starts.index, losses))
-        begin = found.starts[min(cleanest + 1, len(found.starts) - 1)]
-        beyond = ", and lower ones may be needed" if cleanest + 1 >= len(found.starts) else ""
-        said.append(
-            f"Recommended start: {_place(found, begin)}{beyond}. A lower start moves more and follows the photo less:"
-            " look at `unleak sweep` before you settle."
-        )
+        return "With its image the model keeps the motion of clips at every start that was tried."
+    if low[-1] == found.starts[-1]:
+        return f"With its image motion is lost even at {_place(found, low[-1])}, the least noisy start tried."
+    kept_from = found.starts[found.starts.index(low[-1]) + 1]
+    why = "" if leaks else "; what noise hides, no model keeps, and that is no leak"
+    return f"With its image motion is lost above {_place(found, kept_from)}{why}."
+
+
+def _amounts(found: Diagnosis, ceiling: float) -> list[str]:
+    """How much the videos move from pure noise, and the limits of it all."""
+    said = []
     for test, name, text in (
         ("fresh", "image", "From pure noise, without guidance, its videos move"),
         ("pipeline", "image", "The pipeline's own videos, with its guidance, move"),
@@ -504,9 +530,9 @@ def judge(found: Diagnosis) -> Verdict:
         f"Limits: {moving} clips that move (of {len(found.motion)}), noises for each: {found.about.get('seeds', 1)};"
         f" the autoencoder alone keeps {ceiling:.2f}; sampled without guidance and without fresh noise on the way;"
         f" motion as optical flow ({found.about.get('flow', '')}). The one-step curve falls for an ideal model too and"
-        " was not judged by."
+        " did not count."
     )
-    return Verdict(label, tuple(said), begin)
+    return said
 
 
 def _need(mean: Mean | None) -> Mean:

@@ -41,7 +41,7 @@ class Effort:
 
 
 FULL = Effort(8, 2, STARTS, TESTS, None, True)
-QUICK = Effort(4, 1, ("0.94T", "0.78T", "0.60T"), ("restart",), 8, False)
+QUICK = Effort(4, 1, ("0.94T", "0.78T", "0.60T"), ("restart",), 10, False)
 """An answer in about 30 s from the nano model on two cores; its intervals are wide."""
 
 

@@ -9,13 +9,12 @@ from typing import Any, Literal
 import numpy as np
 from torch import nn
 
+from unleak.attach.distilled import NAMES
+
 __all__ = ["Cause", "causes"]
 
 FEW_STEPS = 8
 LOSSLESS = frozenset({".png", ".bmp", ".tif", ".tiff", ".ppm"})
-_DISTILLED = re.compile(
-    r"lightning|lightx2v|causvid|fusion-?x|fast-?wan|distil|\blcm|turbo|self[-_]?forcing", re.IGNORECASE
-)
 _MOTION_WORDS = re.compile(
     r"\b(\w+ing|moves?|turns?|walks?|runs?|flows?|falls?|drifts?|waves?|pans?|zooms?|rotates?|opens?|closes?|rises?|flies"
     r"|swims?|jumps?|dances?|shakes?|blows?|spins?|camera|motion|slowly|quickly|towards?|away)\b",
@@ -219,7 +218,7 @@ def _expert(
     """Of two experts, the one for high noise decides the motion; a distilled one loses most of it."""
     if getattr(pipe, "transformer_2", None) is None:
         return None
-    high = [one for one in loras if one.get("expert") != "low" and _DISTILLED.search(Path(str(one["source"])).name)]
+    high = [one for one in loras if one.get("expert") != "low" and NAMES.search(Path(str(one["source"])).name)]
     unguided = steps is not None and steps <= FEW_STEPS and float(settings.get("guidance_scale") or 1) <= 1
     advice = (
         "run the high-noise expert without the LoRA and with guidance 3.5, and only the low-noise one distilled"
@@ -236,7 +235,7 @@ def _expert(
 
 def _is_distilled(pipe: Any, loras: Sequence[Mapping[str, Any]]) -> bool:
     names = [str(one["source"]) for one in loras] + [str(getattr(pipe, "name_or_path", None) or "")]
-    return any(_DISTILLED.search(name) for name in names)
+    return any(NAMES.search(name) for name in names)
 
 
 def _prompt(settings: Mapping[str, Any]) -> Cause | None:
