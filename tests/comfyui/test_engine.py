@@ -6,8 +6,9 @@ from itertools import product
 import pytest
 import torch
 
-from tests.comfyui.engine.client import Graph
+from tests.comfyui.engine.client import Graph, NodeError
 from tests.comfyui.workflows import TINY, conditioned, loaded, noise, sampled
+from unleak.core.moments import LatentMoments, MomentsMeta
 
 NODES = {
     "UnleakMotion": ["model", "motion"],
@@ -96,3 +97,280 @@ def test_the_image_held_by_a_mask_stays(engine, tiny):
     assert not torch.allclose(latents[:, :, 1:], before[:, :, 1:], atol=1e-2)
     frames = [call["x"][:, :, 0] for call in calls]
     assert all(torch.allclose(frame, frames[0]) for frame in frames)
+
+
+@pytest.fixture
+def moments(engine):
+    """Moments of 16 channels on a grid that is not the model's, in models/unleak; their name and what they hold."""
+    generator = torch.Generator().manual_seed(11)
+    mean = torch.randn(16, 2, 4, 4, generator=generator, dtype=torch.float64)
+    square = mean.square() + torch.rand(16, 2, 4, 4, generator=generator, dtype=torch.float64)
+    held = LatentMoments(50, mean, square, MomentsMeta("test"))
+    (engine.base / "models" / "unleak").mkdir(exist_ok=True)
+    held.save(engine.base / "models" / "unleak" / "test.safetensors")
+    return "test.safetensors", held
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_analytic_starts_from_the_moments(engine, moments, batch):
+    name, held = moments
+    calls, _ = recorded(
+        engine,
+        f"analytic-{batch}",
+        "wan21",
+        start("sigma=0.9", init="analytic", moments=name),
+        parts=lambda g, tiny: conditioned(g, tiny, batch=batch),
+    )
+    held = held.resample(*TINY["wan21"].shape[2:])
+    eps = noise((batch, *TINY["wan21"].shape[1:]))
+    wanted = 0.1 * held.mean.float() + math.sqrt(0.81 + 0.01 * held.isotropic_variance) * eps
+    assert torch.allclose(calls[0]["x"][:batch], wanted, atol=1e-6)
+
+
+def test_analytic_at_the_full_start_is_that_of_the_plain_sampler(engine, moments):
+    """A flow at sigma 1 holds nothing of the data."""
+    _, latents = recorded(engine, "analytic-full-plain", "wan21", plain)
+    _, same = recorded(engine, "analytic-full", "wan21", start("1.0T", init="analytic", moments=moments[0]))
+    assert torch.allclose(latents, same, atol=1e-5)
+
+
+SAMPLERS = ["euler", "euler_ancestral", "heun", "dpm_2", "dpmpp_2m", "dpmpp_2m_sde", "uni_pc", "res_multistep", "lcm"]
+SCHEDULERS = [
+    "simple", "sgm_uniform", "karras", "exponential", "ddim_uniform", "beta", "normal", "linear_quadratic", "kl_optimal",
+]  # fmt: skip
+PAIRS = [*((sampler, "simple") for sampler in SAMPLERS), *(("euler", scheduler) for scheduler in SCHEDULERS[1:])]
+
+
+@pytest.mark.parametrize(("sampler", "scheduler"), PAIRS)
+def test_every_sampler_and_scheduler_starts_where_it_is_told(engine, sampler, scheduler):
+    name = f"pair-{sampler}-{scheduler}"
+    asked = {"sampler_name": sampler, "scheduler": scheduler, "cfg": 1.0, "steps": 9}
+    calls, latents = recorded(engine, name, "wan22_high", start("sigma=0.9"), **asked)
+    before, _ = recorded(engine, f"{name}-plain", "wan22_high", plain, **asked)
+    sigmas, plain_sigmas = calls[0]["sigmas"], before[0]["sigmas"]
+    assert calls[0]["sigma"].item() == pytest.approx(0.9, abs=1e-6)
+    assert (sigmas.diff() < 0).all()
+    assert len(sigmas) == len(plain_sigmas)
+    assert sigmas[-1] == plain_sigmas[-1]
+    assert len(calls) == len(before)
+    assert latents.isfinite().all()
+
+
+def experts(g, high, low, *, steps=20, switch=10, name, record=True):
+    """The two KSamplerAdvanced of Wan 2.2."""
+    settings = {"noise_seed": 5, "steps": steps, "cfg": 3.0, "sampler_name": "euler", "scheduler": "simple"}
+    positive, negative, latent = conditioned(g, "wan22_high")
+    parts = {"positive": positive, "negative": negative}
+    if record:
+        high = g("TestRecord", model=high, name=f"{name}/high")[0]
+        low = g("TestRecord", model=low, name=f"{name}/low")[0]
+    first = g(
+        "KSamplerAdvanced", model=high, latent_image=latent, add_noise="enable", start_at_step=0, end_at_step=switch,
+        return_with_leftover_noise="enable", **settings, **parts,
+    )  # fmt: skip
+    second = g(
+        "KSamplerAdvanced", model=low, latent_image=first, add_noise="disable", start_at_step=switch, end_at_step=10000,
+        return_with_leftover_noise="disable", **settings, **parts,
+    )  # fmt: skip
+    g("TestSave", latent=second, name=f"{name}/latents/1")
+    return g
+
+
+def both(engine, name, attach_high, attach_low=plain, **settings):
+    g = Graph()
+    high = attach_high(g, loaded(g, "wan22_high")[0])
+    low = attach_low(g, loaded(g, "wan22_low")[0])
+    engine.run(experts(g, high, low, name=name, **settings))
+    return engine.calls(f"{name}/high"), engine.calls(f"{name}/low"), engine.saved(f"{name}/latents/1")["samples"]
+
+
+def test_of_two_experts_the_first_starts_lower_and_the_second_goes_on(engine):
+    high, low, latents = both(engine, "experts", start("sigma=0.96"))
+    plain_high, plain_low, _ = both(engine, "experts-plain", plain)
+    assert high[0]["sigma"].unique().item() == pytest.approx(0.96, abs=1e-6)
+    assert high[0]["sigmas"][-1] == plain_high[0]["sigmas"][-1] == plain_low[0]["sigmas"][0]
+    assert torch.equal(low[0]["sigmas"], plain_low[0]["sigmas"])
+    assert latents.isfinite().all()
+    # A start on the second, too, changes no bit: it draws no noise.
+    *_, same = both(engine, "experts-twice", start("sigma=0.96"), start("sigma=0.96"))
+    assert torch.equal(latents, same)
+
+
+def test_a_start_below_the_first_expert_raises_in_a_sentence(engine):
+    with pytest.raises(NodeError, match=r"start 0\.8T is sigma 0\.8, at or below sigma 0\.8889 where this sampler ends") as error:
+        both(engine, "experts-low", start("0.8T"))
+    assert error.value.node == "KSamplerAdvanced"
+
+
+def test_high_motion_warns_where_it_leaves_the_first_expert_little(engine):
+    both(engine, "experts-high", motion("high"))
+    assert "leaves this sampler almost nothing to do" in engine.said()
+
+
+@pytest.mark.parametrize("choice", ["low", "medium", "high"])
+def test_motion_of_two_experts_with_a_four_step_lora(engine, choice):
+    """Steps are dropped, so that each level is one of the schedule."""
+    high, low, _ = both(engine, f"lightning-{choice}", motion(choice), steps=4, switch=2)
+    plain_high, plain_low, _ = both(engine, f"lightning-{choice}-plain", plain, steps=4, switch=2)
+    levels = {call["sigma"][0].item() for call in (*plain_high, *plain_low)}
+    assert {call["sigma"][0].item() for call in (*high, *low)} < levels
+
+
+def test_a_video_without_a_mask_keeps_its_noise_and_it_is_said(engine):
+    def video(g, tiny):
+        positive, negative, _ = conditioned(g, tiny)
+        return positive, negative, g("TestLatent", shape=str(list(TINY[tiny].shape)), seed=13, mask="")
+
+    calls, _ = recorded(engine, "video", "wan21", start("sigma=0.5"), parts=video)
+    g = Graph()
+    g("TestSave", latent=g("TestLatent", shape=str(list(TINY["wan21"].shape)), seed=13, mask=""), name="video/given/1")
+    engine.run(g)
+    from_plain, _ = recorded(engine, "video-plain", "wan21", plain, parts=video, denoise=0.2)
+    assert calls[0]["sigma"].unique().item() == pytest.approx(0.5, abs=1e-6)
+    eps = noise(TINY["wan21"].shape)
+    # x is linear in sigma between the video and its noise: two runs at two levels give both.
+    other = from_plain[0]["sigma"].unique().item()
+    clean = (from_plain[0]["x"][:1] - other * eps) / (1 - other)
+    assert torch.allclose(calls[0]["x"][:1], 0.5 * clean + 0.5 * eps, atol=1e-5)
+    assert "begins from a video, so its noise stays as it is" in engine.said()
+
+
+def test_sampling_that_starts_low_by_itself_gets_the_right_noise(engine):
+    """KSampler's denoise below 1 begins at a lower sigma, from noise that is too weak."""
+    calls, _ = recorded(engine, "denoise", "wan21", start("0.98T"), denoise=0.5)
+    sigma = calls[0]["sigma"].unique().item()
+    assert sigma < 0.98
+    assert torch.allclose(calls[0]["x"][:1], noise(TINY["wan21"].shape) * math.hypot(sigma, 1 - sigma), atol=1e-6)
+    assert "already below the start" in engine.said()
+
+
+def custom(g, model, parts, sigmas, *, advanced, seed=5):
+    positive, negative, latent = parts
+    sampler = g("KSamplerSelect", sampler_name="euler")
+    if not advanced:
+        return g(
+            "SamplerCustom", model=model, add_noise=True, noise_seed=seed, cfg=3.0, positive=positive, negative=negative,
+            sampler=sampler, sigmas=sigmas, latent_image=latent,
+        )  # fmt: skip
+    guider = g("CFGGuider", model=model, positive=positive, negative=negative, cfg=3.0)
+    return g(
+        "SamplerCustomAdvanced", noise=g("RandomNoise", noise_seed=seed), guider=guider, sampler=sampler, sigmas=sigmas,
+        latent_image=latent,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("advanced", [False, True])
+def test_custom_samplers_do_as_ksampler_does(engine, advanced):
+    _, wanted = recorded(engine, f"custom-wanted-{advanced}", "wan21", start("sigma=0.9"))
+    g = Graph()
+    model = start("sigma=0.9")(g, loaded(g, "wan21")[0])
+    sigmas = g("BasicScheduler", model=model, scheduler="simple", steps=10, denoise=1.0)
+    latents = custom(g, model, conditioned(g, "wan21"), sigmas, advanced=advanced)
+    g("TestSave", latent=latents, name=f"custom-{advanced}/1")
+    engine.run(g)
+    assert torch.equal(engine.saved(f"custom-{advanced}/1")["samples"], wanted)
+
+
+def test_the_node_for_sigmas_moves_them_alike(engine):
+    """With unleak Start behind it, which then finds nothing to move, the video is the same."""
+    _, wanted = recorded(engine, "sigmas-wanted", "wan21", start("sigma=0.9"))
+    g = Graph()
+    model = loaded(g, "wan21")[0]
+    plain_sigmas = g("BasicScheduler", model=model, scheduler="simple", steps=10, denoise=1.0)
+    sigmas = g("UnleakStartSigmas", model=model, sigmas=plain_sigmas, start="sigma=0.9", mode="rescale")
+    latents = custom(g, start("sigma=0.9")(g, model), conditioned(g, "wan21"), sigmas, advanced=True)
+    g("TestSave", latent=latents, name="sigmas/1")
+    g("TestSaveSigmas", sigmas=sigmas, name="sigmas/2")
+    engine.run(g)
+    assert engine.saved("sigmas/2")["sigmas"][0].item() == pytest.approx(0.9, abs=1e-6)
+    assert torch.equal(engine.saved("sigmas/1")["samples"], wanted)
+
+
+def test_a_second_start_replaces_the_first(engine):
+    def twice(g, model):
+        return start("sigma=0.9")(g, start("sigma=0.5", init="standard")(g, model))
+
+    _, once = recorded(engine, "replaced-wanted", "wan21", start("sigma=0.9"))
+    _, latents = recorded(engine, "replaced", "wan21", twice)
+    assert torch.equal(latents, once)
+
+
+def test_the_loaded_model_is_not_changed(engine):
+    """Two samplers in one workflow, one of them with the node."""
+    _, alone = recorded(engine, "unchanged-plain", "wan21", plain)
+    g = Graph()
+    model = loaded(g, "wan21")[0]
+    changed = start("sigma=0.9")(g, model)
+    for name, chosen in (("a", changed), ("b", model)):
+        g("TestSave", latent=sampled(g, chosen, conditioned(g, "wan21")), name=f"unchanged/{name}")
+    engine.run(g)
+    assert torch.equal(engine.saved("unchanged/b")["samples"], alone)
+    assert not torch.equal(engine.saved("unchanged/a")["samples"], alone)
+
+
+def test_with_context_windows_the_model_is_told_the_moved_sigmas(engine):
+    def windows(g, model):
+        model = start("sigma=0.9")(g, model)
+        return g(
+            "WanContextWindowsManual", model=model, context_length=17, context_overlap=4, context_schedule="standard_static",
+            context_stride=1, closed_loop=False, fuse_method="pyramid",
+        )[0]  # fmt: skip
+
+    shape = (1, 16, 9, 8, 8)
+    calls, latents = recorded(
+        engine, "windows", "wan21_t2v", windows, parts=lambda g, tiny: conditioned(g, tiny, shape=shape)
+    )
+    assert calls[0]["x"].shape[2] == 5  # 17 frames
+    assert calls[0]["sigma"].unique().item() == pytest.approx(0.9, abs=1e-6)
+    assert latents.shape == shape
+    assert latents.isfinite().all()
+
+
+BAD = [
+    ("UnleakMotion", {"motion": "huge"}, "motion 'huge' is unknown: choose off, low, medium, high"),
+    ("UnleakStart", {"mode": "stretch"}, "mode 'stretch' is unknown: choose rescale, truncate"),
+    ("UnleakStart", {"init": "gaussian"}, "init 'gaussian' is unknown: choose unit, standard, analytic"),
+    ("UnleakStart", {"moments": "gone.safetensors"}, "moments 'gone.safetensors' is unknown: choose none"),
+    ("UnleakStart", {"init": "analytic"}, "init analytic needs moments of this model's latents"),
+    ("UnleakStart", {"start": "0.94"}, "start 0.94 is ambiguous: 0.94T or sigma=0.94"),
+    ("UnleakStart", {"start": "sigma=1.5"}, "sigma 1.5 lies outside this RF process"),
+    ("UnleakStart", {"start": "soon"}, "start 'soon' is not understood"),
+    ("UnleakGuidanceInterval", {"low": "", "high": ""}, "needs a limit"),
+    ("UnleakGuidanceInterval", {"low": "0.9T", "high": "0.1T"}, "is not below high"),
+]
+DEFAULTS = {
+    "UnleakMotion": {},
+    "UnleakStart": {"start": "0.94T", "mode": "rescale", "init": "unit", "moments": "none"},
+    "UnleakGuidanceInterval": {},
+}
+
+
+@pytest.mark.parametrize(("node", "inputs", "message"), BAD)
+def test_bad_input_is_one_sentence_of_the_node(engine, node, inputs, message):
+    g = Graph()
+    changed = g(node, model=loaded(g, "wan21")[0], **DEFAULTS[node] | inputs)
+    g("TestSave", latent=sampled(g, changed, conditioned(g, "wan21")), name="bad/1")
+    with pytest.raises(NodeError) as error:
+        engine.run(g)
+    assert error.value.node == node
+    assert message in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_moments_of_other_channels_are_refused(engine, moments):
+    with pytest.raises(NodeError, match="these moments have 16 channels .* the latents have 128"):
+        recorded(engine, "channels", "ltxv", start("sigma=0.9", init="analytic", moments=moments[0]))
+
+
+def test_rescale_of_few_steps_is_refused(engine):
+    with pytest.raises(NodeError, match="choose mode truncate"):
+        recorded(engine, "few", "wan21", start("sigma=0.9"), steps=4)
+
+
+def test_a_model_type_never_seen_is_refused(engine):
+    """A sampling by x_0, which ComfyUI has for images."""
+    g = Graph()
+    model = g("ModelSamplingDiscrete", model=g("UnleakNano")[0], sampling="x0", zsnr=False)
+    g("TestShow", text=g("UnleakMotion", model=model, motion="low"))
+    with pytest.raises(NodeError, match="does not know how this model noises its latents"):
+        engine.run(g)

@@ -1,33 +1,280 @@
-"""nano in the real ComfyUI."""
+"""nano in the real ComfyUI, and by it the kinds of noise that Wan and its like do not have: EDM, and a discrete table."""
 
-from tests.comfyui.engine.client import Graph
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.comfyui.engine.client import Graph, NodeError
+from tests.comfyui.workflows import noise
+from unleak.comfyui import nano as loader
+from unleak.core.initial import AnalyticInit
+from unleak.core.moments import LatentMoments
+from unleak.core.process import VE, VP, Level
+
+WEIGHTS = loader.weights_folder()
+FRAMES = 2
 
 
-def graph(name, *, attach=None, steps=6, patch=None):
+def size():
+    """Width and height of nano's videos, in pixels."""
+    config, vae = loader.read_config(WEIGHTS / "unet"), loader.read_config(WEIGHTS / "vae")
+    return config["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1)
+
+
+def shape():
+    """Of the latents, [f c h w]."""
+    config = loader.read_config(WEIGHTS / "unet")
+    return FRAMES, config["out_channels"], config["sample_size"], config["sample_size"]
+
+
+def workflow(name, *, attach=None, sampling=None, **settings):
+    """A still image becomes a few frames."""
     g = Graph()
     nano = g("UnleakNano")
-    image = g("TestImages", shape="[1, 64, 64, 3]", seed=3)
+    side = size()
     parts = g(
-        "SVD_img2vid_Conditioning", clip_vision=nano[1], init_image=image, vae=nano[2], width=64, height=64,
-        video_frames=12, motion_bucket_id=127, fps=7, augmentation_level=0.0,
+        "SVD_img2vid_Conditioning", clip_vision=nano[1], init_image=g("TestImages", shape=f"[1, {side}, {side}, 3]", seed=3),
+        vae=nano[2], width=side, height=side, video_frames=FRAMES, motion_bucket_id=127, fps=7, augmentation_level=0.0,
     )  # fmt: skip
+    latent = g("LatentFromBatch", samples=nano[3], batch_index=0, length=FRAMES)
     model = nano[0]
-    if patch:
-        model = g("ModelSamplingDiscrete", model=model, sampling=patch, zsnr=False)[0]
+    if sampling:
+        model = g("ModelSamplingDiscrete", model=model, sampling=sampling, zsnr=False)[0]
     if attach:
         model = attach(g, model)
     model = g("TestRecord", model=model, name=name)[0]
+    chosen = {"seed": 5, "steps": 9, "cfg": 1.0, "sampler_name": "euler", "scheduler": "karras", "denoise": 1.0}
     latents = g(
-        "KSampler", model=model, positive=parts[0], negative=parts[1], latent_image=nano[3], seed=5, steps=steps,
-        cfg=2.0, sampler_name="euler", scheduler="karras", denoise=1.0,
-    )  # fmt: skip
+        "KSampler", model=model, positive=parts[0], negative=parts[1], latent_image=latent, **chosen | settings
+    )
     g("TestSave", latent=latents, name=f"{name}/latents/1")
     g("TestSaveImage", image=g("VAEDecode", samples=latents, vae=nano[2]), name=f"{name}/frames/1")
     return g
 
 
-def test_it_runs(engine):
-    engine.run(graph("nano"))
-    calls = engine.calls("nano")
-    print(calls[0]["sigma"], calls[0]["x"].shape, calls[0]["concat"].shape, calls[0]["sigmas"], len(calls))
-    print(engine.saved("nano/frames/1")["image"].shape)
+def run(engine, name, **changes):
+    engine.run(workflow(name, **changes))
+    return engine.calls(name), engine.saved(f"{name}/latents/1")["samples"]
+
+
+def start(text, mode="rescale", init="unit", moments="none"):
+    return lambda g, model: g("UnleakStart", model=model, start=text, mode=mode, init=init, moments=moments)[0]
+
+
+def fix(node, **inputs):
+    return lambda g, model: g(node, model=model, **inputs)[0]
+
+
+@pytest.fixture(scope="module")
+def plain(engine):
+    return run(engine, "nano", cfg=2.0)
+
+
+def test_the_same_video_as_diffusers_makes(engine, plain):
+    """With the same noise, sigmas and embedding of the image, whose resizing differs between the two."""
+    from diffusers import StableVideoDiffusionPipeline
+
+    calls, latents = plain
+    pipe = StableVideoDiffusionPipeline.from_pretrained(WEIGHTS, torch_dtype=torch.float32)
+    pipe.set_progress_bar_config(disable=True)
+    image = torch.randn((1, size(), size(), 3), generator=torch.Generator().manual_seed(3)).sigmoid()
+
+    def embedded(pixels, device, num_videos, guided):
+        pixels = torch.nn.functional.interpolate(pixels, (224, 224), mode="bicubic", antialias=True)
+        pixels = (255 * pixels).clip(0, 255).round() / 255
+        about = pipe.feature_extractor
+        mean, std = (torch.tensor(value).view(3, 1, 1) for value in (about.image_mean, about.image_std))
+        embedding = pipe.image_encoder((pixels - mean) / std).image_embeds.unsqueeze(1)
+        return torch.cat([torch.zeros_like(embedding), embedding])
+
+    pipe._encode_image = embedded
+    steps = len(calls[0]["sigmas"]) - 1
+    with torch.inference_mode():
+        wanted = pipe(
+            image.movedim(-1, 1), height=size(), width=size(), num_frames=FRAMES, num_inference_steps=steps,
+            min_guidance_scale=2.0, max_guidance_scale=2.0, fps=7, noise_aug_strength=0.0, latents=noise(shape())[None],
+            output_type="latent",
+        ).frames[0]  # fmt: skip
+        frames = pipe.decode_latents(wanted[None], FRAMES, FRAMES)[0]
+    assert torch.allclose(latents, wanted, atol=1e-4)
+    made = engine.saved("nano/frames/1")["image"]
+    assert torch.allclose(made, (frames.permute(1, 2, 3, 0) / 2 + 0.5).clamp(0, 1), atol=1e-4)
+
+
+def test_off_and_the_full_start_change_no_bit(engine, plain):
+    for name, attach in (
+        ("off", fix("UnleakMotion", motion="off")),
+        ("full", start("1.0T")),
+        ("standard", start("sigma=700", init="standard")),
+    ):
+        _, latents = run(engine, f"nano-{name}", attach=attach, cfg=2.0)
+        assert torch.equal(latents, plain[1])
+
+
+@pytest.mark.parametrize("init", ["unit", "standard"])
+def test_edm_starts_at_the_level_and_noise_asked_for(engine, init):
+    calls, _ = run(engine, f"edm-{init}", attach=start("sigma=100", init=init))
+    assert calls[0]["sigma"].unique().item() == pytest.approx(100, rel=1e-6)
+    assert torch.allclose(calls[0]["x"][:FRAMES], noise(shape()) * math.hypot(1, 100), rtol=1e-6, atol=1e-4)
+    # The grid is that of Karras with sigma_max 100.
+    ramp = torch.linspace(0, 1, 9, dtype=torch.float64)
+    wanted = (100 ** (1 / 7) + ramp * (0.002 ** (1 / 7) - 100 ** (1 / 7))) ** 7
+    assert torch.allclose(calls[0]["sigmas"][:-1].double(), wanted, rtol=1e-4)
+
+
+@pytest.mark.parametrize("scheduler", ["normal", "simple", "ddim_uniform", "karras"])
+def test_a_discrete_table_starts_at_the_level_and_noise_asked_for(engine, scheduler):
+    name = f"vp-{scheduler}"
+    calls, _ = run(engine, name, attach=start("800"), sampling="v_prediction", scheduler=scheduler)
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64).square()
+    sigma = VP.from_betas(betas).level_at_timestep(800).edm_sigma
+    assert calls[0]["sigma"].unique().item() == pytest.approx(sigma, rel=1e-4)
+    assert torch.allclose(calls[0]["x"][:FRAMES], noise(shape()) * math.hypot(1, sigma), rtol=1e-4, atol=1e-4)
+    assert (calls[0]["sigmas"].diff() < 0).all()
+
+
+@pytest.mark.parametrize("text", ["sigma=100", "1.0T"])
+def test_analytic_starts_from_the_shipped_moments(engine, text):
+    """Frames are the first axis of SVD's latents."""
+    held = LatentMoments.load(WEIGHTS / "moments.safetensors")
+    (engine.base / "models" / "unleak").mkdir(exist_ok=True)
+    held.save(engine.base / "models" / "unleak" / "nano.safetensors")
+    calls, _ = run(engine, f"nano-analytic-{text}", attach=start(text, init="analytic", moments="nano.safetensors"))
+    sigma = calls[0]["sigma"].unique().item()
+    assert sigma == pytest.approx(100 if text == "sigma=100" else 700, rel=1e-6)
+    f, c, h, w = shape()
+    eps = noise(shape()).transpose(0, 1)[None]
+    wanted = AnalyticInit(held).fitted((c, f, h, w)).sample(eps, Level(1.0, sigma))[0].transpose(0, 1)
+    assert torch.allclose(calls[0]["x"][:FRAMES], wanted, rtol=1e-5, atol=1e-3)
+
+
+def test_motion_is_the_preset_of_svd(engine):
+    for choice, sigma in (("low", 250), ("medium", 100), ("high", 40)):
+        calls, _ = run(engine, f"nano-{choice}", attach=fix("UnleakMotion", motion=choice))
+        assert calls[0]["sigma"].unique().item() == pytest.approx(sigma, rel=1e-6)
+
+
+def test_a_start_outside_its_process_names_the_range(engine):
+    with pytest.raises(NodeError, match="sigma 800 lies outside this VE process: it runs from sigma 0.002"):
+        run(engine, "nano-outside", attach=start("sigma=800"))
+
+
+def test_ve_by_fraction_is_karras_time(engine):
+    calls, _ = run(engine, "nano-fraction", attach=start("0.9T"))
+    wanted = VE(0.002, 700.0).level_at_fraction(0.9).sigma
+    assert calls[0]["sigma"].unique().item() == pytest.approx(wanted, rel=1e-5)
+
+
+def test_it_moves_more_with_the_node_than_without(engine):
+    """On the repository's photo, as `make demo` shows it."""
+    from unleak.measure.motion import motion_score
+
+    photo = Path(__file__).parents[2] / "examples" / "photo.jpg"
+    (engine.base / "input" / "photo.jpg").write_bytes(photo.read_bytes())
+    scores = {}
+    for choice in ("off", "medium"):
+        g = Graph()
+        nano = g("UnleakNano")
+        side = size()
+        parts = g(
+            "SVD_img2vid_Conditioning", clip_vision=nano[1], init_image=g("LoadImage", image="photo.jpg"), vae=nano[2],
+            width=side, height=side, video_frames=12, motion_bucket_id=127, fps=7, augmentation_level=0.0,
+        )  # fmt: skip
+        model = g("UnleakMotion", model=nano[0], motion=choice)
+        latents = g(
+            "KSampler", model=model, positive=parts[0], negative=parts[1], latent_image=nano[3], seed=3, steps=10, cfg=1.0,
+            sampler_name="euler", scheduler="karras", denoise=1.0,
+        )  # fmt: skip
+        image = g("VAEDecode", samples=latents, vae=nano[2])
+        g("TestSaveImage", image=image, name=f"moves-{choice}/1")
+        measured = g("UnleakMotionScore", image=image)
+        g("TestShow", text=measured[0])
+        said = engine.run(g)
+        score = float(said[max(said, key=int)]["text"][0])
+        frames = (engine.saved(f"moves-{choice}/1")["image"] * 255).round().byte().numpy()
+        assert score == pytest.approx(motion_score(frames).value, rel=1e-5)
+        assert f"motion score {score:.1f}" in said[measured.number]["text"][0]
+        scores[choice] = score
+    assert scores["medium"] > 1.5 * scores["off"]
+
+
+def test_one_frame_has_no_motion(engine):
+    g = Graph()
+    g("UnleakMotionScore", image=g("TestImages", shape="[1, 64, 64, 3]", seed=1))
+    with pytest.raises(NodeError, match="give the frames of a video, two or more"):
+        engine.run(g)
+
+
+def test_moments_of_images_and_of_a_folder_are_those_of_the_clips(engine):
+    from unleak.data.video import read_video, write_video
+
+    generator = torch.Generator().manual_seed(2)
+    clips = [(torch.rand((FRAMES, 64, 64, 3), generator=generator) * 255).byte() for _ in range(3)]
+    folder = engine.base / "input" / "clips"
+    folder.mkdir()
+    for i, clip in enumerate(clips):
+        write_video(clip.numpy(), folder / f"{i}.mp4", fps=8)
+    write_video(clips[0][:1].numpy().repeat(2, 0), folder / "short.mp4", fps=8)
+    (folder / "notes.txt").write_text("no video")
+
+    def gather(name, existing="refuse", folder="", images=None):
+        g = Graph()
+        nano = g("UnleakNano")
+        more = {} if images is None else {"images": g("TestImages", shape=str(images), seed=images[0])}
+        made = g(
+            "UnleakMoments", model=nano[0], vae=nano[2], name=name, num_frames=FRAMES, folder=folder, width=64, height=64,
+            fps=0.0, existing=existing, **more,
+        )  # fmt: skip
+        return engine.run(g)[made.number]["text"][0]
+
+    said = gather("of-folder", folder="clips")
+    assert "short.mp4" in said
+    held = LatentMoments.load(engine.base / "models" / "unleak" / "of-folder.safetensors")
+    assert held.count == 3
+    # nano's encoder is linear and the same in diffusers.
+    from diffusers import AutoencoderKLTemporalDecoder
+
+    vae = AutoencoderKLTemporalDecoder.from_pretrained(WEIGHTS / "vae", torch_dtype=torch.float32)
+    wanted = LatentMoments.empty(held.shape)
+    for i in range(3):
+        frames = torch.from_numpy(read_video(folder / f"{i}.mp4", size=(64, 64)).frames).movedim(-1, 1) / 127.5 - 1
+        with torch.inference_mode():
+            latents = vae.encode(frames).latent_dist.mode() * vae.config.scaling_factor
+        wanted = wanted.update(latents.transpose(0, 1)[None])
+    assert torch.allclose(held.mean, wanted.mean, atol=1e-4)
+    assert torch.allclose(held.variance, wanted.variance, atol=1e-3)
+
+    gather("of-images", images=[2 * FRAMES, 64, 64, 3])
+    path = engine.base / "models" / "unleak" / "of-images.safetensors"
+    assert LatentMoments.load(path).count == 2
+    with pytest.raises(NodeError, match="has a of-images.safetensors already"):
+        gather("of-images", images=[3 * FRAMES, 64, 64, 3])
+    gather("of-images", "add", images=[FRAMES, 64, 64, 3])
+    assert LatentMoments.load(path).count == 3
+    gather("of-images", "replace", images=[FRAMES, 64, 64, 3])
+    assert LatentMoments.load(path).count == 1
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({"name": "../elsewhere", "folder": "clips"}, "name '../elsewhere' is no plain file name"),
+        ({"folder": "../../etc"}, "is not a folder inside ComfyUI's input folder"),
+        ({"folder": ""}, "give either images or a folder"),
+        ({"existing": "merge", "folder": "x"}, "existing 'merge' is unknown"),
+        ({"num_frames": 3, "images": True}, "images holds 4 frames, which is not a whole number of videos of 3 frames"),
+    ],
+)
+def test_moments_refuse_bad_input_in_a_sentence(engine, inputs, message):
+    g = Graph()
+    nano = g("UnleakNano")
+    given = {"name": "bad", "num_frames": FRAMES, "folder": "", "width": 64, "height": 64, "fps": 0.0, "existing": "refuse"}
+    if inputs.pop("images", False):
+        inputs["images"] = g("TestImages", shape="[4, 64, 64, 3]", seed=1)
+    g("UnleakMoments", model=nano[0], vae=nano[2], **given | inputs)
+    with pytest.raises(NodeError) as error:
+        engine.run(g)
+    assert message in str(error.value)
+    assert error.value.node == "UnleakMoments"

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-__all__ = ["load_nano", "unet_config", "unet_weights", "vae_config", "vae_weights", "weights_folder"]
+__all__ = ["load_nano", "read_config", "unet_config", "unet_weights", "vae_config", "vae_weights", "weights_folder"]
 
 Config = Mapping[str, Any]
 Rule = tuple[str, str | Callable[[re.Match[str]], str]]
@@ -32,14 +32,15 @@ def load_nano() -> tuple[Any, Any, Any, dict[str, Tensor]]:
     """Return nano as ComfyUI's MODEL, CLIP_VISION and VAE, and an empty LATENT of the size that it was trained on."""
     folder = weights_folder()
     vae = _vae(folder / "vae")
-    unet, config = _unet(folder, _config(folder / "vae"))
+    unet, config = _unet(folder, read_config(folder / "vae"))
     size = config["sample_size"]
     height, width = (size, size) if isinstance(size, int) else size
     empty = torch.zeros(config["num_frames"], config["out_channels"], height, width)
     return unet, _clip_vision(folder / "image_encoder"), vae, {"samples": empty}
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read the configuration in a folder of one of nano's parts."""
     config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     return config
 
@@ -57,7 +58,7 @@ def _unet(folder: Path, vae: Config) -> tuple[Any, dict[str, Any]]:
     import comfy.model_patcher
     import comfy.supported_models
 
-    config = _config(folder / "unet")
+    config = read_config(folder / "unet")
     scheduler = json.loads((folder / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))
 
     class NanoLatents(comfy.latent_formats.LatentFormat):
@@ -83,7 +84,7 @@ def _vae(folder: Path) -> Any:
     import comfy.sd
     from comfy.ldm.modules.temporal_ae import VideoDecoder
 
-    config = _config(folder)
+    config = read_config(folder)
     described = vae_config(config)
     weights = vae_weights(_tensors(folder), config)
     params = {"ddconfig": described, "embed_dim": config["latent_channels"]}
@@ -102,7 +103,7 @@ def _clip_vision(folder: Path) -> Any:
 
     vision = comfy.clip_vision.ClipVisionModel(str(folder / "config.json"))
     _fill(vision.model, {name: w for name, w in _tensors(folder).items() if not name.endswith("position_ids")})
-    if _config(folder)["num_hidden_layers"] < 2:
+    if read_config(folder)["num_hidden_layers"] < 2:
         network: Any = type(vision.model)
 
         class Shallow(network):  # ComfyUI asks for the output of the last layer but one, which nothing reads here

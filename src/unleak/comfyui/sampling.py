@@ -8,8 +8,9 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from unleak.core.grid import Coordinate, Flow, Karras, Table, few_steps, rescale, truncate
@@ -19,7 +20,7 @@ from unleak.core.start import Start
 __all__ = ["MODES", "Mode", "Moved", "Sampling", "moved"]
 
 Mode = Literal["rescale", "truncate", "auto"]
-"""`auto` is `rescale`, and `truncate` where there are so few steps that the model is distilled for them."""
+"""`auto` is `rescale`; where there are so few steps that the model is distilled for them it drops the first ones."""
 MODES: tuple[Mode, ...] = ("rescale", "truncate")
 
 
@@ -114,7 +115,9 @@ def moved(sigmas: Float[Tensor, " n"], start: Start, mode: Mode, sampling: Sampl
             "mode rescale would give a few-step model noise levels that it was not distilled for: choose mode"
             f" truncate, which drops steps and begins at sigma {node:.4g} of the plain schedule, or more than 8 steps."
         )
-    if mode == "rescale" or (mode == "auto" and not distilled):
+    if mode == "auto" and distilled:
+        new = _nearest(falling, sigma, sampling)
+    elif mode == "rescale" or mode == "auto":
         new = rescale(falling, sigma, sampling.coordinate, anchor=_anchor(last, sampling))
     else:
         new = truncate(falling, sigma, snap=distilled)
@@ -125,6 +128,14 @@ def moved(sigmas: Float[Tensor, " n"], start: Start, mode: Mode, sampling: Sampl
         )
     result = torch.from_numpy(new).to(sigmas)
     return Moved(result, tuple(_remarks(sigmas, result, sigma, start, sampling)))
+
+
+def _nearest(falling: Float64[np.ndarray, " n"], sigma: float, sampling: Sampling) -> Float64[np.ndarray, " m"]:
+    """Return the schedule from its level that is nearest to `sigma` in time on, which is neither the first nor the end."""
+    if len(falling) < 3:
+        return falling
+    times = sampling.coordinate.time(np.append(falling[1:-1], sigma))
+    return falling[1 + int(np.abs(times[:-1] - times[-1]).argmin()) :]
 
 
 def _anchor(last: float, sampling: Sampling) -> float | None:
@@ -138,8 +149,8 @@ def _remarks(
     remarks = []
     if not math.isclose(float(new[0]), sigma, rel_tol=1e-5):
         remarks.append(
-            f"start {start} is sigma {sigma:.4g}; this few-step schedule begins at its own level below,"
-            f" sigma {float(new[0]):.4g}"
+            f"start {start} is sigma {sigma:.4g}; a schedule of few steps keeps to its own levels and begins at sigma"
+            f" {float(new[0]):.4g}"
         )
     if plain[-1] > 0:  # the first of two experts
         ends = torch.stack([plain[0], new[0], plain[-1]]).double().cpu().numpy()
