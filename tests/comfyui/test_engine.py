@@ -18,6 +18,8 @@ NODES = {
     "UnleakLowPass": ["model", "factor", "share"],
     "UnleakConditionNoise": ["model", "beta", "share", "seed"],
     "UnleakGuidanceInterval": ["model", "low", "high"],
+    "UnleakMotionAmplitude": ["model", "amount"],
+    "UnleakCompress": ["image", "crf"],
     "UnleakMotionScore": ["image"],
     "UnleakMoments": ["model", "vae", "name", "num_frames", "folder", "width", "height", "fps", "existing", "images"],
 }
@@ -136,7 +138,8 @@ def test_analytic_at_the_full_start_is_that_of_the_plain_sampler(engine, moments
 
 SAMPLERS = ["euler", "euler_ancestral", "heun", "dpm_2", "dpmpp_2m", "dpmpp_2m_sde", "uni_pc", "res_multistep", "lcm"]
 SCHEDULERS = [
-    "simple", "sgm_uniform", "karras", "exponential", "ddim_uniform", "beta", "normal", "linear_quadratic", "kl_optimal",
+    "simple", "sgm_uniform", "karras", "exponential", "ddim_uniform", "beta", "normal", "linear_quadratic",
+    "kl_optimal",
 ]  # fmt: skip
 PAIRS = [*((sampler, "simple") for sampler in SAMPLERS), *(("euler", scheduler) for scheduler in SCHEDULERS[1:])]
 
@@ -165,13 +168,27 @@ def experts(g, high, low, *, steps=20, switch=10, name, record=True):
         high = g("TestRecord", model=high, name=f"{name}/high")[0]
         low = g("TestRecord", model=low, name=f"{name}/low")[0]
     first = g(
-        "KSamplerAdvanced", model=high, latent_image=latent, add_noise="enable", start_at_step=0, end_at_step=switch,
-        return_with_leftover_noise="enable", **settings, **parts,
-    )  # fmt: skip
+        "KSamplerAdvanced",
+        model=high,
+        latent_image=latent,
+        add_noise="enable",
+        start_at_step=0,
+        end_at_step=switch,
+        return_with_leftover_noise="enable",
+        **settings,
+        **parts,
+    )
     second = g(
-        "KSamplerAdvanced", model=low, latent_image=first, add_noise="disable", start_at_step=switch, end_at_step=10000,
-        return_with_leftover_noise="disable", **settings, **parts,
-    )  # fmt: skip
+        "KSamplerAdvanced",
+        model=low,
+        latent_image=first,
+        add_noise="disable",
+        start_at_step=switch,
+        end_at_step=10000,
+        return_with_leftover_noise="disable",
+        **settings,
+        **parts,
+    )
     g("TestSave", latent=second, name=f"{name}/latents/1")
     return g
 
@@ -197,7 +214,9 @@ def test_of_two_experts_the_first_starts_lower_and_the_second_goes_on(engine):
 
 
 def test_a_start_below_the_first_expert_raises_in_a_sentence(engine):
-    with pytest.raises(NodeError, match=r"start 0\.8T is sigma 0\.8, at or below sigma 0\.8889 where this sampler ends") as error:
+    with pytest.raises(
+        NodeError, match=r"start 0\.8T is sigma 0\.8, at or below sigma 0\.8889 where this sampler ends"
+    ) as error:
         both(engine, "experts-low", start("0.8T"))
     assert error.value.node == "KSamplerAdvanced"
 
@@ -249,14 +268,26 @@ def custom(g, model, parts, sigmas, *, advanced, seed=5):
     sampler = g("KSamplerSelect", sampler_name="euler")
     if not advanced:
         return g(
-            "SamplerCustom", model=model, add_noise=True, noise_seed=seed, cfg=3.0, positive=positive, negative=negative,
-            sampler=sampler, sigmas=sigmas, latent_image=latent,
-        )  # fmt: skip
+            "SamplerCustom",
+            model=model,
+            add_noise=True,
+            noise_seed=seed,
+            cfg=3.0,
+            positive=positive,
+            negative=negative,
+            sampler=sampler,
+            sigmas=sigmas,
+            latent_image=latent,
+        )
     guider = g("CFGGuider", model=model, positive=positive, negative=negative, cfg=3.0)
     return g(
-        "SamplerCustomAdvanced", noise=g("RandomNoise", noise_seed=seed), guider=guider, sampler=sampler, sigmas=sigmas,
+        "SamplerCustomAdvanced",
+        noise=g("RandomNoise", noise_seed=seed),
+        guider=guider,
+        sampler=sampler,
+        sigmas=sigmas,
         latent_image=latent,
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("advanced", [False, True])
@@ -312,9 +343,15 @@ def test_with_context_windows_the_model_is_told_the_moved_sigmas(engine):
     def windows(g, model):
         model = start("sigma=0.9")(g, model)
         return g(
-            "WanContextWindowsManual", model=model, context_length=17, context_overlap=4, context_schedule="standard_static",
-            context_stride=1, closed_loop=False, fuse_method="pyramid",
-        )[0]  # fmt: skip
+            "WanContextWindowsManual",
+            model=model,
+            context_length=17,
+            context_overlap=4,
+            context_schedule="standard_static",
+            context_stride=1,
+            closed_loop=False,
+            fuse_method="pyramid",
+        )[0]
 
     shape = (1, 16, 9, 8, 8)
     calls, latents = recorded(

@@ -1,4 +1,4 @@
-"""nano in the real ComfyUI, and by it the kinds of noise that Wan and its like do not have: EDM, and a discrete table."""
+"""nano in the real ComfyUI, and by it the kinds of noise that Wan and its like lack: EDM, and a discrete table."""
 
 import math
 from pathlib import Path
@@ -35,9 +35,17 @@ def workflow(name, *, attach=None, sampling=None, **settings):
     nano = g("UnleakNano")
     side = size()
     parts = g(
-        "SVD_img2vid_Conditioning", clip_vision=nano[1], init_image=g("TestImages", shape=f"[1, {side}, {side}, 3]", seed=3),
-        vae=nano[2], width=side, height=side, video_frames=FRAMES, motion_bucket_id=127, fps=7, augmentation_level=0.0,
-    )  # fmt: skip
+        "SVD_img2vid_Conditioning",
+        clip_vision=nano[1],
+        init_image=g("TestImages", shape=f"[1, {side}, {side}, 3]", seed=3),
+        vae=nano[2],
+        width=side,
+        height=side,
+        video_frames=FRAMES,
+        motion_bucket_id=127,
+        fps=7,
+        augmentation_level=0.0,
+    )
     latent = g("LatentFromBatch", samples=nano[3], batch_index=0, length=FRAMES)
     model = nano[0]
     if sampling:
@@ -46,9 +54,7 @@ def workflow(name, *, attach=None, sampling=None, **settings):
         model = attach(g, model)
     model = g("TestRecord", model=model, name=name)[0]
     chosen = {"seed": 5, "steps": 9, "cfg": 1.0, "sampler_name": "euler", "scheduler": "karras", "denoise": 1.0}
-    latents = g(
-        "KSampler", model=model, positive=parts[0], negative=parts[1], latent_image=latent, **chosen | settings
-    )
+    latents = g("KSampler", model=model, positive=parts[0], negative=parts[1], latent_image=latent, **chosen | settings)
     g("TestSave", latent=latents, name=f"{name}/latents/1")
     g("TestSaveImage", image=g("VAEDecode", samples=latents, vae=nano[2]), name=f"{name}/frames/1")
     return g
@@ -157,7 +163,7 @@ def test_motion_is_the_preset_of_svd(engine):
 
 
 def test_a_start_outside_its_process_names_the_range(engine):
-    with pytest.raises(NodeError, match="sigma 800 lies outside this VE process: it runs from sigma 0.002"):
+    with pytest.raises(NodeError, match=r"sigma 800 lies outside this VE process: it runs from sigma 0\.002"):
         run(engine, "nano-outside", attach=start("sigma=800"))
 
 
@@ -179,14 +185,31 @@ def test_it_moves_more_with_the_node_than_without(engine):
         nano = g("UnleakNano")
         side = size()
         parts = g(
-            "SVD_img2vid_Conditioning", clip_vision=nano[1], init_image=g("LoadImage", image="photo.jpg"), vae=nano[2],
-            width=side, height=side, video_frames=12, motion_bucket_id=127, fps=7, augmentation_level=0.0,
-        )  # fmt: skip
+            "SVD_img2vid_Conditioning",
+            clip_vision=nano[1],
+            init_image=g("LoadImage", image="photo.jpg"),
+            vae=nano[2],
+            width=side,
+            height=side,
+            video_frames=12,
+            motion_bucket_id=127,
+            fps=7,
+            augmentation_level=0.0,
+        )
         model = g("UnleakMotion", model=nano[0], motion=choice)
         latents = g(
-            "KSampler", model=model, positive=parts[0], negative=parts[1], latent_image=nano[3], seed=3, steps=10, cfg=1.0,
-            sampler_name="euler", scheduler="karras", denoise=1.0,
-        )  # fmt: skip
+            "KSampler",
+            model=model,
+            positive=parts[0],
+            negative=parts[1],
+            latent_image=nano[3],
+            seed=3,
+            steps=10,
+            cfg=1.0,
+            sampler_name="euler",
+            scheduler="karras",
+            denoise=1.0,
+        )
         image = g("VAEDecode", samples=latents, vae=nano[2])
         g("TestSaveImage", image=image, name=f"moves-{choice}/1")
         measured = g("UnleakMotionScore", image=image)
@@ -224,9 +247,18 @@ def test_moments_of_images_and_of_a_folder_are_those_of_the_clips(engine):
         nano = g("UnleakNano")
         more = {} if images is None else {"images": g("TestImages", shape=str(images), seed=images[0])}
         made = g(
-            "UnleakMoments", model=nano[0], vae=nano[2], name=name, num_frames=FRAMES, folder=folder, width=64, height=64,
-            fps=0.0, existing=existing, **more,
-        )  # fmt: skip
+            "UnleakMoments",
+            model=nano[0],
+            vae=nano[2],
+            name=name,
+            num_frames=FRAMES,
+            folder=folder,
+            width=64,
+            height=64,
+            fps=0.0,
+            existing=existing,
+            **more,
+        )
         return engine.run(g)[made.number]["text"][0]
 
     said = gather("of-folder", folder="clips")
@@ -249,7 +281,7 @@ def test_moments_of_images_and_of_a_folder_are_those_of_the_clips(engine):
     gather("of-images", images=[2 * FRAMES, 64, 64, 3])
     path = engine.base / "models" / "unleak" / "of-images.safetensors"
     assert LatentMoments.load(path).count == 2
-    with pytest.raises(NodeError, match="has a of-images.safetensors already"):
+    with pytest.raises(NodeError, match=r"has a of-images\.safetensors already"):
         gather("of-images", images=[3 * FRAMES, 64, 64, 3])
     gather("of-images", "add", images=[FRAMES, 64, 64, 3])
     assert LatentMoments.load(path).count == 3
@@ -270,7 +302,15 @@ def test_moments_of_images_and_of_a_folder_are_those_of_the_clips(engine):
 def test_moments_refuse_bad_input_in_a_sentence(engine, inputs, message):
     g = Graph()
     nano = g("UnleakNano")
-    given = {"name": "bad", "num_frames": FRAMES, "folder": "", "width": 64, "height": 64, "fps": 0.0, "existing": "refuse"}
+    given = {
+        "name": "bad",
+        "num_frames": FRAMES,
+        "folder": "",
+        "width": 64,
+        "height": 64,
+        "fps": 0.0,
+        "existing": "refuse",
+    }
     if inputs.pop("images", False):
         inputs["images"] = g("TestImages", shape="[4, 64, 64, 3]", seed=1)
     g("UnleakMoments", model=nano[0], vae=nano[2], **given | inputs)

@@ -27,6 +27,8 @@ class ImagePlace:
     """The channels of the mask, None without one."""
     frames_first: bool = False
     """Whether the layout is [f c h w], with the image in every frame (SVD)."""
+    blank_frames: bool = False
+    """Whether the frames without an image are encoded blank ones, of the same video (Wan)."""
 
     def image(self, concat: Float[Tensor, "b c *grid"]) -> Float[Tensor, "b k *grid"]:
         """Return the image's latents, a view of `concat`."""
@@ -50,7 +52,7 @@ def image_place(model: Any, strategy: str) -> ImagePlace:
     if name in ("WAN21", "WAN21_Camera"):
         extra = inner.diffusion_model.patch_embedding.weight.shape[1] - latent
         if extra == latent + 4:
-            return ImagePlace(slice(4, None), slice(0, 4))
+            return ImagePlace(slice(4, None), slice(0, 4), blank_frames=True)
         if extra == latent:
             return ImagePlace(slice(0, None), None)
     elif name == "HunyuanVideoI2V":

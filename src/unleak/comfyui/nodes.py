@@ -7,16 +7,23 @@ import folder_paths
 import torch
 from comfy_api.latest import ComfyExtension, io, ui
 
+from unleak.attach.strategies.compress import Compress, compressed
 from unleak.attach.strategies.condition_noise import ConditionNoise
 from unleak.attach.strategies.guidance_interval import GuidanceInterval
 from unleak.attach.strategies.low_pass import LowPass
+from unleak.attach.strategies.motion_amplitude import MotionAmplitude
 from unleak.comfyui.gather import clips_of_batch, clips_of_folder, gather
 from unleak.comfyui.hooks import Plan, attach_start
 from unleak.comfyui.motion import MOTIONS, starts_of
 from unleak.comfyui.nano import load_nano
 from unleak.comfyui.noise import INITS
 from unleak.comfyui.sampling import MODES, Sampling, moved
-from unleak.comfyui.strategies import attach_condition_noise, attach_guidance_interval, attach_low_pass
+from unleak.comfyui.strategies import (
+    attach_condition_noise,
+    attach_guidance_interval,
+    attach_low_pass,
+    attach_motion_amplitude,
+)
 from unleak.core.moments import LatentMoments, MomentsMeta
 from unleak.core.start import Start
 
@@ -244,6 +251,78 @@ class ConditionNoiseNode(io.ComfyNode):
     def execute(cls, model: Any, beta: float, share: float, seed: int) -> io.NodeOutput:
         """Attach the fix."""
         return io.NodeOutput(attach_condition_noise(model, ConditionNoise(beta, (0.0, share), seed)))
+
+
+class MotionAmplitudeNode(io.ComfyNode):
+    """unleak Motion Amplitude."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        return io.Schema(
+            node_id="UnleakMotionAmplitude",
+            display_name="unleak Motion Amplitude",
+            category="unleak/fixes",
+            description="Makes the blank frames after the image differ more from it (PainterI2V's idea). For Wan; the"
+            " schedule stays, so it serves 4-step LoRAs.",
+            inputs=[
+                io.Model.Input(
+                    "model", tooltip="A Wan image-to-video model; with two experts, both or the high-noise one."
+                ),
+                io.Float.Input(
+                    "amount",
+                    default=1.15,
+                    min=0.0,
+                    max=10.0,
+                    step=0.01,
+                    tooltip="1 changes nothing; 1.15 is usual; above some 1.2 colours drift.",
+                ),
+            ],
+            outputs=[io.Model.Output(tooltip="The model with this fix.")],
+        )
+
+    @classmethod
+    def execute(cls, model: Any, amount: float) -> io.NodeOutput:
+        """Attach the fix."""
+        return io.NodeOutput(attach_motion_amplitude(model, MotionAmplitude(amount)))
+
+
+class CompressNode(io.ComfyNode):
+    """unleak Compress."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        return io.Schema(
+            node_id="UnleakCompress",
+            display_name="unleak Compress",
+            category="unleak/fixes",
+            description="Passes the image through H.264, as the frames of training videos were: models take a sharp"
+            " photo for a still. Put it between Load Image and the node that takes the start image, at the size of the"
+            " video.",
+            inputs=[
+                io.Image.Input("image", tooltip="The conditioning image, or several; each is compressed on its own."),
+                io.Int.Input(
+                    "crf",
+                    default=33,
+                    min=0,
+                    max=51,
+                    tooltip="Strength of the compression; 33 is what LTX-2 was trained with. 0 changes nothing. The LTX"
+                    " nodes that compress by themselves (LTXVPreprocess) need no second time.",
+                ),
+            ],
+            outputs=[io.Image.Output(tooltip="The image as a video codec leaves it, of the same size.")],
+        )
+
+    @classmethod
+    def execute(cls, image: Any, crf: int) -> io.NodeOutput:
+        """Compress."""
+        Compress(crf)
+        if crf == 0:
+            return io.NodeOutput(image)
+        frames = (image[..., :3].clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+        done = torch.stack([torch.from_numpy(compressed(frame, crf)) for frame in frames])
+        return io.NodeOutput((done / 255).to(image))
 
 
 class GuidanceIntervalNode(io.ComfyNode):
@@ -475,6 +554,8 @@ class UnleakExtension(ComfyExtension):
             LowPassNode,
             ConditionNoiseNode,
             GuidanceIntervalNode,
+            MotionAmplitudeNode,
+            CompressNode,
             MotionScoreNode,
             MomentsNode,
         ]

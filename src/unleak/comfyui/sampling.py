@@ -131,7 +131,7 @@ def moved(sigmas: Float[Tensor, " n"], start: Start, mode: Mode, sampling: Sampl
 
 
 def _nearest(falling: Float64[np.ndarray, " n"], sigma: float, sampling: Sampling) -> Float64[np.ndarray, " m"]:
-    """Return the schedule from its level that is nearest to `sigma` in time on, which is neither the first nor the end."""
+    """Return the schedule from its level nearest to `sigma` in time on; neither the first level counts nor the end."""
     if len(falling) < 3:
         return falling
     times = sampling.coordinate.time(np.append(falling[1:-1], sigma))

@@ -14,11 +14,12 @@ from torch import Tensor
 from unleak.attach.strategies.condition_noise import ConditionNoise
 from unleak.attach.strategies.guidance_interval import GuidanceInterval
 from unleak.attach.strategies.low_pass import LowPass
+from unleak.attach.strategies.motion_amplitude import MotionAmplitude, amplified
 from unleak.comfyui.conditions import ImagePlace, image_place, with_image
 from unleak.comfyui.sampling import Sampling
 from unleak.core.start import Start
 
-__all__ = ["attach_condition_noise", "attach_guidance_interval", "attach_low_pass"]
+__all__ = ["attach_condition_noise", "attach_guidance_interval", "attach_low_pass", "attach_motion_amplitude"]
 
 Branches = list[Any]
 """What the denoiser predicts for each branch, or the conditioning of each."""
@@ -146,6 +147,39 @@ def attach_guidance_interval(model: Any, strategy: GuidanceInterval) -> Any:
         return [prediction, prediction]
 
     return _attached(model, "unleak.guidance_interval", answer)
+
+
+def attach_motion_amplitude(model: Any, strategy: MotionAmplitude) -> Any:
+    """Return a copy of `model` for which the blank frames after the image differ more from it (PainterI2V).
+
+    It acts once for a sampling run, on the whole video, before context windows cut it.
+    """
+    from comfy.patcher_extension import WrappersMP
+
+    place = image_place(model, "MotionAmplitude")
+    if not place.blank_frames:
+        raise ValueError(
+            f"MotionAmplitude cannot act on this model ({type(model.model).__name__}): it needs encoded blank frames"
+            " after the image, as Wan has. unleak Compress works with any model, and so does unleak Motion."
+        )
+
+    def amplify(latents: Tensor, shown: Bool[Tensor, " f"]) -> Tensor:
+        if not shown[0]:  # no image is given
+            return latents
+        keep = shown.to(latents.device).view(1, 1, -1, 1, 1)
+        return torch.where(keep, latents, amplified(latents, strategy.amount))
+
+    def wrapper(executor: Any, guider: Any, *args: Any, **kwargs: Any) -> Any:
+        guider.conds = {name: with_image(entries, place, amplify) for name, entries in guider.conds.items()}
+        return executor(guider, *args, **kwargs)
+
+    if strategy.amount == 1:
+        return model
+    key = "unleak.motion_amplitude"
+    model = model.clone()
+    model.remove_wrappers_with_key(WrappersMP.SAMPLER_SAMPLE, key)
+    model.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, key, wrapper)
+    return model
 
 
 def limits(strategy: GuidanceInterval, sampling: Sampling) -> tuple[float, float]:
