@@ -1,6 +1,7 @@
 # make demo    a photo becomes two videos under out/, standard and fixed
 # make test    the fast tests, about five minutes on two cores
 # make check    everything else that a change must pass
+# make comfyui-test    the nodes in ComfyUI itself
 # make site    the documentation, into out/site
 # make benchmark    the evidence again, written into the README
 # Each makes .venv first. PYTHON=python3.12 picks another interpreter, ARGS is handed to pytest.
@@ -9,11 +10,11 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: help demo test check slow typed site lint types contracts format nano nano-seeds benchmark clean
+.PHONY: help demo test check slow typed comfyui-test site lint types contracts format nano nano-seeds benchmark clean
 .DELETE_ON_ERROR:
 
 help:
-	@echo "make demo | test | check | site | lint | types | contracts | format | nano | nano-seeds | benchmark | clean"
+	@echo "make demo | test | check | comfyui-test | site | lint | types | contracts | format | nano | nano-seeds | benchmark | clean"
 
 demo: .venv/.evaluate
 	$(BIN)/unleak generate examples/photo.jpg --seed 3 --start 1.0T --out out/standard --overwrite
@@ -77,8 +78,13 @@ benchmark: .venv/.benchmark
 	$(BENCH) out/nano/photos/test $(ARGS) --worker 1/2 & $(BENCH) out/nano/photos/test $(ARGS) --worker 0/2 && wait
 	$(BENCH) report --write README.md
 
+# unleak's nodes in ComfyUI itself, in an environment of its own. Where that cannot be had, its tests are skipped and say so.
+comfyui-test: .venv/.dev
+	$(BIN)/python tests/comfyui/engine/environment.py .venv-comfyui; case $$? in \
+	0) UNLEAK_COMFYUI=.venv-comfyui $(BIN)/python -m pytest tests/comfyui $(ARGS);; 3) ;; *) exit 1;; esac
+
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .import_linter_cache dist
+	rm -rf .venv .venv-comfyui .pytest_cache .ruff_cache .mypy_cache .import_linter_cache dist
 	find src tests examples benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 # .venv/.EXTRA says that the package is installed with that extra, as pyproject.toml and constraints.txt now ask.

@@ -16,7 +16,7 @@ def engine(tmp_path_factory):
     base = tmp_path_factory.mktemp("comfyui")
     (base / "custom_nodes").mkdir()
     install(base)
-    running = Engine(Path(home), base)
+    running = Engine(Path(home).resolve(), base)
     running.start()
     yield running
     running.stop()
