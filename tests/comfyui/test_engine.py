@@ -395,7 +395,7 @@ def test_bad_input_is_one_sentence_of_the_node(engine, node, inputs, message):
 
 
 def test_moments_of_other_channels_are_refused(engine, moments):
-    with pytest.raises(NodeError, match="these moments have 16 channels .* the latents have 128"):
+    with pytest.raises(NodeError, match=r"these moments have 16 channels .* the latents have 128"):
         recorded(engine, "channels", "ltxv", start("sigma=0.9", init="analytic", moments=moments[0]))
 
 

@@ -149,3 +149,19 @@ def test_a_discrete_schedule_falls_strictly(text, steps):
 
 def test_a_flow_of_flux_kind_holds_the_logarithm_of_its_shift():
     assert Sampling.of(stand_ins.flux(2.37)).coordinate.shift == pytest.approx(math.exp(2.37))
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3])
+def test_step_leaves_the_first_steps_out(steps):
+    result = moved(LIGHTNING, Start.parse(f"step:{steps}"), "rescale", Sampling.of(stand_ins.flow(5.0)))
+    assert torch.equal(result.sigmas, LIGHTNING[steps:])
+
+
+def test_step_leaves_at_least_one():
+    with pytest.raises(ValueError, match="start step:4 leaves no step: this sampler has 4"):
+        moved(LIGHTNING, Start.parse("step:4"), "rescale", Sampling.of(stand_ins.flow(5.0)))
+
+
+def test_few_steps_of_another_process_are_not_distilled():
+    after = moved(karras(0.002, 700.0, 4), Start.sigma(100), "rescale", Sampling.of(stand_ins.edm(0.002, 700.0))).sigmas
+    assert torch.allclose(after, karras(0.002, 100.0, 4), rtol=1e-5, atol=1e-8)

@@ -31,10 +31,16 @@ class Plan:
     init: str = "unit"
     moments: LatentMoments | None = None
 
+    def is_full(self, sampling: Sampling) -> bool:
+        """Tell whether this is the start that sampling has by itself; ValueError for a start outside the process."""
+        if self.start.unit == "step":
+            return self.start.steps_left_out == 0
+        return self.start.resolve(sampling.process) == sampling.process.noisiest
+
     def check(self, model: Any) -> Sampling:
         """Raise ValueError if this model cannot start there; return how it samples."""
         sampling = Sampling.of(model.get_model_object("model_sampling"))
-        self.start.resolve(sampling.process)
+        self.is_full(sampling)
         init = parse_init(self.init, self.moments, sampling)
         if isinstance(init, AnalyticInit):
             channels = model.get_model_object("latent_format").latent_channels
@@ -64,7 +70,7 @@ def _outer_sample(plan: Plan) -> Callable[..., Any]:
         if not begins:  # it goes on where another sampler stopped, or adds noise step by step
             return executor(noise, latent, sampler, sigmas, *args, **kwargs)
         sampling = plan.check(guider.model_patcher)
-        if plan.start.resolve(sampling.process) == sampling.process.noisiest and plan.init != "analytic":
+        if plan.is_full(sampling) and plan.init != "analytic":
             return executor(noise, latent, sampler, sigmas, *args, **kwargs)
         result = moved(sigmas, plan.start, plan.mode, sampling)
         for remark in result.remarks:

@@ -31,8 +31,8 @@ __all__ = ["UnleakExtension"]
 
 FOLDER = "unleak"
 _START = (
-    "Where sampling starts: 0.94T (a fraction), 940 (a timestep), sigma=0.9, logsnr=-5.3. 1.0T is the full start."
-    " Lower: more motion, less likeness to the image."
+    "Where sampling starts: 0.94T (a fraction), 940 (a timestep), sigma=0.9, logsnr=-5.3, step:1 (leave the first step"
+    " out). 1.0T is full. Lower: more motion, less likeness to the image."
 )
 _MODE = (
     "rescale spaces all steps anew below the start. truncate drops the steps above it, for few-step LoRAs: it starts at"

