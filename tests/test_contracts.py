@@ -26,6 +26,9 @@ def lint(folder):
         ("attach/apply.py", "import unleak.families.svd", "Imports point down"),
         ("attach/apply.py", "import unleak.data.video", "Imports point down"),
         ("families/svd/view.py", "import unleak.train.trainer", "Imports point down"),
+        ("measure/motion.py", "import unleak.report.plots", "Imports point down"),
+        ("report/plots.py", "import unleak.study.listener", "Imports point down"),
+        ("study/listener.py", "import unleak.cli.terminal", "Imports point down"),
         ("shortcuts.py", "", "Imports point down"),
     ],
 )
@@ -40,5 +43,4 @@ def test_a_wrong_import_is_refused(tmp_path, module, line, contract):
         file.write(f"\n{line}\n")
     result = lint(tmp_path)
     assert result.returncode == 1
-    assert contract in result.stdout
-    assert "1 broken" in result.stdout
+    assert contract in result.stdout.partition("Broken contracts")[2]

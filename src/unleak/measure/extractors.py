@@ -1,6 +1,6 @@
-"""Networks that turn videos and frames into features. All are loaded on first use, and none is downloaded unasked.
+"""Networks that turn videos and frames into features. None is downloaded without being asked for.
 
-A torchscript file is a program: one that is not pinned by its hash is run only where its hash is given.
+A torchscript file is a program: unless its hash is pinned here, it runs only if its hash is given.
 """
 
 import hashlib
@@ -19,17 +19,17 @@ __all__ = ["I3D_SHA256", "ImageFeatures", "TorchScript", "VideoMAE", "check_hash
 Frames = UInt8[np.ndarray, "f h w 3"]
 
 I3D_SHA256 = "bec6519f66ea534e953026b4ae2c65553c17bf105611c746d904657e5860a5e2"
-"""Of `i3d_torchscript.pt`, the translation of the original I3D that StyleGAN-V's FVD is computed with.
+"""SHA-256 of `i3d_torchscript.pt`, the translation of the original I3D with which StyleGAN-V computes FVD.
 
-As published by several projects that check it; the file itself was not at hand when this was written.
+Several projects publish this hash and check it; the file itself was not at hand when this was written.
 """
 
 
 class TorchScript:
     """A saved torchscript network, called with float frames [1 3 f h w] from 0 to 255.
 
-    `sha256`: what the file has to be. Raises ValueError for another file or one that is no torchscript, and
-    FileNotFoundError for none. `call` are further arguments, such as I3D's `rescale`.
+    sha256: the hash that the file must have. call: further arguments, such as I3D's `rescale`. Raises ValueError for
+    another file and for one that is no torchscript, FileNotFoundError if there is none.
     """
 
     def __init__(self, file: str | Path, *, sha256: str, device: str | torch.device = "cpu", **call: Any):
@@ -43,7 +43,7 @@ class TorchScript:
 
     @torch.inference_mode()
     def __call__(self, frames: Frames) -> Float[np.ndarray, " d"]:
-        """Features of one video."""
+        """Return the features of one video."""
         video = torch.from_numpy(np.ascontiguousarray(frames)).to(self.device).permute(3, 0, 1, 2)[None].float()
         try:
             out = self.network(video, **self.call)
@@ -57,7 +57,7 @@ class TorchScript:
 
 
 def check_hash(file: Path, sha256: str) -> str:
-    """The SHA-256 of a torchscript file. ValueError if it is another than this."""
+    """Return the SHA-256 of a torchscript file; ValueError if it is not this one."""
     found = hashlib.sha256(file.read_bytes()).hexdigest()
     if found != sha256.lower():
         raise ValueError(
@@ -67,12 +67,12 @@ def check_hash(file: Path, sha256: str) -> str:
 
 
 def i3d(file: str | Path, *, sha256: str = I3D_SHA256, device: str | torch.device = "cpu") -> TorchScript:
-    """The network of FVD; ValueError for any other file than that of `sha256`. With another one no number is FVD."""
+    """Load the network of FVD; ValueError if the file has another hash. With another `sha256` no number is FVD."""
     return TorchScript(file, sha256=sha256, device=device, rescale=True, resize=True, return_features=True)
 
 
 class VideoMAE:
-    """VideoMAE of transformers: the mean of its last tokens. `source`: folder or Hub id."""
+    """VideoMAE of transformers: the mean of its last tokens. source: a folder or a Hub id."""
 
     MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -84,7 +84,7 @@ class VideoMAE:
 
     @torch.inference_mode()
     def __call__(self, frames: Frames) -> Float[np.ndarray, " d"]:
-        """Features of one video, of as many frames, evenly spaced, as the network takes."""
+        """Return the features of one video, from as many evenly spaced frames as the network takes."""
         config = self.network.config
         chosen = np.linspace(0, len(frames) - 1, config.num_frames).round().astype(int)
         video = torch.from_numpy(frames[chosen]).to(self.device).permute(0, 3, 1, 2).float() / 255
@@ -94,7 +94,7 @@ class VideoMAE:
 
 
 class ImageFeatures:
-    """CLIP or DINO of transformers: unit features of pictures, and for CLIP of texts. `source`: folder or Hub id."""
+    """CLIP or DINO of transformers: features of pictures, with CLIP also of texts. source: a folder or a Hub id."""
 
     def __init__(self, source: str, *, device: str | torch.device = "cpu", batch_size: int = 32):
         from transformers import AutoImageProcessor, AutoModel
@@ -105,7 +105,7 @@ class ImageFeatures:
 
     @property
     def reads(self) -> bool:
-        """Whether it has features of texts, too."""
+        """Whether the network also has features of texts."""
         return hasattr(self.network, "get_text_features")
 
     @cached_property
@@ -116,7 +116,7 @@ class ImageFeatures:
 
     @torch.inference_mode()
     def __call__(self, frames: Frames) -> Float[np.ndarray, "f d"]:
-        """Features of each picture, of length 1."""
+        """Return the features of each picture, of length 1."""
         found = []
         for first in range(0, len(frames), self.batch_size):
             pixels = self.processor(list(frames[first : first + self.batch_size]), return_tensors="pt")
@@ -127,7 +127,7 @@ class ImageFeatures:
 
     @torch.inference_mode()
     def text(self, prompt: str) -> Float[np.ndarray, " d"]:
-        """Features of a text, of length 1."""
+        """Return the features of a text, of length 1."""
         tokens = self._tokenizer([prompt], return_tensors="pt", truncation=True, padding=True).to(self.device)
         return _unit(self.network.get_text_features(**tokens))[0]
 

@@ -1,4 +1,4 @@
-"""Frechet distance of two samples of features, and the inception score: what FVD and IS are, whatever the features."""
+"""The Frechet distance of two samples of features, and the inception score: what FVD and IS compute."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ __all__ = ["Estimate", "frechet_distance", "frechet_of_moments", "inception_scor
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number that depends on a whole sample, and its standard error by the bootstrap."""
+    """A number of a whole sample, and its standard error by the bootstrap."""
 
     value: float
     error: float
@@ -19,7 +19,7 @@ class Estimate:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 %, by the normal approximation: the percentiles of such a number's bootstrap are biased upwards."""
+        """The 95 % interval by the normal approximation; the bootstrap's own percentiles are biased upwards here."""
         return self.value - 1.96 * self.error, self.value + 1.96 * self.error
 
 
@@ -29,9 +29,10 @@ def frechet_of_moments(
     mean_b: Float[np.ndarray, " d"],
     cov_b: Float[np.ndarray, "d d"],
 ) -> float:
-    """|m_a - m_b|^2 + tr A + tr B - 2 tr (A^1/2 B A^1/2)^1/2 (Dowson and Landau 1982, eq. 4), exact for Gaussians.
+    """Return |m_a - m_b|^2 + tr A + tr B - 2 tr (A^1/2 B A^1/2)^1/2 (Dowson and Landau 1982, eq. 4).
 
-    Covariances may be singular: only symmetric eigenvalues are taken, and rounding below 0 is 0.
+    It is exact for Gaussians. Covariances may be singular: the eigenvalues are those of symmetric matrices, and what
+    rounding leaves below 0 counts as 0.
     """
     values, vectors = np.linalg.eigh(cov_a)
     root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
@@ -41,10 +42,10 @@ def frechet_of_moments(
 
 
 def frechet_distance(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m d"]) -> float:
-    """The same for Gaussians with the means and (unbiased) covariances of two samples, of two or more each.
+    """Return the distance of Gaussians with the means and the (unbiased) covariances of two samples, two or more each.
 
     With fewer samples than dimensions the covariances are singular and the distance is biased upwards: compare only
-    values of the same number of samples.
+    values from the same number of samples. Raises ValueError for other shapes and values that are not finite.
     """
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or min(len(x), len(y)) < 2:
         raise ValueError(f"two samples [n, d] of two or more each are compared, not {x.shape} and {y.shape}")
@@ -61,7 +62,7 @@ def frechet_distance(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m d"]) -
 
 
 def inception_score(probabilities: Float[np.ndarray, "n k"]) -> float:
-    """exp of the mean KL of each video's classes from their mean (Salimans et al. 2016, section 4), in one split."""
+    """Return exp of the mean KL of each video's classes from their mean, in one split (Salimans et al. 2016, 4)."""
     if probabilities.ndim != 2 or not len(probabilities):
         raise ValueError(f"class probabilities [n, k] of one video or more are needed, not {probabilities.shape}")
     if (probabilities < 0).any() or not np.allclose(probabilities.sum(1), 1, atol=1e-3):
@@ -73,7 +74,7 @@ def inception_score(probabilities: Float[np.ndarray, "n k"]) -> float:
 def with_error(
     of: Callable[..., float], *samples: Float[np.ndarray, "_ d"], resamples: int = 50, seed: int = 0
 ) -> Estimate:
-    """`of(*samples)` and the standard error that resampling each of them gives."""
+    """Return `of(*samples)` and the standard error that resampling each sample gives."""
     rng = np.random.default_rng(seed)
     values = [of(*(one[rng.integers(len(one), size=len(one))] for one in samples)) for _ in range(resamples)]
     return Estimate(of(*samples), float(np.std(values, ddof=1)), len(samples[0]))

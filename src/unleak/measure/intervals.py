@@ -1,4 +1,4 @@
-"""What a mean over videos may be taken to mean: bootstrap intervals, drawn by groups that belong together."""
+"""Means over videos with bootstrap intervals; videos that belong together are drawn together."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -9,12 +9,12 @@ import numpy as np
 __all__ = ["FEWEST", "Mean", "mean_of"]
 
 FEWEST = 4
-"""Groups; the bootstrap's intervals of fewer are far too narrow, so none are given."""
+"""Fewest groups that get an interval: the bootstrap's intervals of fewer are far too narrow."""
 
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean over `groups` independent groups and its 95 % interval; of fewer than `FEWEST` groups that is no bound."""
+    """A mean over `groups` independent groups and its 95 % interval, infinite for fewer than `FEWEST` groups."""
 
     value: float
     low: float
@@ -26,15 +26,16 @@ class Mean:
 
     @property
     def record(self) -> dict[str, Any]:
-        """As plain values; bounds that nothing is known of are None."""
+        """The same as plain values; bounds that are not known are None."""
         return {name: None if value in (np.inf, -np.inf) else value for name, value in asdict(self).items()}
 
 
 def mean_of(groups: Mapping[Any, Sequence[float]] | Sequence[float], *, resamples: int = 2000, seed: int = 0) -> Mean:
-    """The mean, each group weighing the same: videos of one clip or photo are a group, for they are not independent.
+    """Return the mean, in which each group has the same weight, and its interval.
 
-    Percentile bootstrap over the groups (Efron 1979); the same values give the same interval. With fewer than `FEWEST`
-    groups the bounds are infinite. Raises ValueError for no values, and for values that are not finite.
+    Videos of one clip or photo are a group, because they are not independent. The interval is the percentile bootstrap
+    over the groups (Efron 1979); the same values give the same interval. With fewer than `FEWEST` groups the bounds are
+    infinite. Raises ValueError for no values, and for values that are not finite.
     """
     values = groups.values() if isinstance(groups, Mapping) else [[value] for value in groups]
     means = np.array([np.mean(some) for some in values if len(some)], dtype=np.float64)

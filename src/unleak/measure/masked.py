@@ -1,4 +1,4 @@
-"""How much a video moves where a mask says that it should, and how much elsewhere."""
+"""How much a video moves where a mask says that it should move, and how much elsewhere."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,25 +15,26 @@ CHANGED = 20  # grey levels of 255, as in Animate-Anything's own measure of prec
 
 @dataclass(frozen=True)
 class MaskedMotion:
-    """Motion inside and outside a mask. None: there is no such place, or nothing moved."""
+    """Motion inside and outside a mask; None where there is no such place, or where nothing moved."""
 
     inside: float | None
     """Mean flow magnitude inside the mask, summed over the pairs of adjacent frames, in pixels at 800x450."""
     outside: float | None
-    """The same outside."""
+    """The same outside the mask."""
     precision: float | None
-    """Of the pixels that ever differ from the first frame by more than 20 grey levels, the share inside."""
+    """Share inside the mask of the pixels that ever differ from the first frame by more than 20 grey levels."""
     share: float
-    """Of the picture that is inside."""
+    """Share of the picture that is inside the mask."""
     estimator: str
 
 
 def masked_motion(
     frames: UInt8[np.ndarray, "f h w 3"], mask: Bool[np.ndarray, "h w"], *, flow: Flow | None = None
 ) -> MaskedMotion:
-    """Motion of `frames` (uint8 RGB, two or more) inside and outside `mask`; the two are in units of `motion_score`.
+    """Return the motion of `frames` (uint8 RGB, two or more) inside and outside `mask`, in units of `motion_score`.
 
-    Over the whole picture share * inside + (1 - share) * outside is the motion score, up to the mask's resizing.
+    share * inside + (1 - share) * outside is the motion score, except for the resizing of the mask. Raises ValueError
+    for fewer than two frames.
     """
     if len(frames) < 2:
         raise ValueError(f"motion is measured on two or more frames, not on {len(frames)}.")

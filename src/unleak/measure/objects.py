@@ -1,4 +1,4 @@
-"""Where an object of the first frame goes: a tracker for clips whose object is known, failures included."""
+"""Where an object of the first frame goes: a tracker for clips whose object is known; failures count."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ LOST = 0.7  # correlation with the object's first look below which it counts as 
 
 @dataclass(frozen=True)
 class Track:
-    """An object's centre (x, y) in pixels and its correlation with its first look, in [-1, 1], of each frame."""
+    """For each frame an object's centre (x, y) in pixels and its correlation with its first look, in [-1, 1]."""
 
     centres: Float[np.ndarray, "f 2"]
     correlation: Float[np.ndarray, " f"]
@@ -35,13 +35,13 @@ class Track:
 
 @dataclass(frozen=True)
 class ObjectScore:
-    """How objects of known velocity fared, over all of them: one that vanished is a failure, not a gap."""
+    """How objects of known velocity fared: one that vanished is a failure, not a gap."""
 
     right: float
-    """Share that is there and moves as it should, within the tolerance."""
+    """Share of the objects that are there and move as they should, within the tolerance."""
     vanished: float
     error: float
-    """Median over all objects of the velocity's error, px/frame, infinite for one that vanished."""
+    """Median over all objects of the error of the velocity, px/frame; infinite for one that vanished."""
 
 
 def object_score(

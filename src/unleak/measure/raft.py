@@ -1,4 +1,4 @@
-"""RAFT, the optical flow of the paper's motion score, where torchvision and its weights are there."""
+"""RAFT, the optical flow of the paper's motion score, where torchvision and weights are installed."""
 
 from importlib import import_module
 from pathlib import Path
@@ -19,10 +19,10 @@ _URL = f"https://download.pytorch.org/models/{WEIGHTS}"
 class Raft:
     """RAFT (Teed and Deng 2020), the large model of torchvision, with 12 updates of the flow: `motion_score(flow=...)`.
 
-    `weights`: a file of torchvision's `raft_large_*` weights; by default its `C_T_SKHT_V2` in torch's own cache
+    weights: a file of torchvision's `raft_large_*` weights; by default `C_T_SKHT_V2` in torch's own cache
     (`torch.hub.get_dir()`/checkpoints). Nothing is downloaded. Raises ModuleNotFoundError without torchvision,
-    FileNotFoundError without weights, ValueError if the file holds others. The paper does not say which weights it
-    used, so its scores are reproduced up to those.
+    FileNotFoundError without weights, and ValueError if the file holds other weights. The paper does not say which
+    weights it used, so its scores are reproduced except for those.
     """
 
     def __init__(self, weights: str | Path | None = None, *, device: str | torch.device = "cpu", updates: int = 12):
@@ -38,9 +38,9 @@ class Raft:
 
     @torch.inference_mode()
     def __call__(self, a: UInt8[np.ndarray, "h w 3"], b: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "h w 2"]:
-        """The flow from `a` to `b`, 128 pixels or more on a side."""
+        """Return the flow from `a` to `b`, frames of 128 pixels or more on a side."""
         height, width = a.shape[:2]
-        # The network wants multiples of eight. Its authors repeat the rim; what is added is taken off again.
+        # The network takes multiples of eight. Its authors repeat the rim; what is added is cut off again.
         top, left = -height % 8 // 2, -width % 8 // 2
         rims = (left, -width % 8 - left, top, -height % 8 - top)
         pair = [F.pad(self._normalized(frame), rims, mode="replicate") for frame in (a, b)]
@@ -65,7 +65,7 @@ def _torchvision() -> Any:
 
 
 def _state(file: Path, model: torch.nn.Module) -> dict[str, Tensor]:
-    """The weights in `file`, checked to be those of `model`."""
+    """Return the weights in `file` after checking that they are those of `model`."""
     own = model.state_dict()
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)

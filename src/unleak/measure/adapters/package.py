@@ -1,4 +1,4 @@
-"""A package that somebody else keeps, if it is installed: found, named with its version, or told to be missing."""
+"""Other people's packages: find them, name them with their version, or say that they are missing."""
 
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -15,7 +15,7 @@ Made = TypeVar("Made")
 
 
 def required(module: str, package: str) -> Any:
-    """The module of `package`; ValueError, with the command that installs it, where it or what it needs is missing."""
+    """Import the module of `package`; ValueError with the command that installs it if anything is missing."""
     try:
         return import_module(module)
     except ImportError as error:
@@ -23,7 +23,7 @@ def required(module: str, package: str) -> Any:
 
 
 def named(package: str) -> str:
-    """With its version, as results say who made them."""
+    """Return the package's name with its version, as results say who made them."""
     try:
         return f"{package} {version(package)}"
     except PackageNotFoundError:
@@ -31,13 +31,13 @@ def named(package: str) -> str:
 
 
 def silent(call: Callable[[], Made]) -> Made:
-    """What `call` returns; what it prints is not ours to say."""
+    """Return what `call` returns, without what it prints."""
     with redirect_stdout(StringIO()):
         return call()
 
 
 def weights_digest(file: Path) -> str:
-    """SHA-256 of a file with weights. ValueError if there is none: packages would download one to that place."""
+    """Return the SHA-256 of a file with weights; ValueError if there is none: packages would download one."""
     if not file.is_file():
         raise ValueError(f"{file}: no such file; give one with weights")
     with file.open("rb") as opened:
