@@ -1,5 +1,7 @@
 """Clips show exactly the motion that they say they have."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
@@ -107,6 +109,16 @@ def test_two_directions_are_right_and_left():
     assert len(right) == pytest.approx(200, abs=40)
     assert 0.8 <= min(right) < 0.85 < 1.15 < max(right) <= 1.2
     assert -1.2 <= min(m.dx for m in motions) < -1.15
+
+
+def test_a_share_of_the_moving_clips_zooms_and_the_others_pan():
+    rng = np.random.default_rng(0)
+    law = MotionRange(1.5, 0.0, 0.0, min_speed=1.5, directions=4, zoom_share=1 / 3, zoom=0.02, still=0.4)
+    motions = [law.draw(rng) for _ in range(3000)]
+    kinds = Counter((round(m.dx, 9), round(m.dy, 9), m.log_zoom) for m in motions if m.speed > 0.05 or m.log_zoom)
+    pans = {(1.5, 0.0, 0.0), (-1.5, 0.0, 0.0), (0.0, 1.5, 0.0), (0.0, -1.5, 0.0)}
+    assert set(kinds) == pans | {(0.0, 0.0, 0.02), (0.0, 0.0, -0.02)}
+    assert all(count == pytest.approx(300, abs=60) for count in kinds.values())
 
 
 def test_items_do_not_tell_the_motion(photos):

@@ -63,10 +63,12 @@ class SyntheticClip:
 class MotionRange:
     """The law that motions are drawn from; speeds in pixels per frame, uniform from `min_speed` to `max_speed`.
 
-    `directions` is the number of directions of a pan, evenly spaced from rightwards on: 2 is right or left; 0 is any.
+    `directions` is the number of directions of a pan, evenly spaced from rightwards on: 2 is right or left, 4 adds down
+    and up, 0 is any direction.
 
-    A share `still` of the clips hardly moves (at most `still_speed`), as in web video. A share `object_share` has one
-    cut-out, with a velocity of its own from the same law.
+    A share `still` of the clips hardly moves (at most `still_speed`), as in web video. Of the clips that move, a share
+    `zoom_share` zooms instead of panning: by `zoom` (log zoom per frame), in or out with equal chance. A share
+    `object_share` of all clips has one cut-out, with a velocity of its own from the same law of pans.
     """
 
     max_speed: float = 1.5
@@ -77,9 +79,11 @@ class MotionRange:
     min_speed: float = 0.0
     directions: int = 0
     object_share: float = 0.0
+    zoom_share: float = 0.0
+    zoom: float = 0.02
 
     def draw(self, rng: np.random.Generator) -> Motion:
-        """One camera motion."""
+        """Draw one camera motion."""
         angle = rng.uniform(0, 2 * math.pi)
         if self.directions:
             angle = 2 * math.pi * math.floor(angle / (2 * math.pi) * self.directions) / self.directions
@@ -87,6 +91,8 @@ class MotionRange:
         if rng.random() < self.still:
             speed = rng.uniform(0, self.still_speed)
             return Motion(speed * dx, speed * dy)
+        if self.zoom_share and rng.random() < self.zoom_share:
+            return Motion(log_zoom=self.zoom if rng.random() < 0.5 else -self.zoom)
         speed = rng.uniform(self.min_speed, self.max_speed)
         log_zoom = rng.uniform(-self.max_log_zoom, self.max_log_zoom)
         rotation = rng.uniform(-self.max_rotation, self.max_rotation)

@@ -146,7 +146,7 @@ class SyntheticData(_Strict):
             raise ValueError(f"unknown {', '.join(unknown)}; known are {', '.join(known)}")
         if below := [name for name, number in value.items() if number < 0]:
             raise ValueError(f"{', '.join(below)} must be 0 or more: ranges go as far in both directions")
-        if above := [name for name in ("still", "object_share") if value.get(name, 0) > 1]:
+        if above := [name for name in ("still", "object_share", "zoom_share") if value.get(name, 0) > 1]:
             raise ValueError(f"{', '.join(above)} must be at most 1: a share of the clips")
         if value.get("directions", 0) % 1:
             raise ValueError("directions must be a whole number; 0 is any")

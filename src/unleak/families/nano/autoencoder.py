@@ -24,23 +24,30 @@ _CARRIER = 1000.0  # dwarfs every code, so that group normalisation divides by a
 
 @dataclass(frozen=True)
 class PatchCode:
-    """A linear code of 8x8 RGB patches in [-1, 1]: `code = project . patch + offset`."""
+    """A linear code of RGB patches in [-1, 1]: `code = project . patch + offset`."""
 
-    project: Float[Tensor, "k 3 8 8"]
+    project: Float[Tensor, "k 3 p p"]
     offset: Float[Tensor, " k"]
 
     def encode(self, images: Float[Tensor, "b 3 hh ww"]) -> Float[Tensor, "b k h w"]:
         """What the autoencoder's encoder computes, as one strided convolution."""
-        return F.conv2d(images, self.project, self.offset, stride=PATCH)
+        return F.conv2d(images, self.project, self.offset, stride=self.project.shape[-1])
 
 
 def principal_code(images: Float[Tensor, "b 3 hh ww"], *, channels: int, whitening: float = 0.5) -> PatchCode:
-    """The first `channels` principal components of the patches of `images`, in [-1, 1].
+    """Return `principal_components` of 8x8 patches."""
+    return principal_components(images, channels=channels, whitening=whitening, patch=PATCH)
+
+
+def principal_components(
+    images: Float[Tensor, "b 3 hh ww"], *, channels: int, whitening: float, patch: int
+) -> PatchCode:
+    """Return the first `channels` principal components of the patches of `images`, in [-1, 1].
 
     Component i is scaled by std_i^-whitening: 0 keeps the pixels' own scale, where brightness drowns detail, 1 makes
     all variances equal. The whole code has mean square 1, which is what the noise schedule expects.
     """
-    patches = rearrange(images, "b c (h y) (w x) -> (b h w) (c y x)", y=PATCH, x=PATCH).double()
+    patches = rearrange(images, "b c (h y) (w x) -> (b h w) (c y x)", y=patch, x=patch).double()
     mean = patches.mean(0)
     variance, axes = torch.linalg.eigh(torch.cov((patches - mean).T))
     std, axes = variance.flip(0)[:channels].clamp_min(1e-12).sqrt(), axes.flip(1)[:, :channels].T
@@ -48,7 +55,7 @@ def principal_code(images: Float[Tensor, "b 3 hh ww"], *, channels: int, whiteni
     gain = gain / ((gain * std) ** 2).mean().sqrt()
     project = gain[:, None] * axes
     return PatchCode(
-        rearrange(project, "k (c y x) -> k c y x", c=3, y=PATCH, x=PATCH).float(), -(project @ mean).float()
+        rearrange(project, "k (c y x) -> k c y x", c=3, y=patch, x=patch).float(), -(project @ mean).float()
     )
 
 
