@@ -37,7 +37,7 @@ from pydantic import BaseModel, ConfigDict
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from unleak.core.process import EDM
+from unleak.core.process import VE
 from unleak.core.timenoise import TimeNoise
 from unleak.data.atomic import written_whole
 from unleak.families.nano.fast import FastDenoiser
@@ -189,7 +189,7 @@ def batch(latents: Latents, g: torch.Generator, recipe: Recipe) -> tuple[Tensor,
     target = einsum(posterior, clips, "b m, b m f h w c -> b f h w c")
     image = canvases[:, 0]
     if recipe.beta_m:
-        process = EDM(sigma_min=0.002, sigma_max=700.0)
+        process = VE(sigma_min=0.002, sigma_max=700.0)
         at = torch.tensor([process.fraction_of(process.level_at_sigma(float(s))) for s in sigma])
         image, _ = TimeNoise(recipe.beta_m, recipe.a)(image, at, generator=g)
     kept = torch.rand(recipe.batch, generator=g) >= recipe.dropout
@@ -249,7 +249,7 @@ class Training:
         self.step += 1
         kept = min(recipe.ema, (1 + self.step) / (10 + self.step))
         torch._foreach_lerp_(list(self.average.values()), [p.detach() for p in self.weights.values()], 1 - kept)
-        return loss.item(), float(entropy)
+        return loss.item(), float(entropy.detach())
 
     def save(self, path: Path) -> None:
         """Write everything that a later run needs; `average.` is the model."""
