@@ -25,7 +25,7 @@ import torch
 from PIL import Image
 
 import unleak
-from unleak.animate.sample import initial_noise
+from unleak.animate.noise import initial_noise
 from unleak.data.image import fit_image, load_image
 from unleak.data.synthetic import PHOTO_SUFFIXES
 from unleak.measure.motion import camera_motion
