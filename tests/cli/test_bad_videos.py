@@ -70,7 +70,7 @@ OPTIONS = {
 # after --videos clips --out m.safetensors
 VALUES = {
     "--size 20x20": r"size 20x20: tiny takes multiples of 16",
-    "--size big": r"--size big: give width and height in pixels, .*such as 1024x576",
+    "--size big": r"'--size': big: give width and height in pixels, .*such as 1024x576",
     "--num-frames 0": r"'--num-frames': .*0",
     "--num-frames 99999999": r"'--num-frames': .*99999999",
     "--fps 0": r"'--fps': .*0",
@@ -88,7 +88,7 @@ VALUES = {
     "--shard 3/2": r"--shard 3/2: give which of how many, such as 1/4",
     "--shard 0/2": r"--shard 0/2: give which of how many, such as 1/4",
     "--shard 1": r"--shard 1: give which of how many, such as 1/4",
-    "--shard ''": r"--shard is empty; give a value, or leave it out",
+    "--shard ''": r"'--shard': it is empty; give a value, or leave the option out",
     "--workers -1": r"'--workers': .*\-1",
     "--workers 1.5": r"'--workers': .*1\.5",
     "--seconds-per-video 0": r"0 seconds for a video: give more than 0",
@@ -96,7 +96,7 @@ VALUES = {
     "--memory-per-worker 0.1": r"0.1 GiB of memory for a worker: give 0.25 or more",
     "--memory-per-worker inf": r"inf GiB of memory for a worker: give 0.25 or more",
     "--model nanoo": r"model 'nanoo' is unknown: did you mean nano\?",
-    "--model ''": r"--model is empty; give a value, or leave it out",
+    "--model ''": r"'--model': it is empty; give a value, or leave the option out",
     "--model empty": r"model empty: no pipeline there; it needs the model_index.json",
     "extra": r"unexpected extra argument.*extra",
     "--moments": r"No such option: --moments",

@@ -1,4 +1,5 @@
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from unleak.core.moments import LatentMoments
 from unleak.data import decode_worker
 from unleak.data.video import write_video
 from unleak.families.svd.view import SVDView
+from unleak.stats.run import few
 
 
 @pytest.fixture
@@ -26,9 +28,24 @@ def stats(unleak, tiny_folder, tmp_path, monkeypatch):
     return lambda *arguments: unleak("stats", *options, *arguments)
 
 
+def said(err):
+    """What was said beside the number of videos and that these are few."""
+    return "".join(line for line in err.splitlines(True) if not re.match(r"\d+ (videos$|clips?: too few)", line))
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(1, "1 clip: too few"), (3, "3 clips: too few"), (100, None), (None, None)]
+)
+def test_too_few_clips_are_said(count, text):
+    caution = few(count)
+    assert caution is None if text is None else caution.startswith(text)
+    assert text is None or f"about {100 / count:.0f} % too low" in caution
+
+
 def test_moments_of_a_folder_their_report_and_their_use(stats, unleak, tiny_folder, tmp_path):
     result = stats("--videos", "clips", "--out", "new/m.safetensors", "--json")
-    assert (result.status, result.err) == (0, "")
+    assert (result.status, said(result.err)) == (0, "")
+    assert result.err.startswith("2 videos\n2 clips: too few for moments to use: the variance comes out about 50 %")
     moments = LatentMoments.load(tmp_path / "new/m.safetensors")
     assert (moments.count, moments.shape) == (2, (4, 4, 2, 4))
     assert (moments.meta.model, moments.meta.source, moments.meta.fps) == ("tiny", "clips", 7)
@@ -61,7 +78,7 @@ def test_unusable_videos_are_named_listed_and_limited(stats, tmp_path):
     (tmp_path / "clips/broken.mp4").write_bytes(b"ffconcat version 1.0\nfile a.mp4\n")
     result = stats("--videos", "clips", "--out", "m.safetensors", "--max-failures", "0.5")
     assert result.status == 0
-    assert result.err == (
+    assert said(result.err) == (
         "error: skipped clips/broken.mp4: a playlist of other files; "
         "give an MP4, MOV, WebM, MKV, AVI, GIF or MPEG file\n"
     )
@@ -121,7 +138,7 @@ def test_what_would_fail_in_the_end_fails_before_the_videos_are_encoded(stats, t
     ):
         encoded.clear()
         result = stats(*arguments)
-        assert (result.status, result.err.count("\n"), len(encoded)) == (2, 1, clips)
+        assert (result.status, said(result.err).count("\n"), len(encoded)) == (2, 1, clips)
         assert reason in result.err
 
 
@@ -161,7 +178,7 @@ worker.read_video = lambda path, **asked: time.sleep(1000) if path.stem == 'hang
         *["--workers", 2, "--seconds-per-video", 3, "--memory-per-worker", 2],
     )
     reason = "hangs.mp4: not read within 3 s; leave it out, or allow more time"
-    assert (result.status, result.err) == (0, f"error: skipped {reason}\n")
+    assert (result.status, said(result.err)) == (0, f"error: skipped {reason}\n")
     assert report(tmp_path / "there")["skipped"] == [{"video": "hangs.mp4", "reason": reason}]
     assert_same(tmp_path / "there.safetensors", tmp_path / "here.safetensors")
 
@@ -184,7 +201,7 @@ def test_shards_merge_into_the_run_and_none_counts_twice(stats, tmp_path):
     assert report(tmp_path / "m")["parts"] == report(tmp_path / "whole")["parts"]
 
     some = stats(*merge("3-of-3", "1-of-3"), "--max-failures", 0.2, "--overwrite")
-    assert (some.status, some.err) == (
+    assert (some.status, said(some.err)) == (
         0,
         "these are the shards 3/3, 1/3 of a run; --merge m.safetensors with the others when they are done\n",
     )
@@ -242,7 +259,7 @@ main(["stats", "--model", {str(tiny_folder)!r}, "--size", "32x16", "--workers", 
         assert reason in result.err
         assert {path.name for path in tmp_path.iterdir()} == left
     result = stats(*command)
-    assert (result.status, result.err) == (0, "going on from m.progress\n")
+    assert (result.status, said(result.err)) == (0, "going on from m.progress\n")
     assert (tmp_path / "m.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
     assert report(tmp_path / "m") == report(tmp_path / "whole")
     assert not (tmp_path / "m.progress").exists()
