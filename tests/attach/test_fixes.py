@@ -140,3 +140,23 @@ def test_the_registry_can_be_read_without_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_example_of_a_fix_from_outside_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    import runpy
+    from pathlib import Path
+
+    import torch
+
+    from tests.attach.guided import ALL, GUIDED
+
+    monkeypatch.setattr(registry, "_FIXES", dict(registry._FIXES))
+    runpy.run_path(str(Path(__file__).parents[2] / "examples" / "extend" / "fix.py"))
+    pipe = ALL["svd"].build()
+    plain = ALL["svd"].call(pipe, **GUIDED["svd"])
+    faded = ALL["svd"].call(unleak.apply(pipe, strategies=parse_fix("fade=0.2:0.5")), **GUIDED["svd"])
+    assert not torch.equal(faded, plain)
+    whole = ALL["svd"].call(unleak.apply(pipe, strategies=parse_fix("fade=1")), **GUIDED["svd"])
+    assert torch.equal(whole, plain)
+    with pytest.raises(ValueError, match="Fade cannot be attached to LTXImageToVideoPipeline"):
+        unleak.apply(ALL["ltx"].build(), strategies=parse_fix("fade"))

@@ -148,9 +148,9 @@ def test_adapters_loaded_and_unloaded() -> None:
 @pytest.mark.parametrize("tiny", [tiny for tiny in ALL.values() if tiny.pair], ids=lambda tiny: tiny.name)
 def test_a_batch_with_a_generator_for_each(tiny: Any) -> None:
     pipe = tiny.build()
-    plain = Watched(tiny, pipe, generator=[noise(0), noise(1)], **tiny.pair())
+    plain = Watched(tiny, pipe, generator=[noise(0), noise(1)], num_inference_steps=9, **tiny.pair())
     unleak.apply(pipe, start=start_of(pipe)[0], init=Standard(3.0))
-    ours = Watched(tiny, pipe, generator=[noise(0), noise(1)], **tiny.pair())
+    ours = Watched(tiny, pipe, generator=[noise(0), noise(1)], num_inference_steps=9, **tiny.pair())
     draw = video(tiny, pipe, plain.eps, plain.places)
     made = video(tiny, pipe, ours.prepared[0], ours.places, draw)
     assert len(made) == len(draw) == 2
