@@ -1,4 +1,4 @@
-"""What a pipeline's call can be asked for in plain values: names, types and defaults, read off its signature."""
+"""The plain arguments of a pipeline's call, by name: their types and defaults, read from its signature."""
 
 import inspect
 import math
@@ -53,7 +53,7 @@ class Parameter:
         return f"{self.name} ({' or '.join(kinds + [f'list of {k.__name__}' for k in _PLAIN if k in self.lists])})"
 
     def parse(self, text: str) -> Any:
-        """The value that `text` says; a list as JSON. ValueError names what is expected."""
+        """Read `text` as a value of this argument, a list as JSON; ValueError names what is expected."""
         if self.lists and text.lstrip().startswith("["):
             try:
                 values = parse_json(text, list, self.name)
@@ -82,7 +82,7 @@ class Call:
 
     @classmethod
     def of(cls, pipeline: type) -> "Call":
-        """Read off the signature of `pipeline.__call__`; nothing is run."""
+        """Read the signature of `pipeline.__call__`; nothing is run."""
         signature = inspect.signature(pipeline.__call__).parameters
         plain = {}
         for name, parameter in signature.items():
@@ -93,7 +93,7 @@ class Call:
         return cls(pipeline.__name__, plain, frozenset(signature) - {"self"})
 
     def name(self, option: str) -> str | None:
-        """What this pipeline calls the argument that we call `option`; None if it has none."""
+        """Return the name that this pipeline has for our `option`; None if it has no such argument."""
         return next((name for name in OPTIONS[option] if name in self.parameters), None)
 
     def default(self, option: str) -> Any:
@@ -154,7 +154,7 @@ def _plain_types(annotation: Any) -> tuple[frozenset[type], frozenset[type]]:
 
 
 def _read(kind: type, text: str) -> Any:
-    """A text as a value of `kind`; None if it is none."""
+    """Read a text as a value of `kind`; None if it is none."""
     if kind is str:
         return text
     if kind is bool:
@@ -167,7 +167,7 @@ def _read(kind: type, text: str) -> Any:
 
 
 def _as(kind: type, value: Any) -> Any:
-    """A value from JSON as `kind`; None if it is of another."""
+    """Return a value from JSON if it is of `kind`, else None."""
     if kind is float:
         return float(value) if type(value) in (int, float) and math.isfinite(value) else None
     return value if type(value) is kind else None

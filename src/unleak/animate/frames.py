@@ -10,7 +10,7 @@ __all__ = ["frames_of"]
 
 
 def frames_of(output: Any) -> UInt8[np.ndarray, "f h w 3"]:
-    """The first video of a pipeline's output: of its `frames` or its first element; PIL images, arrays or a tensor.
+    """Return the first video of a pipeline's output: its `frames` or its first element; PIL images, arrays or a tensor.
 
     Floating-point values are in [0, 1], as diffusers' video processor gives them; tensors have their channels before
     height and width. Raises ValueError for anything that is no video, FloatingPointError for NaN and infinity.

@@ -1,4 +1,4 @@
-"""How much memory a video takes, told before anything is loaded, and what to try where there is not enough."""
+"""Estimate the memory that a video takes before anything is loaded, and say what to try where there is not enough."""
 
 import weakref
 from collections.abc import Iterator, Mapping
@@ -55,7 +55,7 @@ class Estimate:
     """Activations of the VAE."""
 
     def peak(self, offload: str = "none") -> int:
-        """The most that is on the accelerator at any time.
+        """Return the most bytes that are on the accelerator at any time.
 
         none: all weights. model: one network with what it needs to run. group: two layers, one of them ahead of its
         turn; sequential: one.
@@ -82,7 +82,7 @@ class Estimate:
 
 
 def estimate(spec: ModelSpec, settings: Settings, dtype: torch.dtype, *, vae_tiling: bool = False) -> Estimate:
-    """The memory that one video takes, from headers and configurations alone.
+    """Estimate the memory that one video takes from headers and configurations alone.
 
     Weights: parameters by the headers of the safetensors files, in the precision they are loaded in. Denoising: a
     multiple of the hidden state, `_TIMES_HIDDEN`. Decoding: the VAE's own decoder, run on tensors without data.
@@ -110,7 +110,7 @@ def estimate(spec: ModelSpec, settings: Settings, dtype: torch.dtype, *, vae_til
 def advising(
     spec: ModelSpec, settings: Settings, device: torch.device, *, offload: str, vae_tiling: bool
 ) -> Iterator[None]:
-    """Running out of memory in the body, while loading or in `sample`, is a ValueError that names what to try next."""
+    """Turn running out of memory in the body into a ValueError that names what to try next."""
     try:
         yield
     except OutOfMemoryError as error:
@@ -125,7 +125,7 @@ def advising(
 def next_to_try(
     spec: ModelSpec, settings: Settings, device: torch.device, offload: str, *, tiling: bool, decoding: bool
 ) -> str:
-    """What to try after running out of memory, the least costly first.
+    """Return what to try after running out of memory, the least costly way first.
 
     tiling: the VAE tiles already, or cannot; decoding: it was the VAE that needed too much.
     """
@@ -207,7 +207,7 @@ def _latent_size(spec: ModelSpec, settings: Settings) -> tuple[int, int, int]:
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of the tensors alive at once, those that were there before apart."""
+    """Count the bytes of the tensors that are alive at once, without those that were there before."""
 
     def __init__(self, before: list[torch.UntypedStorage]) -> None:
         super().__init__()

@@ -55,12 +55,13 @@ def sample(
     mask: Image.Image | None = None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Sample:
-    """Animate `image`, scaled and cropped to the size in `settings`; `on_step(done, of)` is told the progress.
+    """Animate `image`, scaled and cropped to the size in `settings`; `on_step(done, of)` is called after each step.
 
     `mask`, drawn on the same photo, is scaled and cropped likewise; see `check_mask`.
 
-    `init` is what `initial_noise` made of `settings.init`. The random numbers depend on `settings.seed` alone. Raises
-    ValueError for moments of another model or a result that is not finite, OutOfMemoryError for too little memory.
+    init: the initial noise that `initial_noise` makes of the settings. The random numbers depend on `settings.seed`
+    alone. Raises ValueError for moments of another model or a result that is not finite, OutOfMemoryError for too
+    little memory.
     """
     call = Call.of(type(pipe))
     seen: dict[str, Any] = {"timesteps": []}

@@ -123,7 +123,7 @@ class Settings:
         """The start in every unit, before the model is loaded; `text` alone where that cannot be known yet."""
         scheduler = scheduler_from(spec.scheduler)
         if scheduler is None:
-            return {"text": "told once the model is loaded"}
+            return {"text": "known once the model is loaded"}
         start = self.start or (presets(spec).get(self.motion) if self.motion else Start.fraction(1.0))
         if start is None:
             known = ", ".join(presets(spec)) or "none of these"

@@ -1,5 +1,6 @@
 """`unleak generate`: photos to videos."""
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from unleak.cli.terminal import Terminal
 if TYPE_CHECKING:  # this module is imported for `unleak --help`, which needs none of these
     from unleak.animate.job import Job
     from unleak.core.start import Start
+    from unleak.families.spec import ModelSpec
     from unleak.study.generate import Batch, Result
     from unleak.study.tune.goal import TargetMotion
 
@@ -112,7 +114,7 @@ def generate(
             outcome = _made(batch, fix, processes, terminal)
         elif processes.is_main:
             outcome = _planned(batch, terminal)
-        return _told(batch, processes, terminal, outcome, dry_run=output.dry_run)
+        return _reported(batch, processes, terminal, outcome, dry_run=output.dry_run)
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ def _checked(
     processes: Processes,
     terminal: Terminal,
 ) -> "Batch":
-    """Check everything, the cheap things first: a missing photo is told before torch is imported."""
+    """Check everything, the cheap things first: a missing photo is reported before torch is imported."""
     from unleak.data.atomic import check_writable
     from unleak.data.image import load_image
     from unleak.zoo.registry import find_model
@@ -247,7 +249,7 @@ def _made(batch: "Batch", fix: StartOrFix, processes: Processes, terminal: Termi
                     continue
                 outcome.done.append(result.video.record)
                 terminal.line(str(result.job.video))
-                for text in _words(result, advise=fix.start is None):
+                for text in _words(result, batch.spec, advise=fix.start is None):
                     if text not in said:  # a warning once, not for every photo
                         terminal.note(text)
                         said.add(text)
@@ -256,7 +258,7 @@ def _made(batch: "Batch", fix: StartOrFix, processes: Processes, terminal: Termi
     return outcome
 
 
-def _words(result: "Result", *, advise: bool) -> "Iterator[str]":
+def _words(result: "Result", spec: "ModelSpec", *, advise: bool) -> "Iterator[str]":
     """What a person wants to know of a video that was made; `advise`: what to try where it came out still."""
     name, video = result.job.photo.name, result.video
     yield from (f"{name}: {note}" for note in result.notes)
@@ -269,10 +271,12 @@ def _words(result: "Result", *, advise: bool) -> "Iterator[str]":
         return
     yield f"{name}: {video.verdict.text}; {video.record['seconds']:.0f} s"
     if video.verdict.still and advise and video.tuned is None:
-        yield f"{name}: it came out still; next, try `unleak try {name}`, which looks for a seed and a start that move"
+        model = [] if spec.name == "nano" else ["--model", spec.name if spec.family else spec.source]
+        again = shlex.join(["unleak", "try", str(result.job.photo), *model])
+        yield f"{name}: it came out still; next, try `{again}`, which looks for a seed and a start that move"
 
 
-def _told(batch: "Batch", processes: Processes, terminal: Terminal, outcome: Outcome, *, dry_run: bool) -> int:
+def _reported(batch: "Batch", processes: Processes, terminal: Terminal, outcome: Outcome, *, dry_run: bool) -> int:
     """Gather what all processes made, and print it for programs; return the exit status."""
     outcomes = processes.gather(outcome)
     for error in (other.error for other in outcomes if other.error is not None):

@@ -20,9 +20,13 @@ from unleak.cli.options import (
     to_target,
     whole,
 )
+from unleak.cli.terminal import Terminal
 
 if TYPE_CHECKING:  # this module is imported for `unleak --help`, which needs none of these
+    from unleak.animate.settings import Settings
     from unleak.core.start import Start
+    from unleak.families.spec import ModelSpec
+    from unleak.study.tune.find import Search
     from unleak.study.tune.goal import Fidelity, TargetMotion
 
 
@@ -80,7 +84,7 @@ def tune(
     and a JSON file. `unleak generate --start auto` does the same and keeps the video alone.
     """
     from unleak.data.folder import find_images
-    from unleak.data.image import MediaError, load_image
+    from unleak.data.image import load_image
     from unleak.zoo.registry import find_model
 
     terminal = output.terminal()
@@ -89,13 +93,11 @@ def tune(
         load_image(photos[0])
     spec = find_model(video.model)
     refuse_unmeasurable()
-    from unleak.animate.model import Model
     from unleak.animate.noise import check_init
-    from unleak.animate.record import Photo
     from unleak.animate.settings import settings_of_starts
     from unleak.data.atomic import check_writable
     from unleak.study.place import free_folders
-    from unleak.study.tune.find import LEAST_FIDELITY, Search, lowest_start, steps_of_preview, tune_photo
+    from unleak.study.tune.find import LEAST_FIDELITY, Search, lowest_start, steps_of_preview
     from unleak.study.tune.goal import Fidelity
     from unleak.study.tune.result import RECORD
 
@@ -128,6 +130,29 @@ def tune(
         terminal.json({"planned": planned, "lowest": str(search.lowest), "settings": dict(settings.arguments)})
         return 0
 
+    done, failed = _found(photos, folders, spec, settings, search, device, memory, output, typed, terminal)
+    terminal.json({"tuned": done, "failed": failed})
+    return WRONG_INPUT if failed else 0
+
+
+def _found(
+    photos: list[Path],
+    folders: list[Path],
+    spec: "ModelSpec",
+    settings: "Settings",
+    search: "Search",
+    device: Any,
+    memory: Memory,
+    output: FolderOutput,
+    typed: CommandLine,
+    terminal: Terminal,
+) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """Find the start of each photo and write its page; return the records, and the photos that cannot be used."""
+    from unleak.animate.model import Model
+    from unleak.animate.record import Photo
+    from unleak.data.image import MediaError
+    from unleak.study.tune.find import tune_photo
+
     model, done, failed = None, list[dict[str, Any]](), list[dict[str, str]]()
     with terminal.progress() as progress:
         overall = progress.add_task("photos", total=len(photos), visible=len(photos) > 1)
@@ -159,5 +184,4 @@ def tune(
             terminal.line(str(shown))
             done.append({"page": str(shown), **found.record})
             progress.advance(overall)
-    terminal.json({"tuned": done, "failed": failed})
-    return WRONG_INPUT if failed else 0
+    return done, failed

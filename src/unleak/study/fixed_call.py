@@ -1,4 +1,4 @@
-"""A pipeline's call with everything fixed but the start: what a sweep and a search for a start have in common."""
+"""Call a pipeline with everything fixed but the start, as a sweep and a search for a start do."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -56,8 +56,8 @@ class FixedCall:
                 raise ValueError(
                     f"{type(pipe).__name__} takes no {name}: its arguments are {', '.join([*parameters][1:])}."
                 )
-        told = {"fps": fps} if fps is not None and "fps" in parameters else {}
-        return cls(pipe, {**inputs, **told}, init, mode, strategies, seed, None if fps is None else float(fps))
+        rate = {"fps": fps} if fps is not None and "fps" in parameters else {}
+        return cls(pipe, {**inputs, **rate}, init, mode, strategies, seed, None if fps is None else float(fps))
 
     @property
     def plan(self) -> dict[str, Any]:
@@ -87,7 +87,7 @@ class FixedCall:
             ) from error
 
     def about(self, function: str, **arguments: Any) -> dict[str, Any]:
-        """How it is called, as plain values; `function` with `arguments` is what does it again."""
+        """Describe the call as plain values; calling `function` with `arguments` does it again."""
         given = {**arguments, "init": self.init, "mode": self.mode, "strategies": [*self.strategies] or None}
         given |= {"seed": self.seed, "fps": self.fps, **self.inputs}
         shown = [f"{name}={_shown(value)}" for name, value in given.items() if value is not None]
@@ -107,7 +107,7 @@ class FixedCall:
 
 
 def _plain(value: Any) -> Any:
-    """A pipeline's argument as JSON can hold it; pictures and tensors by shape and hash."""
+    """Return an argument of a pipeline as JSON can hold it; pictures and tensors by shape and hash."""
     match value:
         case None | bool() | int() | float() | str():
             return value

@@ -1,4 +1,4 @@
-"""One input, several starts, the same noise: how much the start makes a model move, as numbers and as one page."""
+"""Run one input from several starts with the same noise, and measure how much the start makes a model move."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -48,7 +48,7 @@ class Run:
 
     @classmethod
     def measured(cls, start: dict[str, Any], sigmas: Sequence[float] | None, frames: Frames) -> "Run":
-        """The run that gave `frames`, measured."""
+        """Measure `frames`."""
         known = None if sigmas is None else tuple(sigmas)
         return cls(start, known, frames, motion_score(frames), camera_path(frames))
 
@@ -210,7 +210,7 @@ def sweep_photo(
 
 
 def parse_starts(start: str | Sequence[Start | str | float | int]) -> tuple[Start, ...]:
-    """The starts of a sweep, from a sequence or from a text with commas; ValueError if there is none."""
+    """Read the starts of a sweep from a sequence or from a text with commas; ValueError if there is none."""
     given = [text for text in start.split(",") if text.strip()] if isinstance(start, str) else start
     starts = tuple(one if isinstance(one, Start) else Start.parse(one) for one in given)
     if not starts:
@@ -236,14 +236,14 @@ def run_all(
         with applied(pipe, start=start, **plan):
             summaries.append(summary(pipe, num_inference_steps=steps))
     seen: dict[tuple[float, float], Start] = {}
-    for start, told in zip(starts, summaries, strict=True):
-        other = seen.setdefault((told.level["alpha"], told.level["noise"]), start)
+    for start, plan_of in zip(starts, summaries, strict=True):
+        other = seen.setdefault((plan_of.level["alpha"], plan_of.level["noise"]), start)
         if other is not start:
             raise ValueError(f"starts {other} and {start} are the same level of noise on this model: give one of them.")
     runs = []
-    for start, told in zip(starts, summaries, strict=True):
+    for start, plan_of in zip(starts, summaries, strict=True):
         frames, sigmas = make(start)
-        runs.append(Run.measured({"asked": str(start), **told.level}, sigmas or told.after, frames))
+        runs.append(Run.measured({"asked": str(start), **plan_of.level}, sigmas or plan_of.after, frames))
     return tuple(runs)
 
 

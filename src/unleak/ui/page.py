@@ -184,7 +184,7 @@ def build(studio: Studio, folder: Path, visitors: Visitors) -> gr.Blocks:
             *chosen: Any,
             progress: Callable[..., Any] = gr.Progress(),  # noqa: B008
         ) -> tuple[Any, ...]:
-            with _told(folder):
+            with _errors_shown(folder):
                 made = studio.animate(
                     theirs(request, photo), _wish(*chosen), report=_report(progress, visitors, request)
                 )
@@ -198,7 +198,7 @@ def build(studio: Studio, folder: Path, visitors: Visitors) -> gr.Blocks:
             *chosen: Any,
             progress: Callable[..., Any] = gr.Progress(),  # noqa: B008
         ) -> str:
-            with _told(folder):
+            with _errors_shown(folder):
                 room = visitors.room(_visitor(request)) / "try"
                 report = _report(progress, visitors, request)
                 done, made = studio.attempt(theirs(request, photo), _wish(*chosen), room, report=report)
@@ -211,7 +211,7 @@ def build(studio: Studio, folder: Path, visitors: Visitors) -> gr.Blocks:
             *chosen: Any,
             progress: Callable[..., Any] = gr.Progress(),  # noqa: B008
         ) -> tuple[Any, ...]:
-            with _told(folder):
+            with _errors_shown(folder):
                 wish = replace(_wish(*chosen), motion=MOTIONS[1])
                 report = _report(progress, visitors, request)
                 done = studio.tune(theirs(request, photo), wish, target or "", report=report)
@@ -227,7 +227,7 @@ def build(studio: Studio, folder: Path, visitors: Visitors) -> gr.Blocks:
             *chosen: Any,
             progress: Callable[..., Any] = gr.Progress(),  # noqa: B008
         ) -> tuple[Any, ...]:
-            with _told(folder):
+            with _errors_shown(folder):
                 wish = _wish(model, OWN, "1.0T", init, *chosen)
                 room = visitors.room(_visitor(request)) / "sweep"
                 made = studio.sweep(
@@ -249,7 +249,7 @@ def build(studio: Studio, folder: Path, visitors: Visitors) -> gr.Blocks:
             steps: Any,
             progress: Callable[..., Any] = gr.Progress(),  # noqa: B008
         ) -> tuple[Any, ...]:
-            with _told(folder):
+            with _errors_shown(folder):
                 known = source == _KNOWN
                 uploads: list[str | None] = [*files] if files else [None]
                 done, saved = studio.diagnose(
@@ -396,7 +396,7 @@ def _report(progress: Callable[..., Any], visitors: Visitors, request: gr.Reques
 
 
 @contextmanager
-def _told(folder: Path) -> Iterator[None]:
+def _errors_shown(folder: Path) -> Iterator[None]:
     """Whatever fails becomes a message to the visitor who asked, without the places of files; the server goes on."""
     try:
         yield

@@ -35,13 +35,13 @@ EMPTY = """<div class="unleak-pair unleak-empty">
 </div>"""
 
 
-def level(told: Mapping[str, Any]) -> str:
+def level(found: Mapping[str, Any]) -> str:
     """A level, as `Settings.level` or a run's start has it, in every unit; the text alone where no more is known."""
-    if "process" not in told:
-        return f'<p class="unleak-soft">{escape(told["text"])}</p>'
-    cells = "".join(f"<div><dt>{name}</dt><dd>{_number(told[unit], unit)}</dd></div>" for unit, name in _UNITS.items())
+    if "process" not in found:
+        return f'<p class="unleak-soft">{escape(found["text"])}</p>'
+    cells = "".join(f"<div><dt>{name}</dt><dd>{_number(found[unit], unit)}</dd></div>" for unit, name in _UNITS.items())
     units = f'<dl class="unleak-level">{cells}</dl>'
-    one = "the whole schedule" if told["fraction"] == 1 else f"sigma {_number(told['sigma'], 'sigma')}"
+    one = "the whole schedule" if found["fraction"] == 1 else f"sigma {_number(found['sigma'], 'sigma')}"
     return f"<details><summary>{one}</summary>{units}</details>"
 
 
@@ -122,8 +122,8 @@ def found(done: Tuned, page: str = "") -> str:
     rows = []
     for one in done.previews:
         name = ' class="unleak-chosen"' if one is done.chosen else ""
-        camera = "not found" if one.run.pan is None else done.target.told(one.run.pan, done.fps)
-        cells = f"<td>{done.target.told(one.speed, done.fps)}</td><td>{camera}</td><td>{one.first_frame:.1f} dB</td>"
+        camera = "not found" if one.run.pan is None else done.target.text(one.run.pan, done.fps)
+        cells = f"<td>{done.target.text(one.speed, done.fps)}</td><td>{camera}</td><td>{one.first_frame:.1f} dB</td>"
         rows.append(f'<tr{name}><th scope="row">{escape(str(one.start))}</th>{cells}</tr>')
     reason = escape(done.reason[0].upper() + done.reason[1:])
     return f"""<section class="unleak-verdict"><p class="unleak-first">{reason}.</p>

@@ -1,4 +1,4 @@
-"""Where to look next for the highest start that moves enough: bisection over log-SNR that trusts only what it saw."""
+"""Choose the next start to try, to find the highest one that moves enough: bisection over log-SNR."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,14 +6,14 @@ from dataclasses import dataclass
 __all__ = ["FINE", "OVERSHOOT", "Goal", "Seen", "choice", "next_log_snr"]
 
 FINE = 0.2
-"""Of log-SNR, 10 % in sigma: starts that are closer are not told apart."""
+"""Distance in log-SNR, 10 % in sigma, below which two starts count as one."""
 OVERSHOOT = 0.1
-"""Of the target: a start that exceeds it by no more is not improved upon."""
+"""Share of the target: a start that exceeds the target by no more is good enough."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What a start gave: the lower it is, the higher its log-SNR."""
+    """The motion and the fidelity of one start; a lower start has a higher log-SNR."""
 
     log_snr: float
     motion: float
@@ -22,26 +22,26 @@ class Seen:
 
 @dataclass(frozen=True)
 class Goal:
-    """At least so much of both."""
+    """The least motion and the least fidelity that a start must have."""
 
     motion: float
     fidelity: float
 
     def moves(self, seen: Seen) -> bool:
-        """Whether it moves enough."""
+        """Return whether it moves enough."""
         return seen.motion >= self.motion
 
     def holds(self, seen: Seen) -> bool:
-        """Whether it is faithful enough."""
+        """Return whether it is faithful enough."""
         return seen.fidelity >= self.fidelity
 
     def met(self, seen: Seen) -> bool:
-        """Whether it is what is looked for."""
+        """Return whether it moves enough and is faithful enough."""
         return self.moves(seen) and self.holds(seen)
 
 
 def next_log_snr(seen: Sequence[Seen], goal: Goal, *, plain: float | int, lowest: float | int) -> float | None:
-    """The log-SNR to try next, from `plain` (nothing changed) to `lowest` (the least noisy allowed); None: enough.
+    """Return the log-SNR to try next, from `plain` (nothing changed) to `lowest` (the least noisy allowed); None: stop.
 
     Both ends first. Then the gap above the highest start that meets the goal is halved; where none does, the gap below
     the last one that is only too still, which is where motion or fidelity changes. If all are too still, the gap beside
@@ -74,8 +74,8 @@ def next_log_snr(seen: Sequence[Seen], goal: Goal, *, plain: float | int, lowest
 
 
 def choice(seen: Sequence[Seen], goal: Goal) -> int:
-    """The index of the highest start that meets the goal; else of the one that holds and moves most; else of the most
-    faithful. Of equals the highest.
+    """Return the index of the highest start that meets the goal; else of the faithful one that moves most; else of the
+    most faithful one. Of equals the highest start is chosen.
 
     Whatever the response is like, the choice is one that was seen.
     """

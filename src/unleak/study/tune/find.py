@@ -1,4 +1,4 @@
-"""The start of one photo, found by looking: cheap previews from the same noise, the highest start that moves enough."""
+"""Find the start for one photo: cheap previews from the same noise, and the highest start that moves enough."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -181,7 +181,7 @@ def lowest_start(spec: ModelSpec) -> Start:
 
 
 def steps_of_preview(steps: int) -> int:
-    """Of a preview of a video of `steps` steps, where nobody says."""
+    """Return the steps of a preview of a video of `steps` steps, where the user gives none."""
     return min(steps, max(_FEWEST_STEPS, -(-steps // 3)))
 
 
@@ -199,10 +199,11 @@ def find_start(
     plan: Mapping[str, Any],
     on_preview: Callable[[Preview], None] | None = None,
 ) -> Tuned:
-    """Look at what `make` makes of `photo` from one start after the other until the best one is known.
+    """Try one start after the other with `make`, until the best one for `photo` is known.
 
-    make: gives frames, and the sigmas that were run if it knows them, always from the same noise. plan: what `apply`
-    takes besides the start. fps: at which the video is played, Hz. `on_preview` is told each.
+    make: returns the frames of a start, always from the same noise, and the sigmas that were run if it knows them.
+    plan: what `apply` takes besides the start. fps: at which the video is played, Hz. on_preview: called with each
+    preview.
 
     Raises ValueError before anything is made for a `lowest` that this pipeline does not have, and a budget below 3.
     """

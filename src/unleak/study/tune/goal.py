@@ -31,8 +31,8 @@ class TargetMotion:
         """Pixels per frame of a video that is played at `fps` Hz."""
         return self.value / fps if self.unit == "px/s" else self.value
 
-    def told(self, per_frame: float, fps: float) -> str:
-        """Another speed in the unit of this one."""
+    def text(self, per_frame: float, fps: float) -> str:
+        """Return another speed in the unit of this one."""
         speed = per_frame * fps if self.unit == "px/s" else per_frame
         return f"{speed:.3g}{self.unit}" if speed < 1000 else f"{speed:.0f}{self.unit}"
 

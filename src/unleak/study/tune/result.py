@@ -1,4 +1,4 @@
-"""What a search for the start of one photo came to: the start, why, and every preview, as words, numbers and a page."""
+"""The result of a search for the start of one photo: the start, why, and every preview."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -53,7 +53,7 @@ class Preview:
         frames: Frames,
         photo: UInt8[np.ndarray, "h w 3"],
     ) -> "Preview":
-        """What `frames`, made of `photo` from `start`, are like."""
+        """Measure `frames`, which were made of `photo` from `start`."""
         fidelity = min(first_frame_psnr(frames, photo), BEST_PSNR)
         run = Run.measured(dict(level), sigmas, frames)
         return cls(start, run, run.motion.speed, fidelity)
@@ -87,7 +87,7 @@ class Tuned:
     about: Mapping[str, Any] = field(default_factory=dict)
 
     def completed(self, frames: Frames, level: Mapping[str, Any], sigmas: Sequence[float] | None) -> "Tuned":
-        """With the video that the chosen start gave with all its steps."""
+        """Add the video that the chosen start gave with all its steps."""
         return replace(self, full=Preview.measured(self.start, level, sigmas, frames, self.photo))
 
     @property
@@ -115,42 +115,41 @@ class Tuned:
     def reason(self) -> str:
         """Why this start, in words."""
         goal, one, plain = self.goal, self.chosen, self.previews[0]
-        moves = f"moves {self._told(one)}"
+        moves = f"moves {self._speed(one)}"
         bound = f"{goal.fidelity:.1f} dB ({self.fidelity})"
         frame = f"its first frame has {one.first_frame:.1f} dB against the photo, where the bound is {bound}"
         if self.reached and one is plain:
             return f"the plain pipeline already {moves}, {self.target} asked; {frame}"
         if self.reached:
             before = f"the highest start tried that reaches {self.target}"
-            return f"start {one.start} {moves}, {before}; plain moves {self._told(plain)}; {frame}"
+            return f"start {one.start} {moves}, {before}; plain moves {self._speed(plain)}; {frame}"
         if not goal.holds(one.seen):
             return f"no start tried is within the bound of {bound}: {one.start} comes nearest, {one.first_frame:.1f} dB"
         over = [other for other in self.previews if goal.moves(other.seen)]
         if over:
             first = min(over, key=lambda other: other.seen.log_snr)
-            why = f"{first.start} moves {self._told(first)}, but its first frame has {first.first_frame:.1f} dB"
+            why = f"{first.start} moves {self._speed(first)}, but its first frame has {first.first_frame:.1f} dB"
         else:
             lowest = max(self.previews, key=lambda other: other.seen.log_snr)
             why = f"no start down to {lowest.start} does"
-        return (
-            f"{self.target} is out of reach: {why}; {one.start} moves most within the bound, {self._told(one)}; {frame}"
-        )
+        most = f"{one.start} moves most within the bound, {self._speed(one)}"
+        return f"{self.target} is out of reach: {why}; {most}; {frame}"
 
     @property
     def check(self) -> str | None:
         """What the video with all steps says of the previews; None without one."""
         if self.full is None:
             return None
-        goal, told = self.goal, f"with all its steps it moves {self._told(self.full)}"
-        told += f", first frame {self.full.first_frame:.1f} dB"
+        goal, text = self.goal, f"with all its steps it moves {self._speed(self.full)}"
+        text += f", first frame {self.full.first_frame:.1f} dB"
         if self.reached and not goal.moves(self.full.seen):
-            return f"{told}: less than the preview said; give more preview steps, or a higher target"
+            return f"{text}: less than the preview said; give more preview steps, or a higher target"
         if goal.holds(self.chosen.seen) and not goal.holds(self.full.seen):
-            return f"{told}: below the bound, unlike the preview; give more preview steps, or a higher bound"
-        return told
+            return f"{text}: below the bound, unlike the preview; give more preview steps, or a higher bound"
+        return text
 
-    def _told(self, one: Preview) -> str:
-        return self.target.told(one.speed, self.fps)
+    def _speed(self, one: Preview) -> str:
+        return self.target.text(one.speed, self.fps)
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -224,7 +223,7 @@ class Tuned:
         with folder_written_whole(folder) as temporary:
             for one, name in zip(shown, videos, strict=True):
                 write_video(one.run.frames, temporary / name, fps=self.fps)
-            labels = [[str(one.start), self._told(one), f"first {one.first_frame:.1f} dB"] for one in shown]
+            labels = [[str(one.start), self._speed(one), f"first {one.first_frame:.1f} dB"] for one in shown]
             if self.full is not None:
                 labels[-1].append("all steps")
             contact_sheet([one.run.frames for one in shown], [tuple(lines) for lines in labels]).save(temporary / SHEET)
@@ -238,8 +237,8 @@ class Tuned:
         for one in self.previews:
             level = one.run.start
             numbers = ["-" if level[unit] is None else f"{level[unit]:.4g}" for unit in ("sigma", "log_snr")]
-            told = ("-" if x is None else self.target.told(x, self.fps) for x in (one.speed, one.run.pan))
-            speeds = [text.removesuffix(self.target.unit) for text in told]
+            texts = ("-" if x is None else self.target.text(x, self.fps) for x in (one.speed, one.run.pan))
+            speeds = [text.removesuffix(self.target.unit) for text in texts]
             said = [] if one is not self.chosen else ["chosen"]
             said += [] if self.goal.moves(one.seen) else ["too still"]
             said += [] if self.goal.holds(one.seen) else ["below the bound"]
