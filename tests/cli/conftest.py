@@ -68,7 +68,7 @@ def pipeline_folder(tmp_path_factory):
 def wan(unleak, pipeline_folder, tmp_path, monkeypatch):
     """`unleak generate` with a tiny Wan 2.2, in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    small = ("--size", "32x16", "--num-frames", 5, "--steps", 2, "--set", "max_sequence_length=8")
+    small = ("--size", "32x16", "--num-frames", 5, "--steps", 9, "--set", "max_sequence_length=8")
     return lambda *arguments: unleak("generate", "--model", pipeline_folder("wan22"), *small, *arguments)
 
 

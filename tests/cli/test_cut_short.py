@@ -26,7 +26,7 @@ from unleak.cli import generate, stats, train
 from unleak.core.moments import LatentMoments
 from unleak.data import atomic, video
 from unleak.stats import estimate
-from unleak.train import checkpoint, loop
+from unleak.train import checkpoint, trainer
 from unleak.animate import sample
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

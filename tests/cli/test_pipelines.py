@@ -32,15 +32,15 @@ def test_a_video_the_fix_of_the_family_and_a_complete_record(
     folder = pipeline_folder(name)
     arguments = [] if name == "pia" else ["--set", "max_sequence_length=8"]
     result = unleak(
-        "generate", photo, "--model", folder, "--steps", 2, "--prompt", "a dog", "--guidance", 4, *arguments, *options
+        "generate", photo, "--model", folder, "--steps", 9, "--prompt", "a dog", "--guidance", 4, *arguments, *options
     )
     assert (result.status, result.out) == (0, "out/photo.mp4\n"), result.err
-    assert f"start {start}, the fix recommended for this model: timestep" in result.err
+    assert f"start {start.replace('=', ' ')}, the fix recommended for this model; init standard" in result.err
     clip = read_video(tmp_path / "out/photo.mp4")
     assert (clip.frames.shape, clip.fps) == (shape, fps)
     record = json.loads((tmp_path / "out/photo.json").read_text())
     arguments = record["settings"]["arguments"]
-    assert (arguments["prompt"], arguments["num_inference_steps"], arguments["guidance_scale"]) == ("a dog", 2, 4)
+    assert (arguments["prompt"], arguments["num_inference_steps"], arguments["guidance_scale"]) == ("a dog", 9, 4)
     assert record["frames"] == list(shape[:3])
     assert record["model"]["pipeline"] == find_model(folder).pipeline
     assert record["start"]["asked"] == start
@@ -64,14 +64,14 @@ def test_full_start_is_the_plain_pipeline_and_the_prompts_are_those_of_the_photo
     pipe = load(pipeline_folder("wan22"), device="cpu")
     spec = find_model(pipeline_folder("wan22"))
     settings = Settings.for_model(
-        spec, height=16, width=32, num_frames=5, steps=2, prompt="a dog", negative_prompt="runs", start="1.0T", seed=3,
+        spec, height=16, width=32, num_frames=5, steps=9, prompt="a dog", negative_prompt="runs", start="1.0T", seed=3,
         others=["max_sequence_length=8"],
     )  # fmt: skip
     assert dict(settings.arguments) == videos[0]["settings"]["arguments"]
     pipe.set_progress_bar_config(disable=True)
     plain = pipe(
         fit_image(picture, 16, 32), prompt="a dog", negative_prompt="runs", height=16, width=32, num_frames=5,
-        num_inference_steps=2, max_sequence_length=8, generator=torch.Generator().manual_seed(3), output_type="np",
+        num_inference_steps=9, max_sequence_length=8, generator=torch.Generator().manual_seed(3), output_type="np",
     ).frames[0]  # fmt: skip
     made = {prompt: sample(pipe, picture, settings.prompted(prompt)).frames for prompt in ("a dog", "a dog runs")}
     assert np.array_equal(made["a dog"], (plain * np.float32(255)).round().astype(np.uint8))
@@ -99,12 +99,12 @@ def test_a_lora_counts_as_strongly_as_asked(wan, pipeline_folder, photo, tmp_pat
     assert not np.array_equal(made[None], made[20])
 
 
-def test_what_cannot_take_effect_is_said_and_kept(wan, photo, tmp_path):
-    """Two steps are few: a distilled model would be off its schedule."""
-    result = wan(photo)
-    (caution,) = json.loads((tmp_path / "out/photo.json").read_text())["warnings"][:1]
-    assert caution in result.err
+def test_few_steps_are_refused_where_the_fix_would_leave_their_levels(wan, photo, tmp_path):
+    result = wan(photo, "--steps", 2)
+    assert result.status == 2
+    assert "use mode='truncate' or start=" in result.err
     assert "no prompt: this model reads one" in result.err
+    assert not list(tmp_path.glob("out/*"))
 
 
 def test_each_expert_has_a_guidance_and_a_lora_of_its_own(wan, photo, tmp_path, pipeline_folder):
