@@ -26,6 +26,7 @@ from PIL import Image
 
 import unleak
 from unleak.animate.noise import initial_noise
+from unleak.animate.settings import Settings
 from unleak.data.image import fit_image, load_image
 from unleak.data.synthetic import PHOTO_SUFFIXES
 from unleak.measure.motion import camera_motion
@@ -82,7 +83,7 @@ def _animate(pipe: Any, spec: Any, photo: Image.Image, setting: str, options: ar
         frames = pipe(images, **call).frames
     else:
         start = spec.motion_starts.get(setting, setting)
-        with unleak.applied(pipe, start=start, init=initial_noise(spec.init, spec)):
+        with unleak.applied(pipe, start=start, init=initial_noise(Settings.for_model(spec), spec)):
             frames = pipe(images, **call).frames
     return (np.asarray(frames) * 255).round().astype(np.uint8)
 
