@@ -1,10 +1,10 @@
 """The five systems of the paper at their published size, from checkpoint file to video, as a user goes through them.
 
-    python -m benchmarks.full_size FOLDER [--systems svd,pia] [--tokenizer FILE] [--dtype bfloat16] [--keep]
+    python -m benchmarks.full_size FOLDER [--systems svd,pia] [--tokenizer FILE] [--dtype bfloat16] [--size 512x320]
 
 No weights are downloaded: files of the published form, names, shapes and precision are written with random weights.
 Then every stage is a command in a process of its own: `unleak convert`, `unleak doctor`, and `unleak generate` of
-2 steps and 16 frames of 512x320 on the CPU. A stage has a row: wall time, peak resident memory (with the pages of
+2 steps and 16 frames on the CPU. A stage has a row: wall time, peak resident memory (with the pages of
 the files that it maps) and its peak private memory, sampled ten times a second. Rows are written to
 `benchmarks/results/full_size.json` as they come; those of a system that runs again are replaced. FOLDER needs 30 GB of
 free disk, the machine 13 GB of free memory. DynamiCrafter and VideoCrafter1 need CLIP's vocabulary: install
@@ -22,6 +22,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ from torch import Tensor
 
 RESULTS = Path(__file__).parent / "results/full_size.json"
 GB = 1e9
-SIZE = ("--size", "512x320", "--num-frames", "16", "--steps", "2", "--seed", "0")
+CALL = ("--num-frames", "16", "--steps", "2", "--seed", "0")
+UNLEAK = (sys.executable, "-m", "unleak")
 MARGIN = {"convert": 2.0, "generate": 3.0}
 """GB that a stage may hold beside its file (convert) or its weights in the precision it runs in (generate)."""
 
@@ -38,24 +40,21 @@ MARGIN = {"convert": 2.0, "generate": 3.0}
 # Random weights in the published forms
 
 
-def random_tensor(shape: torch.Size, dtype: torch.dtype, noise: torch.Generator) -> Tensor:
-    """Weights that keep the scale of what goes through them: norms about 1, matrices of standard deviation fan^-1/2."""
-    if len(shape) < 2:
-        return torch.ones(shape, dtype=dtype)
-    made = torch.empty(shape, dtype=dtype)
-    flat, scale = made.view(-1), math.prod(shape[1:]) ** -0.5
-    for part in flat.split(1 << 24):
-        part.copy_(torch.randn(len(part), generator=noise) * scale)
-    return made
-
-
 def random_state(shapes: Mapping[str, torch.Size], dtype: torch.dtype) -> dict[str, Tensor]:
-    noise = torch.Generator().manual_seed(0)
-    zero = (".bias", "bias")
-    return {
-        name: torch.zeros(shape, dtype=dtype) if name.endswith(zero) else random_tensor(shape, dtype, noise)
-        for name, shape in shapes.items()
-    }
+    """Weights that keep the scale of what goes through them: norms 1, biases 0, matrices of deviation fan^-1/2.
+
+    The noise is one block of a few million numbers, repeated: drawing billions would take longer than all the rest.
+    """
+    block = torch.randn((1 << 22) + 15, generator=torch.Generator().manual_seed(0)).to(dtype)
+    state = {}
+    for name, shape in shapes.items():
+        if len(shape) < 2:
+            state[name] = torch.full(shape, 0.0 if name.endswith("bias") else 1.0, dtype=dtype)
+            continue
+        state[name] = made = torch.empty(shape, dtype=dtype)
+        for part in made.view(-1).split(len(block)):
+            torch.mul(block[: len(part)], math.prod(shape[1:]) ** -0.5, out=part)
+    return state
 
 
 def filled(cls: Any, config: Mapping[str, Any] | Any, dtype: torch.dtype) -> Any:
@@ -318,17 +317,17 @@ def weights_in(folder: Path) -> int:
     return sum(sum(source.weights(part)) for part in parts)
 
 
-def stages(name: str, place: Path, words: Path, dtype: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The rows of one system, one after the other."""
+def made(name: str, place: Path, words: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows of one system up to its pipeline folder."""
     system, files, out = SYSTEMS[name], place / "files", place / "pipeline"
+    shutil.rmtree(place, ignore_errors=True)
     files.mkdir(parents=True)
-    unleak = [sys.executable, "-m", "unleak"]
     build = [sys.executable, "-m", "benchmarks.full_size", str(files), "--build", name, "--tokenizer", str(words)]
     row = watched(build, place / "build.log")
     yield "build", row | {"disk_gb": round(bytes_in(files) / GB, 2)}
 
     options = [option.format(folder=files, words=words) for option in system.options]
-    command = [*unleak, "convert", system.family, str(files / system.source), str(out), *options, "--json"]
+    command = [*UNLEAK, "convert", system.family, str(files / system.source), str(out), *options, "--json"]
     read = bytes_in(files) / GB
     row = watched(command, place / "convert.log")
     row |= {"read_gb": round(read, 2), "disk_gb": round(bytes_in(out) / GB, 2)}
@@ -336,16 +335,21 @@ def stages(name: str, place: Path, words: Path, dtype: str) -> Iterator[tuple[st
     yield "convert", row | {"within": row["peak_gb"] <= read + MARGIN["convert"], "modes": sorted(modes)}
     shutil.rmtree(files)
 
+
+def used(name: str, place: Path, size: str, dtype: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows of one system from its pipeline folder on."""
+    system, out = SYSTEMS[name], place / "pipeline"
     weights = weights_in(out)
-    yield "doctor", watched([*unleak, "doctor", "--model", str(out), *SIZE[:4], "--json"], place / "doctor.log")
+    command = [*UNLEAK, "doctor", "--model", str(out), "--size", size, *CALL[:2], "--json"]
+    yield "doctor", watched(command, place / "doctor.log") | {"size": size}
     photo = Path(__file__).parents[1] / "examples/photo.jpg"
-    command = [*unleak, "generate", str(photo), "--model", str(out), *SIZE, "--dtype", dtype, "--json"]
+    command = [*UNLEAK, "generate", str(photo), "--model", str(out), "--size", size, *CALL, "--dtype", dtype, "--json"]
     command += ["--out", str(place / "videos"), *(("--prompt", "a boat drifts by") if system.prompt else ())]
     row = watched(command, place / "generate.log")
     (video,) = json.loads(row["said"])["videos"]
     row |= {"video": Path(video["video"]).name, "video_bytes": Path(video["video"]).stat().st_size}
     held = weights * getattr(torch, dtype).itemsize / GB
-    row |= {"dtype": dtype, "parameters": weights, "weights_gb": round(held, 2)}
+    row |= {"size": size, "dtype": dtype, "parameters": weights, "weights_gb": round(held, 2)}
     yield "generate", row | {"within": row["peak_gb"] <= held + MARGIN["generate"]}
 
 
@@ -361,7 +365,8 @@ def main() -> None:
     parser.add_argument("--systems", default=",".join(SYSTEMS))
     parser.add_argument("--tokenizer", type=Path, help="OpenCLIP's merges file; by default that of the package.")
     parser.add_argument("--dtype", default="bfloat16")
-    parser.add_argument("--keep", action="store_true", help="Leave the files of every system in FOLDER.")
+    parser.add_argument("--size", default="512x320", help="Of the videos, in pixels.")
+    parser.add_argument("--only", choices=("convert", "generate"), help="Stop at the folder; or go on from one.")
     parser.add_argument("--build", help=argparse.SUPPRESS)
     given = parser.parse_args()
     from unleak.families.words import installed_words
@@ -375,11 +380,11 @@ def main() -> None:
     rows = json.loads(RESULTS.read_text()) if RESULTS.is_file() else []
     for name in given.systems.split(","):
         place = given.folder / name
-        shutil.rmtree(place, ignore_errors=True)
-        place.mkdir(parents=True)
-        rows = [row for row in rows if row["system"] != name]
+        parts = [] if given.only == "generate" else [made(name, place, words)]
+        parts += [] if given.only == "convert" else [used(name, place, given.size, given.dtype)]
         try:
-            for stage, row in stages(name, place, words, given.dtype):
+            for stage, row in chain(*parts):
+                rows = [old for old in rows if (old["system"], old["stage"]) != (name, stage)]
                 said = row.pop("said")
                 if stage == "doctor":
                     row["estimate"] = json.loads(said)
@@ -387,7 +392,7 @@ def main() -> None:
                 RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
                 print({key: value for key, value in rows[-1].items() if key not in ("machine", "estimate")}, flush=True)
         finally:
-            if not given.keep:
+            if given.only != "convert":
                 shutil.rmtree(place, ignore_errors=True)
 
 

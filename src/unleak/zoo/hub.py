@@ -112,7 +112,9 @@ def load(
         vars(pipe.text_encoder).setdefault("text_model", pipe.text_encoder)
     if spec.pipeline == "PIAPipeline" and pipe.unet is not None:
         from unleak.families.pia.norms import use_norms
+        from unleak.families.pia.pipeline import frame_by_frame
 
+        frame_by_frame(pipe)
         use_norms(pipe.unet)  # as PIA's own code computes, unless the folder says otherwise
     if spec.motion_starts is not None:
         starts = {name: Start.parse(text) for name, text in spec.motion_starts.items()}

@@ -9,7 +9,7 @@ from diffusers import DDIMScheduler, MotionAdapter, UNet2DConditionModel, UNetMo
 from unleak.families.pia.norms import use_norms
 from unleak.families.pia.preset import SCHEDULER
 
-__all__ = ["assemble", "pia_pipeline"]
+__all__ = ["assemble", "frame_by_frame", "pia_pipeline"]
 
 
 def pia_pipeline() -> Any:
@@ -61,7 +61,14 @@ def assemble(
     if not share:
         unet = copy.deepcopy(unet)
     use_norms(unet, norms)
-    return pia_pipeline()(**parts, unet=unet, motion_adapter=adapter)
+    return frame_by_frame(pia_pipeline()(**parts, unet=unet, motion_adapter=adapter))
+
+
+def frame_by_frame(pipe: Any) -> Any:
+    """Make a PIAPipeline's VAE decode one frame at a time; diffusers' decodes all at once, in gigabytes."""
+    if pipe.vae is not None:
+        pipe.vae.enable_slicing()
+    return pipe
 
 
 def _video_network(image: UNet2DConditionModel, adapter: MotionAdapter, *, personalised: bool) -> UNetMotionModel:

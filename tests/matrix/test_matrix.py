@@ -1,0 +1,103 @@
+"""Every command on every family, as a user types it: in a process of its own, from the installed wheel."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.tiny.commands import FOLDERS
+
+
+def small(about, *, steps=2):
+    width, height = about.size
+    told = ["--size", f"{width}x{height}", "--num-frames", about.frames, "--steps", steps, *about.options]
+    return told + (["--prompt", "a dog runs"] if about.prompt else [])
+
+
+def generate(command, path, about, photo, clips):
+    told = json.loads(command("generate", photo, "--model", path, *small(about), "--json"))
+    assert (command.work / told["videos"][0]["video"]).is_file()
+
+
+def sweep(command, path, about, photo, clips):
+    command("sweep", photo, "--model", path, *small(about), "--start", "1.0T,0.9T")
+    record = json.loads((command.work / "out/photo-sweep/sweep.json").read_text())
+    assert len(record["runs"]) == 2
+
+
+def tune(command, path, about, photo, clips):
+    told = command("tune", photo, "--model", path, *small(about, steps=3), "--target-motion", "4px/s", "--budget", 3)
+    assert told
+
+
+def compare(command, path, about, photo, clips):
+    cases = ("--case", "plain: start=1.0T", "--case", "fixed: start=0.9T")
+    command("compare", photo, "--model", path, *small(about), *cases, "--out", "page")
+    assert list((command.work / "page").rglob("*.html"))
+
+
+def stats(command, path, about, photo, clips):
+    size = f"{about.size[0]}x{about.size[1]}"
+    told = ("--size", size, "--num-frames", about.frames, "--fps", 6, "--workers", 0)
+    command("stats", "--model", path, "--videos", clips, "--out", "m.safetensors", *told)
+    assert (command.work / "m.safetensors").is_file()
+
+
+def diagnose(command, path, about, photo, clips):
+    told = small(about)
+    del told[told.index("--steps") : told.index("--steps") + 2]
+    told = [entry for entry in told if entry not in about.options]
+    command("diagnose", "--model", path, "--videos", clips, "--fps", 6, "--clips", 2, *told, "--out", "d")
+    assert list((command.work / "d").iterdir())
+
+
+def doctor(command, path, about, photo, clips):
+    size = ("--size", f"{about.size[0]}x{about.size[1]}", "--num-frames", about.frames)
+    assert json.loads(command("doctor", "--model", path, *size, "--json"))["ways"]
+
+
+def _recipe(command, path, about, clips):
+    data = {"kind": "folder", "path": str(clips), "size": list(about.size), "num_frames": about.frames, "fps": 3.0}
+    recipe = {"model": str(path), "output": "trained", "data": data, "steps": 1, "batch_size": 1, "lr": 1e-3}
+    (command.work / "recipe.yaml").write_text(json.dumps(recipe))  # JSON is YAML
+    return "recipe.yaml"
+
+
+def train_dry_run(command, path, about, photo, clips):
+    command("train", _recipe(command, path, about, clips), "--dry-run")
+    assert not (command.work / "trained").exists()
+
+
+def train_a_step(command, path, about, photo, clips):
+    command("train", _recipe(command, path, about, clips))
+    assert (command.work / "trained/pipeline/model_index.json").is_file()
+
+
+COMMANDS = {
+    run.__name__: run for run in (generate, sweep, tune, compare, stats, diagnose, doctor, train_dry_run, train_a_step)
+}
+NEEDS = {"stats": "view", "diagnose": "view", "train_dry_run": "trains", "train_a_step": "trains"}
+CASES = [
+    pytest.param(name, run, id=f"{name}-{run}", marks=() if name == "dynamicrafter" else pytest.mark.slow)
+    for name, about in FOLDERS.items()
+    for run in COMMANDS
+    if getattr(about, NEEDS.get(run, "build"))
+]
+
+
+@pytest.mark.parametrize(("name", "run"), CASES)
+def test_a_folder_written_by_save_pretrained(command, folder, photo, clips, name, run):
+    path, about = folder(name)
+    COMMANDS[run](command, path, about, photo, clips)
+
+
+def test_evaluate(command, clips):
+    told = json.loads(command("evaluate", "--videos", clips, "--json", "--out", "e"))
+    assert told
+
+
+def test_the_commands_come_from_the_wheel_and_nothing_else(installed, command):
+    where = [sys.executable, "-P", "-c", "import unleak; print(unleak.__file__)"]
+    done = subprocess.run(where, capture_output=True, text=True, cwd=command.work, env={"PYTHONPATH": str(installed)})
+    assert done.stdout.strip() == str(installed / "unleak/__init__.py"), done.stderr
