@@ -12,6 +12,7 @@ open_clip_torch, or give its merges file with --tokenizer.
 """
 
 import argparse
+import inspect
 import json
 import math
 import os
@@ -74,18 +75,13 @@ def shapes_of(network: torch.nn.Module) -> dict[str, torch.Size]:
     return {name: value.shape for name, value in network.state_dict().items()}
 
 
-SCHEDULE = (
-    "betas", "alphas_cumprod", "alphas_cumprod_prev", "sqrt_alphas_cumprod", "sqrt_one_minus_alphas_cumprod",
-    "log_one_minus_alphas_cumprod", "sqrt_recip_alphas_cumprod", "sqrt_recipm1_alphas_cumprod", "posterior_variance",
-    "posterior_log_variance_clipped", "posterior_mean_coef1", "posterior_mean_coef2", "scale_arr",
-)  # fmt: skip
-
-
 def lvdm_file(family: str, variant: str, dtype: torch.dtype, path: Path) -> None:
     """A checkpoint of DynamiCrafter or VideoCrafter1, with the tensors that nothing uses."""
     from unleak.cli.convert import _family
     from unleak.families.lvdm.convert import to_original
     from unleak.families.lvdm.folder import components
+    from unleak.families.lvdm.original import scheduler_config
+    from unleak.families.lvdm.schedule import buffers
 
     spec = _family(family)
     parts = components(spec, spec.variants[variant])
@@ -98,8 +94,10 @@ def lvdm_file(family: str, variant: str, dtype: torch.dtype, path: Path) -> None
         shapes |= {tower + "logit_scale": torch.Size(()), tower + "text_projection": torch.Size((1024, 1024))}
     for name in ("token_embedding.weight", "positional_embedding", "ln_final.weight", "ln_final.bias"):
         shapes["embedder.model." + name] = shapes["cond_stage_model.model." + name]
-    shapes |= dict.fromkeys(SCHEDULE, torch.Size((1000,)))
-    torch.save({"epoch": 0, "global_step": 20000, "state_dict": random_state(shapes, dtype)}, path)
+    process = scheduler_config(spec.variants[variant])
+    wanted = inspect.signature(buffers).parameters
+    schedule = buffers(**{"turning_step": 400} | {key: value for key, value in process.items() if key in wanted})
+    torch.save({"epoch": 0, "global_step": 20000, "state_dict": random_state(shapes, dtype) | schedule}, path)
 
 
 def text_encoder(**config: Any) -> Any:

@@ -5,8 +5,12 @@ import subprocess
 import sys
 
 import pytest
+import torch
+from transformers import CLIPTokenizer
 
+from tests.families import lvdm_original as original
 from tests.tiny.commands import FOLDERS
+from tests.zoo.hub_server import Hub
 
 
 def small(about, *, steps=2):
@@ -45,10 +49,9 @@ def stats(command, path, about, photo, clips):
 
 
 def diagnose(command, path, about, photo, clips):
-    told = small(about)
-    del told[told.index("--steps") : told.index("--steps") + 2]
-    told = [entry for entry in told if entry not in about.options]
-    command("diagnose", "--model", path, "--videos", clips, "--fps", 6, "--clips", 2, *told, "--out", "d")
+    told = [entry for entry in small(about) if entry not in about.options]
+    told += ["--fps", 6, "--clips", 2, "--start", "0.9T,0.5T", "--seeds", 1]
+    command("diagnose", "--model", path, "--videos", clips, *told, "--out", "d")
     assert list((command.work / "d").iterdir())
 
 
@@ -60,6 +63,7 @@ def doctor(command, path, about, photo, clips):
 def _recipe(command, path, about, clips):
     data = {"kind": "folder", "path": str(clips), "size": list(about.size), "num_frames": about.frames, "fps": 3.0}
     recipe = {"model": str(path), "output": "trained", "data": data, "steps": 1, "batch_size": 1, "lr": 1e-3}
+    recipe["condition"] = {"noise": "timenoise", "dropout": 0.1}
     (command.work / "recipe.yaml").write_text(json.dumps(recipe))  # JSON is YAML
     return "recipe.yaml"
 
@@ -90,6 +94,51 @@ CASES = [
 def test_a_folder_written_by_save_pretrained(command, folder, photo, clips, name, run):
     path, about = folder(name)
     COMMANDS[run](command, path, about, photo, clips)
+
+
+@pytest.fixture
+def letters(tmp_path):
+    """The files of a CLIP tokenizer that knows letters only, as many as the tiny text encoders can tell apart."""
+    known = [chr(ord("a") + place) for place in range(10)]
+    every = ["!", *known, *(f"{letter}</w>" for letter in known), "<|startoftext|>", "<|endoftext|>"]
+    vocabulary = {word: place for place, word in enumerate(every)}
+    CLIPTokenizer(vocab=vocabulary, merges=[]).save_pretrained(tmp_path / "letters")
+    return tmp_path / "letters"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["dynamicrafter", "videocrafter1"])
+def test_a_folder_written_by_convert(command, letters, photo, tmp_path, family):
+    params = original.params(family)
+    torch.save({"state_dict": original.checkpoint(params)}, tmp_path / "model.ckpt")
+    (tmp_path / "model.yaml").write_text(json.dumps({"model": {"params": params}}))
+    options = ("--config", tmp_path / "model.yaml", "--tokenizer", letters)
+    command("convert", family, tmp_path / "model.ckpt", "made", *options)
+    told = json.loads(command("generate", photo, "--model", "made", "--steps", 2, "--prompt", "a b", "--json"))
+    assert (command.work / told["videos"][0]["video"]).is_file()
+    command("convert", family, "made", "back.ckpt")
+    back = torch.load(command.work / "back.ckpt", weights_only=True)["state_dict"]
+    assert list(back) == list(torch.load(tmp_path / "model.ckpt", weights_only=True)["state_dict"])
+
+
+@pytest.mark.slow
+def test_by_name_from_the_hub_the_first_time_and_the_second(command, folder, photo, tmp_path):
+    path, about = folder("dynamicrafter")
+    hub = Hub(store=Hub().start()).start()
+    try:
+        hub.add("someone/tiny", path)
+        environment = {"HF_ENDPOINT": hub.address, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hub")}
+        asked = ("generate", photo, "--model", "someone/tiny", *small(about), "--json")
+        first = json.loads(command(*asked, **environment))
+        downloads = len(hub.store.asked)
+        second = json.loads(command(*asked, "--out", "again", **environment))
+    finally:
+        hub.stop()
+        hub.store.stop()
+    assert downloads > 0
+    assert len(hub.store.asked) == downloads  # the weights are here
+    one, other = ((command.work / told["videos"][0]["video"]).read_bytes() for told in (first, second))
+    assert one == other
 
 
 def test_evaluate(command, clips):

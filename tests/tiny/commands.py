@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import LlamaConfig, LlamaModel
+from transformers import CLIPTextConfig, CLIPTextModel, LlamaConfig, LlamaModel
 
 from tests.tiny.animate_anything import tiny_animate_anything
 from tests.tiny.lvdm import build_dynamicrafter, build_videocrafter1
 from tests.tiny.svd import tiny_svd
-from tests.tiny.text import clip, t5, words
+from tests.tiny.text import CLIP_DIM, t5, words
 
 __all__ = ["FOLDERS", "Folder", "save"]
 
@@ -65,7 +65,10 @@ def _hunyuan() -> Any:
     sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2}
     llama = LlamaModel(LlamaConfig(vocab_size=8, **sizes)).eval()
     pipe.register_modules(tokenizer=words(max_length=512), text_encoder=llama)
-    pipe.register_modules(tokenizer_2=words(), text_encoder_2=clip().eval())
+    sizes = {"hidden_size": CLIP_DIM, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    ids = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 0}
+    pooled = CLIPTextModel(CLIPTextConfig(vocab_size=8, max_position_embeddings=77, **sizes, **ids)).eval()
+    pipe.register_modules(tokenizer_2=words(max_length=77), text_encoder_2=pooled)
     return pipe
 
 
@@ -77,7 +80,7 @@ FOLDERS = {
     "pia": Folder(_pia, (24, 16), 3, trains=False),
     "wan": Folder(_wan, options=("--set", "max_sequence_length=8")),
     "ltx": Folder(_ltx, (64, 32), options=("--set", "max_sequence_length=8")),
-    "cogvideox": Folder(_cogvideox, options=("--set", "max_sequence_length=8"), view=False, trains=False),
+    "cogvideox": Folder(_cogvideox, (16, 32), 9, options=("--set", "max_sequence_length=8"), view=False, trains=False),
     "hunyuan": Folder(_hunyuan, frames=9, view=False, trains=False),
 }
 
