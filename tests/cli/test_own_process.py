@@ -56,11 +56,3 @@ def test_from_pretrained_needs_no_other_import(saved, tmp_path):
     folder, kind = saved("dynamicrafter")
     done = alone("-c", FROM_PRETRAINED, folder, kind.__module__, kind.__name__, cwd=tmp_path)
     assert json.loads(done.stdout) == [kind.__name__, []]
-
-
-def test_a_video_of_dynamicrafter_by_the_command_line(saved, photo, tmp_path):
-    folder, _ = saved("dynamicrafter")
-    words = ("--prompt", "a dog runs", "--steps", 1)
-    done = alone("-m", "unleak", "generate", photo, "--model", folder, *words, "--json", cwd=tmp_path)
-    (video,) = json.loads(done.stdout)["videos"]
-    assert (tmp_path / video["video"]).is_file()

@@ -13,7 +13,7 @@ from tests.tiny.commands import FOLDERS
 from tests.zoo.hub_server import Hub
 
 
-def small(about, *, steps=2):
+def small(about, *, steps=9):  # fewer are taken for those of a distilled model
     width, height = about.size
     told = ["--size", f"{width}x{height}", "--num-frames", about.frames, "--steps", steps, *about.options]
     return told + (["--prompt", "a dog runs"] if about.prompt else [])
@@ -31,7 +31,7 @@ def sweep(command, path, about, photo, clips):
 
 
 def tune(command, path, about, photo, clips):
-    told = command("tune", photo, "--model", path, *small(about, steps=3), "--target-motion", "4px/s", "--budget", 3)
+    told = command("tune", photo, "--model", path, *small(about), "--target-motion", "4px/s", "--budget", 3)
     assert told
 
 
@@ -114,7 +114,7 @@ def test_a_folder_written_by_convert(command, letters, photo, tmp_path, family):
     (tmp_path / "model.yaml").write_text(json.dumps({"model": {"params": params}}))
     options = ("--config", tmp_path / "model.yaml", "--tokenizer", letters)
     command("convert", family, tmp_path / "model.ckpt", "made", *options)
-    told = json.loads(command("generate", photo, "--model", "made", "--steps", 2, "--prompt", "a b", "--json"))
+    told = json.loads(command("generate", photo, "--model", "made", "--steps", 9, "--prompt", "a b", "--json"))
     assert (command.work / told["videos"][0]["video"]).is_file()
     command("convert", family, "made", "back.ckpt")
     back = torch.load(command.work / "back.ckpt", weights_only=True)["state_dict"]
