@@ -15,13 +15,13 @@ from unleak.data.video import write_video
 KILLED = """
 import os, signal, sys
 from unleak.cli import main
-from unleak.study.evaluate import videos
+from unleak.study.evaluate import run
 
-measure, left = videos.measure_video, [2]
+measure, left = run.measure_video, [2]
 def deadly(*arguments, **options):
     left[0] -= 1
     return measure(*arguments, **options) if left[0] >= 0 else os.kill(os.getpid(), signal.SIGKILL)
-videos.measure_video = deadly
+run.measure_video = deadly
 main(sys.argv[1:])
 """
 

@@ -1,5 +1,6 @@
 """`unleak evaluate`: the paper's metrics of a folder of videos."""
 
+from pathlib import Path
 from typing import Any
 
 from unleak.cli.errors import WRONG_INPUT
@@ -22,8 +23,8 @@ def evaluate(
     """
     with launched() as processes:
         terminal = output.terminal(quiet=not processes.is_main)
-        if output.prepare is not None:
-            status = processes.from_main(lambda: prepare(measured, output, typed, terminal))
+        if (folder := output.prepare) is not None:
+            status = processes.from_main(lambda: prepare(measured, folder, typed, terminal))
             processes.outlive_main()
             return status
         from unleak.measure.registry import extend
@@ -53,7 +54,7 @@ def evaluate(
         return WRONG_INPUT if found.failed else 0
 
 
-def prepare(measured: Measured, output: EvaluateOutput, typed: CommandLine, terminal: Any) -> int:
+def prepare(measured: Measured, folder: Path, typed: CommandLine, terminal: Any) -> int:
     """Write photos and a list for `unleak generate` from the dataset of the preset; the exit status."""
     from unleak.study.evaluate.ucf101 import prepare_dataset
 
@@ -65,7 +66,7 @@ def prepare(measured: Measured, output: EvaluateOutput, typed: CommandLine, term
                 f"--prepare writes photos and a list, and has no use for {typed.options[name]}; leave it out"
             )
     with listening(terminal) as listener:
-        made, photos, failed = prepare_dataset(measured.reference, output.prepare, listener=listener)
+        made, photos, failed = prepare_dataset(measured.reference, folder, listener=listener)
     terminal.note(f"{photos} photos; now: unleak generate {made} --out VIDEOS, and evaluate them with --prompts {made}")
     terminal.line(str(made))
     terminal.json({"list": str(made), "photos": photos, "failed": failed})

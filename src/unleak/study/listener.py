@@ -25,8 +25,15 @@ class Listener:
 class Processes(Protocol):
     """The processes that share a study, as `accelerate launch` starts them."""
 
-    rank: int
-    count: int
+    @property
+    def rank(self) -> int:
+        """The number of this process, from 0."""
+        ...
+
+    @property
+    def count(self) -> int:
+        """The number of processes."""
+        ...
 
     @property
     def is_main(self) -> bool:

@@ -231,7 +231,7 @@ def _planned(
 ) -> Planned:
     call = Call.of(pipeline_class(spec.pipeline))
     reads = call.name("prompt") is not None
-    own = {
+    own: dict[str, Any] = {
         "prompt": request.prompt if reads else None,
         "guidance": Guidance.parse(case.guidance) if case.guidance else request.guidance,
         "steps": case.steps or request.steps,

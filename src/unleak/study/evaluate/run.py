@@ -14,6 +14,7 @@ from unleak.data.atomic import check_writable
 from unleak.data.decode_worker import ClipRequest, Decoding, Outcome, default_workers, read_clips
 from unleak.data.folder import find_videos
 from unleak.data.image import MediaError
+from unleak.data.video import VideoClip
 from unleak.measure.adapters.torch_fidelity import Frames, TorchFidelity
 from unleak.measure.adapters.vbench import VBench
 from unleak.measure.adapters.vbench_layout import vbench_layout
@@ -281,7 +282,7 @@ def _row(item: Item, name: str, outcome: Outcome, tools: Tools, names: Sequence[
 
     if isinstance(outcome, MediaError):
         raise outcome
-    assert outcome is not None
+    assert isinstance(outcome, VideoClip)
     try:
         measured = measure_video(item, outcome, tools, names)
     except cv2.error as error:
