@@ -1,10 +1,13 @@
 """What people feed to `unleak train`: a line for each fault, status 2, nothing loaded, nothing written."""
 
+import os
 import pickle
 import re
 from pathlib import Path
 
 import pytest
+
+from unleak.train.config import load_recipe
 
 RECIPE = """
 model: tiny
@@ -268,3 +271,9 @@ AROUND = {
 def test_what_is_there_already(here, refused, what):
     arguments, reason, files = AROUND[what]
     refused("train", *arguments, reasons=[reason], files=files)
+
+
+def test_a_recipe_that_is_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "recipe.yaml")
+    with pytest.raises(ValueError, match=r"recipe\.yaml: a pipe; give a regular file"):
+        load_recipe(tmp_path / "recipe.yaml")

@@ -49,6 +49,15 @@ def test_it_reports_what_is_used_and_writes_what_is_kept(clips, tmp_path, capsys
     keep.unlink()
 
 
+def test_a_name_that_no_list_holds_costs_that_video_alone(clips, tmp_path, capsys):
+    for name in ("a", "\udcff"):
+        (tmp_path / f"{name}.mp4").write_bytes((clips / "sub" / "moves.mp4").read_bytes())
+    assert main(["data", "check", str(tmp_path), *FEW, "--write", str(tmp_path / "keep.csv")]) == 0
+    assert "its name is not UTF-8, so no list holds it; rename it" in capsys.readouterr().err
+    (row,) = csv.DictReader((tmp_path / "keep.csv").open())
+    assert row["path"] == "a.mp4"
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [

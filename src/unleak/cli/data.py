@@ -1,7 +1,7 @@
 """`unleak data check`: what training would make of a set of videos."""
 
 import csv
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -81,6 +81,8 @@ def check(
         else video
         for video in found
     ]
+    if write is not None:
+        looked = [_listable(video) for video in looked]
     kept = [video for video in looked if video.reason is None]
     dropped = [video for video in looked if video.reason is not None]
     for video in dropped:
@@ -146,6 +148,15 @@ def _histogram(scores: list[float]) -> list[tuple[float, float, int]]:
         for low, high in pairwise(edges)
         if any(score >= low for score in scores)
     ]
+
+
+def _listable(video: Video) -> Video:
+    """Leave out a video whose name a list, which is UTF-8, cannot hold."""
+    try:
+        str(video.entry.path).encode()
+    except UnicodeEncodeError:
+        return video if video.reason else replace(video, reason="its name is not UTF-8, so no list holds it; rename it")
+    return video
 
 
 def _told(video: Video) -> str:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
+from unleak.data.files import open_regular
 from unleak.train.recipe_files import find_recipe
 
 
@@ -386,7 +387,7 @@ def load_recipe(path: Path | str, overrides: list[str] | None = None) -> Recipe:
         path = find_recipe(path)
     except ValueError as error:
         raise RecipeError(str(error)) from error
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         content = file.read(_MOST_BYTES + 1)
     if len(content) > _MOST_BYTES:
         raise RecipeError(f"{path}: more than 1 MiB, so no recipe; give the YAML file of one")
