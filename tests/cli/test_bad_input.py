@@ -539,7 +539,7 @@ def test_a_lora_that_is_damaged(here, refused, pipeline_folder):
         ("AutoencoderKLWan", "is no pipeline of the diffusers that is installed"),
         (
             "StableDiffusionPipeline",
-            "cannot attach to StableDiffusionPipeline: it makes images of a text (text-to-image)",
+            "StableDiffusionPipeline: it makes images of a text (text-to-image)",
         ),
         (
             "WanVideoToVideoPipeline",
