@@ -209,10 +209,17 @@ def nano(setup: Setup, **settings: Any) -> Any:
     return pipe
 
 
-def picture() -> Any:
+def called(steps: int) -> dict[str, Any]:
+    """Arguments of a call at the size that the shipped model was trained on."""
     from PIL import Image
 
-    return Image.effect_noise((128, 128), 90).convert("RGB")
+    from unleak.zoo.registry import find_model
+
+    defaults = find_model("nano").defaults
+    width, height = defaults["width"], defaults["height"]
+    size = {"height": height, "width": width, "num_frames": defaults["num_frames"]}
+    image = Image.effect_noise((width, height), 90).convert("RGB")
+    return {"image": image, **size, "num_inference_steps": steps, "output_type": "latent"}
 
 
 def attached(setup: Setup) -> dict[str, Any]:
@@ -221,9 +228,8 @@ def attached(setup: Setup) -> dict[str, Any]:
 
     plain, fixed = nano(setup), nano(setup)
     unleak.apply(fixed, start="0.9T", init="unit", strategies=[unleak.GuidanceInterval(high="1.0T")])
-    steps = 2 if setup.small else 25
-    call = {"num_inference_steps": steps, "output_type": "latent"}
-    ways = {"plain": lambda: plain(picture(), **call), "attached": lambda: fixed(picture(), **call)}
+    call = called(9 if setup.small else 25)
+    ways = {"plain": lambda: plain(**call), "attached": lambda: fixed(**call)}
     times = alternating(ways, setup)
     return {f"s, {name}": round(seconds, 4) for name, seconds in times.items()}
 
@@ -239,7 +245,8 @@ def offloading(way: str, setup: Setup) -> dict[str, Any]:
     if setup.small:
         return {"GiB, estimate": round(told, 3), "GiB": None}
     pipe = nano(setup, offload=way)
-    memory = setup.peak_gib(lambda: pipe(picture(), num_inference_steps=2))
+    call = called(9) | {"output_type": "np"}
+    memory = setup.peak_gib(lambda: pipe(**call))
     return {"GiB, estimate": round(told, 3), "GiB": memory}
 
 
