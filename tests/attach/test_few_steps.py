@@ -77,7 +77,11 @@ def test_a_start_may_be_a_step_of_any_schedule(name: str, k: int) -> None:
 def test_noise_of_a_step_is_of_its_level() -> None:
     pipe = lightning()
     begins: list[torch.Tensor] = []
-    for plan in ({}, {"start": "step:2", "init": "unit"}, {"start": "sigma=0.8", "init": "unit", "mode": "truncate"}):
+    for plan in (
+        {"start": None},
+        {"start": "step:2", "init": "unit"},
+        {"start": "sigma=0.8", "init": "unit", "mode": "truncate"},
+    ):
         seen: list[torch.Tensor] = []
         handle = pipe.transformer.register_forward_pre_hook(
             lambda module, args, kwargs, seen=seen: seen.append(kwargs["hidden_states"][:, :16].clone()),
@@ -212,3 +216,14 @@ def test_a_start_of_steps_is_parsed_and_has_no_level_of_its_own() -> None:
     for text in ("step:-1", "step:1.5", "step:"):
         with pytest.raises(ValueError, match="is not understood"):
             Start.parse(text)
+
+
+def test_a_start_above_the_plain_schedule_is_said() -> None:
+    plain = diffusers.DDIMScheduler(beta_schedule="scaled_linear", timestep_spacing="leading")
+    for mode in ("rescale", "truncate"):
+        ours = started(plain, process_of(plain).level_at_timestep(940), mode)
+        ours.set_timesteps(4)  # 750, 500, 250, 0 by itself
+        assert ours.timesteps[0] == 939
+        assert "is noisier than where the plain schedule of 4 steps begins" in few_steps(ours, mode)
+        ours.set_timesteps(50)
+        assert few_steps(ours, mode) is None

@@ -167,6 +167,12 @@ def _function(scheduler: Any, name: str) -> Any:
 
 def few_steps(scheduler: Any, mode: Mode) -> str | None:
     """Return what to say of a schedule of few steps, once a scheduler from `started` has been set; None if nothing."""
+    if above := getattr(scheduler, "unleak_above", None):
+        return (
+            f"the start at sigma {above[0]:.4g} is noisier than where the plain schedule of"
+            f" {scheduler.unleak_plain_steps} steps begins, sigma {above[1]:.4g} (its spacing does not reach the top"
+            " level): a start below that, or more steps, gives more motion."
+        )
     plain = getattr(scheduler, "unleak_plain_steps", None)
     moved = getattr(scheduler, "unleak_moved", None)
     if plain is None or (moved is None and plain > FEW_STEPS):

@@ -167,7 +167,8 @@ class ScheduleAdapter(ABC):
         """
         plain, first = self.nodes(scheduler), self.first(scheduler, level)
         scheduler.unleak_plain_steps, scheduler.unleak_grid = len(plain), tuple(plain.sigmas.tolist())
-        scheduler.unleak_moved = None
+        scheduler.unleak_moved, top, asked = None, plain.sigmas[0], first.sigmas.item()
+        scheduler.unleak_above = (asked, top) if top < asked and not np.isclose(top, asked, rtol=1e-6) else None
         few = self.few_steps(scheduler, len(plain), limits)
         if limits.left_out >= len(plain) > 0:
             raise ValueError(
