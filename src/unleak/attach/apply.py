@@ -69,8 +69,7 @@ def apply(
     if start is RECOMMENDED and all(given is None for given in (init, mode, motion, strategies)):
         motion, strategies = _recommended(pipe)
     start = None if isinstance(start, Recommended) else start
-    one = isinstance(strategies, Strategy)
-    chosen: Sequence[Any] = [strategies] if one else strategies or ()
+    chosen: Sequence[Any] = [strategies] if isinstance(strategies, Strategy) else strategies or ()
     plan = _plan(pipe, start, init or "standard", mode or "rescale", motion, chosen)
     with waiting(pipe):
         remove(pipe)

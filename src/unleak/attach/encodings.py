@@ -24,13 +24,15 @@ def encoded_once(pipe: Any) -> Iterator[None]:
     pipeline, and the parts are back whatever happens. Random draws from what is encoded are made anew each time.
     """
     with ExitStack() as stack:
-        for name, part in getattr(pipe, "components", {}).items():
+        components: dict[str, Any] = getattr(pipe, "components", {})
+        for name, part in components.items():
             if not isinstance(part, nn.Module):
                 continue
+            encode: Any = getattr(part, "encode", None)
             if "encoder" in name:
                 stack.enter_context(standing_in(pipe, name, {"__call__": _remembered(part)}))
-            elif hasattr(part, "encode"):
-                stack.enter_context(standing_in(pipe, name, {"encode": _remembered(part.encode)}))
+            elif encode is not None:
+                stack.enter_context(standing_in(pipe, name, {"encode": _remembered(encode)}))
         yield
 
 

@@ -21,7 +21,7 @@ class StandIn:
         object.__setattr__(self, "_unleak_network", network)
         object.__setattr__(self, "_unleak_answers", dict(answers))
 
-    @property
+    @property  # type: ignore[misc]
     def __class__(self) -> Any:
         return self._unleak_network.__class__
 

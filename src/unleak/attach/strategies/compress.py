@@ -84,8 +84,9 @@ class Compress:
         if hasattr(condition, "crf"):  # LTX-2 compresses single frames, and those alone
             self._refuse_two(condition.crf, "crf in a condition")
             return replace(condition, crf=self.crf)
-        if getattr(condition, "image", None) is not None:
-            return replace(condition, image=_each(condition.image, self.crf, size))
+        if (image := getattr(condition, "image", None)) is not None:
+            changed: Any = {"image": _each(image, self.crf, size)}
+            return replace(condition, **changed)
         return condition
 
     def _refuse_two(self, own: int | None, name: str) -> None:
@@ -108,8 +109,8 @@ def compressed(pixels: UInt8[np.ndarray, "h w 3"], crf: int) -> UInt8[np.ndarray
             container.mux(stream.encode(av.VideoFrame.from_ndarray(even, format="rgb24")))
             container.mux(stream.encode())
         file.seek(0)
-        with av.open(file) as container:
-            frame: Any = next(container.decode(video=0))
+        with av.open(file, "r") as video:
+            frame: Any = next(video.decode(video=0))
     return np.ascontiguousarray(frame.to_ndarray(format="rgb24")[:height, :width])
 
 
