@@ -78,7 +78,7 @@ def main() -> None:
         for label, settings in variants.items():
             if settings is not None:
                 unleak.apply(pipes[label], **settings)
-            named[name].call(pipes[label])  # the first call is slower
+            named[name].call(pipes[label], num_inference_steps=arguments.steps)  # the first call is slower
         times = {label: np.zeros(arguments.rounds) for label in variants}
         for i in range(arguments.rounds):
             for label in (list(variants), list(variants)[::-1])[i % 2]:
