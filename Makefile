@@ -1,4 +1,4 @@
-# make demo    a photo becomes two videos under out/, standard and fixed
+# make demo    eight noises of two photos, plain above fixed, as one sheet under out/demo
 # make test    the fast tests, about five minutes on two cores
 # make check    everything else that a change must pass
 # make comfyui-test    the nodes in ComfyUI itself
@@ -17,9 +17,7 @@ help:
 	@echo "make demo | test | check | comfyui-test | site | lint | types | contracts | format | nano | nano-seeds | benchmark | clean"
 
 demo: .venv/.evaluate
-	$(BIN)/unleak generate examples/photo.jpg --seed 3 --start 1.0T --out out/standard --overwrite
-	$(BIN)/unleak generate examples/photo.jpg --seed 3 --out out/fixed --overwrite
-	$(BIN)/python examples/compare.py out/strip.png out/standard/photo.mp4 out/fixed/photo.mp4
+	$(BIN)/python examples/demo.py out/demo
 
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 test: .venv/.dev
