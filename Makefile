@@ -3,7 +3,7 @@
 # make check    everything else that a change must pass
 # make comfyui-test    the nodes in ComfyUI itself
 # make site    the documentation, into out/site
-# make benchmark    the evidence again, written into the README
+# make benchmark    the evidence again, written into README.md and docs/evidence.md
 # Each makes .venv first. PYTHON=python3.12 picks another interpreter, ARGS is handed to pytest.
 
 PYTHON ?= python3
@@ -68,13 +68,13 @@ nano-seeds: nano
 	for stage in naive timenoise; do \
 		$(BIN)/unleak train recipes/nano/$$stage.yaml --set seed=3 --set output=out/nano/$$stage-seed3 || exit; done
 
-# The tables of the README, from the shipped weights: hours on two cores; ARGS=--quick is the protocol's small size. Stopped,
+# The evidence, into README.md and docs/evidence.md, from the shipped weights: hours on two cores; ARGS=--quick is the protocol's small size. Stopped,
 # it goes on; `make benchmark ARGS=--clips=64` adds to what is there.
 BENCH := OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.evidence
 benchmark: .venv/.benchmark
 	$(BIN)/python recipes/nano/photos.py out/nano/photos $(PHOTOS)
 	$(BENCH) out/nano/photos/test $(ARGS) --worker 1/2 & $(BENCH) out/nano/photos/test $(ARGS) --worker 0/2 && wait
-	$(BENCH) report --write README.md
+	$(BENCH) report --write .
 
 # unleak's nodes in ComfyUI itself, in an environment of its own. Where that cannot be had, its tests are skipped and say so.
 comfyui-test: .venv/.dev

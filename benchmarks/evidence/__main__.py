@@ -1,7 +1,7 @@
-"""What each strategy does on known motion: the tables and the plot of the README.
+"""What each strategy does on known motion: the README's six rows; docs/evidence.md has everything.
 
     python -m benchmarks.evidence PHOTOS [--quick] [--clips N] [--seeds N] [--worker I/N] [--out FOLDER]
-    python -m benchmarks.evidence report [--out FOLDER] [--write README.md]
+    python -m benchmarks.evidence report [--out FOLDER] [--write REPOSITORY]
 
 PHOTOS is the test split that recipes/nano/photos.py writes; protocol.yaml says what is measured. Every video is
 measured and forgotten, its numbers are kept in OUT as lines of JSON, and all methods advance together: a stopped run
@@ -164,7 +164,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, help="only the first so many training seeds of the protocol's models")
     parser.add_argument("--worker", default="0/1", help="I/N: every N-th batch of clips from the I-th")
     parser.add_argument("--out", type=Path, default=Path("out/evidence"))
-    parser.add_argument("--write", type=Path, help="put the tables into this file, between its markers")
+    parser.add_argument(
+        "--write", type=Path, help="put the tables into README.md and docs/evidence.md of this repository"
+    )
     arguments = parser.parse_args()
     protocol = yaml.safe_load(PROTOCOL.read_text())
     if arguments.quick:

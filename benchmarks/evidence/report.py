@@ -10,6 +10,15 @@ from benchmarks.evidence.measures import summarize
 from benchmarks.evidence.scenes import Law
 
 BEGIN, END = "<!-- evidence: written by make benchmark -->", "<!-- /evidence -->"
+SHORT = {
+    "plain": "plain",
+    "guidance 1": "no guidance",
+    "start 20, analytic": "start sigma 20, Analytic-Init",
+    "start 5, analytic": "start sigma 5, Analytic-Init",
+    "start 20, guidance 1": "start sigma 20, no guidance",
+    "timenoise: plain": "TimeNoise, plain sampling",
+}
+"""Methods that the README shows, and their names there."""
 DIGITS = {"nearest": 1, "first_frame": 1, "flicker": 2, "score": 0, "seconds": 2}
 Row = dict[str, Any]
 Place = tuple[int, int]  # scene, noise
@@ -17,9 +26,12 @@ Complete = dict[int, set[Place]]  # training seed -> where every method has made
 
 
 def write_report(
-    protocol: dict[str, Any], rows: list[Row], tried: dict[str, Any], out: Path, readme: Path | None
+    protocol: dict[str, Any], rows: list[Row], tried: dict[str, Any], out: Path, into: Path | None
 ) -> None:
-    """OUT/table.md and OUT/evidence.png, from the videos that every method has made; `readme` gets both."""
+    """Write OUT/table.md and OUT/evidence.png, from the videos that every method has made.
+
+    into: a repository, whose docs/evidence.md gets both, and whose README.md gets the short table.
+    """
     place_of_model = {name: k for names in protocol["models"].values() for k, name in enumerate(names)}
     methods: dict[str, list[Row]] = {}
     made: dict[int, dict[str, set[Place]]] = {}
@@ -34,13 +46,34 @@ def write_report(
     (out / "table.md").write_text(text + "\n")
     plot(protocol, methods, complete, out / "evidence.png")
     print(text)
-    if readme:
-        page = readme.read_text()
-        picture = readme.parent / "docs" / "evidence.png"
-        picture.write_bytes((out / "evidence.png").read_bytes())
-        block = f"{BEGIN}\n{text}\n\n![Motion kept and lost, by method and noise level](docs/evidence.png)\n{END}"
-        assert BEGIN in page, f"{readme} has no {BEGIN}"
-        readme.write_text(re.sub(f"{re.escape(BEGIN)}.*{re.escape(END)}", lambda _: block, page, flags=re.DOTALL))
+    if into:
+        (into / "docs" / "evidence.png").write_bytes((out / "evidence.png").read_bytes())
+        picture = "![Motion kept and lost, by method and noise level](evidence.png)"
+        _put(into / "docs" / "evidence.md", f"{text}\n\n{picture}")
+        _put(into / "README.md", short_table(protocol, methods, complete))
+
+
+def _put(page: Path, text: str) -> None:
+    """Replace what stands between the marks of `page`."""
+    old = page.read_text()
+    assert BEGIN in old, f"{page} has no {BEGIN}"
+    block = f"{BEGIN}\n{text}\n{END}"
+    page.write_text(re.sub(f"{re.escape(BEGIN)}.*{re.escape(END)}", lambda _: block, old, flags=re.DOTALL))
+
+
+def short_table(protocol: dict[str, Any], methods: dict[str, list[Row]], complete: Complete) -> str:
+    """Return the README's table: a row for each method of `SHORT`."""
+    found = summaries(protocol, methods, complete)
+    lines = ["| | moves | broken | first frame | time of a video |", "|---|---|---|---|---|"]
+    for name, title in SHORT.items():
+        r = found[name]
+        cells = [
+            f"{r['moves']:.0%} {_interval(r['interval'], '.0%')}",
+            f"{r['broken']:.0%}",
+            f"{r['first_frame']:.1f} dB",
+        ]
+        lines.append(f"| {title} | {' | '.join(cells)} | {r['seconds'] / found['plain']['seconds']:.2f} of plain's |")
+    return "\n".join(lines)
 
 
 def _place(row: Row) -> Place:
