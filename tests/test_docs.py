@@ -14,10 +14,13 @@ import typer.main
 from PIL import Image
 
 import unleak
+from unleak.animate.settings import presets
 from unleak.cli import main
 from unleak.cli.app import app
+from unleak.core.start import Start
 from unleak.data.video import write_video
 from unleak.train.config import load_recipe
+from unleak.zoo.registry import find_model
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -121,3 +124,26 @@ def test_the_site_builds_and_every_link_of_it_leads_somewhere(tmp_path):
 def test_links_between_pages_lead_somewhere(page):
     for target in re.findall(r"\]\((?!https?:)([^)#\s]+)", page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), target
+
+
+def test_the_table_of_fixes_in_the_readme_is_what_the_models_recommend():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`[^|]+`) \| start ([^|]+) \|", text, re.MULTILINE)
+    assert len(rows) >= 5
+    for names, fix in rows:
+        for name in re.findall(r"`([^`]+)`", names):
+            spec = find_model(name)
+            said = fix.split(" and ")[0].replace("sigma ", "sigma=")
+            asked = Start.parse(spec.start) if spec.start else presets(spec)["medium"]
+            if " to " in said:
+                low, high = (Start.parse(one) for one in said.split(" to "))
+                assert low.value <= asked.value <= high.value, name
+            else:
+                assert asked == Start.parse(said), name
+            assert ("Analytic-Init" in fix) == (spec.init == "analytic"), name
+
+
+def test_the_readme_can_be_read_at_a_glance():
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 150
+    assert max(map(len, lines)) <= 120

@@ -50,7 +50,9 @@ def summarize(
     `training_seed`, the place of its model among those of its variant. Numbers are means over the training seeds of
     what each gave: one that was measured on fewer videos counts as much."""
     # Most real clips rest, so the median distance between two is 0; the root mean square sets the bandwidth for all.
-    bandwidth = float(np.sqrt(2 * _changes(real).var(0).sum()))
+    # The committed rows leave the changes out, for their size; such rows give no MMD.
+    known = all("change" in row for row in (*rows, *real))
+    bandwidth = float(np.sqrt(2 * _changes(real).var(0).sum())) if known else None
     seeds = _grouped(rows, "training_seed")
     each = [_of_one_seed(some, [] if rows is real else real, law, bandwidth) for some in seeds.values()]
     moves, before = _by_place(rows, "moves"), _by_place(plain, "moves")
@@ -66,7 +68,7 @@ def summarize(
 
 
 def _of_one_seed(
-    rows: list[dict[str, Any]], real: list[dict[str, Any]], law: Law, bandwidth: float
+    rows: list[dict[str, Any]], real: list[dict[str, Any]], law: Law, bandwidth: float | None
 ) -> dict[str, float]:
     velocities = [
         np.array([(row["dx"], row["dy"]) for row in some]) for some in _grouped(rows, "scene").values() if len(some) > 1
@@ -77,7 +79,9 @@ def _of_one_seed(
     return {
         "speed": float(np.mean([np.hypot(row["dx"], row["dy"]) * (not row["broken"]) for row in rows])),
         "energy": float(np.mean(energy)) if energy else float("nan"),
-        "mmd": 1000 * mmd2(_changes(rows), _changes(same), bandwidth=bandwidth) if same else float("nan"),
+        "mmd": 1000 * mmd2(_changes(rows), _changes(same), bandwidth=bandwidth)
+        if same and bandwidth is not None
+        else float("nan"),
         **{
             name: float(np.mean([row[name] for row in rows if row[name] is not None]))
             for name in ("moves", "broken", "nearest", "first_frame", "flicker", "score", "seconds")
