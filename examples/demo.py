@@ -66,7 +66,7 @@ def main(out, photos):
     rows, titles, counts = [], [], {"plain": 0, "fixed": 0}
     for path in photos:
         photo = Image.open(path).convert("RGB")
-        for name, settings in (("plain", {"start": "1.0T"}), ("fixed", {"motion": "high"})):
+        for name, settings in (("plain", {"start": "1.0T"}), ("fixed", {"motion": "medium"})):
             with unleak.applied(pipe, **settings):
                 videos = animate(pipe, photo, side)
             moving = [not verdict(video, photo, fps=FPS).still for video in videos]
