@@ -32,8 +32,9 @@ def api() -> str:
     import unleak
 
     rooms: dict[str, list[str]] = {}
-    for name, module in unleak._HOME.items():
-        rooms.setdefault(module.split(".")[1], []).append(f"::: {module}.{name}")
+    for name in unleak._HOME:
+        home = getattr(unleak, name).__module__
+        rooms.setdefault(home.split(".")[1], []).append(f"::: {home}.{name}")
     titled = sorted(rooms, key=[*ROOMS, *rooms].index)
     return "\n\n".join(f"## {ROOMS.get(room, room.capitalize())}\n\n" + "\n\n".join(rooms[room]) for room in titled)
 
