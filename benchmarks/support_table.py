@@ -1,8 +1,8 @@
-"""The tables of supported pipelines in PIPELINES.md and, in short, in the README, from the results of the tests.
+"""The tables of supported pipelines in docs/pipelines.md, from the results of the tests.
 
     WRITE_SUPPORT=1 pytest tests/attach                          runs every promise, adds to tests/attach/support.json
     python benchmarks/support_table.py                           prints both tables
-    python benchmarks/support_table.py --write PIPELINES.md --write README.md      puts each between its marks there
+    python benchmarks/support_table.py --write docs/pipelines.md                   puts each between its marks there
 
 Nothing in the table is typed: a row is there because of a seam, a tick because the promise held for that pipeline in
 both modes when the results were written, and a reason because the seams refuse it.

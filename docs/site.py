@@ -78,11 +78,6 @@ def recipes() -> str:
     return "\n".join(parts)
 
 
-def pipelines() -> str:
-    """Return PIPELINES.md, which stands at the root of the repository, without its title."""
-    return (ROOT / "PIPELINES.md").read_text(encoding="utf-8").split("\n", 1)[1]
-
-
 def _leaves(command: Any, name: str) -> Iterator[tuple[str, Any]]:
     below = getattr(command, "commands", None)
     if not below:
@@ -96,4 +91,4 @@ def _markdown(text: str) -> str:
     return text.strip().replace("|", "\\|").replace("<", "&lt;")
 
 
-FILL = {function.__name__: function for function in (api, commands, models, recipes, pipelines)}
+FILL = {function.__name__: function for function in (api, commands, models, recipes)}

@@ -307,8 +307,8 @@ def test_the_committed_results_are_of_every_promise() -> None:
 @pytest.mark.parametrize(
     ("page", "marks", "table"),
     [
-        ("PIPELINES.md", support_table.MARKS, support_table.table),
-        ("README.md", support_table.SHORT, support_table.short_table),
+        ("docs/pipelines.md", support_table.MARKS, support_table.table),
+        ("docs/pipelines.md", support_table.SHORT, support_table.short_table),
     ],
 )
 def test_the_committed_tables_are_made_of_the_results(page: str, marks: tuple[str, str], table: Any) -> None:
