@@ -31,7 +31,8 @@ slow: .venv/.dev
 
 # Every signature of the package checked at run time; the tower lets an int stand for a float, as mypy does.
 typed: .venv/.dev
-	$(PYTEST) -m "not slow" --jaxtyping-packages="unleak,beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))" $(ARGS)
+	$(PYTEST) -m "not slow" --jaxtyping-packages="unleak,beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))" $(ARGS) \
+		tests/core tests/data tests/stats tests/measure tests/families tests/golden tests/train
 
 site: .venv/.docs
 	$(BIN)/mkdocs build --strict
