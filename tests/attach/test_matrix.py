@@ -214,6 +214,7 @@ def cases() -> list[Any]:
     return [pytest.param(name, tiny, id=f"{tiny.name}-{name}") for name, tiny in named]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["rescale", "truncate"])
 @pytest.mark.parametrize(("name", "tiny"), cases())
 def test_promise(name: str, tiny: Tiny, mode: str, held: Callable[[str, Any, str], None]) -> None:
@@ -249,6 +250,7 @@ def lower(scheduler: Any, less: int = 0) -> Level:
 DRIFT = itertools.cycle([0, 1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "tiny"), cases())
 def test_promise_can_fail(name: str, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     _break(name, monkeypatch)

@@ -113,6 +113,7 @@ def test_caching(name: str) -> None:
     assert torch.equal(call(name, pipe), once)
 
 
+@pytest.mark.slow
 @each
 def test_compiled_once_whatever_the_start(name: str) -> None:
     pipe, graphs = applied(name), []

@@ -32,6 +32,7 @@ def test_every_row_is_measured_and_kept(tmp_path):
     assert len(out.read_text().splitlines()) == len(rows)  # what is there is not measured again
 
 
+@pytest.mark.slow
 def test_what_nobody_has_measured_says_so(tmp_path):
     report = run("--report", "--out", tmp_path / "none.jsonl").stdout
     assert "| step svd 512x320 | not measured |  |" in report

@@ -23,6 +23,7 @@ def compare(unleak, tiny_folder, tmp_path, monkeypatch):
     return lambda *arguments: unleak("compare", "--model", tiny_folder, *SMALL, *arguments)
 
 
+@pytest.mark.slow
 def test_cases_become_a_page_a_table_and_all_videos(compare, unleak, photo, tmp_path):
     other = tmp_path / "other <b>.png"
     Image.effect_noise((40, 40), 60).convert("RGB").save(other)

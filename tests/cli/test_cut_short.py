@@ -214,6 +214,7 @@ def test_the_real_program(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_terminated_runs_remove_their_temporary_file(tmp_path):
     """SIGTERM in the middle of writing."""
     code = (

@@ -16,6 +16,7 @@ def photos(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_photos_become_a_verdict_a_picture_and_tables(unleak, tiny_folder, photos, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = unleak("diagnose", "--model", tiny_folder, "--photos", photos, "--clips", 4, *FAST)

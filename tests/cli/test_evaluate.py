@@ -292,6 +292,7 @@ def test_features_of_another_network_at_the_same_place_are_not_taken(run, videos
     assert "other settings" in results[1].err
 
 
+@pytest.mark.slow
 def test_other_packages_are_asked_and_named(run, videos, tmp_path, packages):
     weights, photos = tmp_path / "weights.pt", tmp_path / "photos"
     torch.save({"gain": torch.tensor(2.0)}, weights)

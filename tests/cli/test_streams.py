@@ -58,6 +58,7 @@ def test_a_reader_that_is_gone_is_no_failure(tmp_path, command):
     assert not [line for line in err.splitlines() if line and not line.startswith("`unleak models")]
 
 
+@pytest.mark.slow
 def test_closed_streams_spoil_no_file(tmp_path, tiny_folder):
     """The next file that is opened would take the number of a closed stream, and what is printed."""
     Image.effect_noise((16, 16), 90).save(tmp_path / "photo.png")

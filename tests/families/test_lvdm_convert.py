@@ -283,6 +283,7 @@ print(json.dumps([
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
 def test_converting_takes_no_more_memory_than_the_file(tmp_path: Path, tokenizer: Path) -> None:
     for name, params in (("small", original.params()), ("large", original.params(model_channels=160, context_dim=32))):

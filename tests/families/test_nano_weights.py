@@ -86,6 +86,7 @@ def videos(nano, photo):
     return {"plain": animated("1.0T"), "fixed": animated(SPEC.start)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["plain", "fixed"])
 def test_the_first_frame_is_the_photo(videos, photo, kind):
     first = np.asarray(fit_image(photo, 64, 64)).astype(float)

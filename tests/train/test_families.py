@@ -95,6 +95,7 @@ def test_dynamicrafter_trains_its_projection_too_and_resumes(run, models):
     assert_same(state(short), state(whole))
 
 
+@pytest.mark.slow
 def test_no_noise_is_the_naive_recipe_bit_for_bit(run):
     naive = run("videocrafter1", condition={"noise": "none", "dropout": 0.1})
     nothing = run("videocrafter1", condition={"noise": "timenoise", "beta_m": 0.0, "dropout": 0.1})
@@ -163,6 +164,7 @@ def test_adapters_are_read_by_diffusers_in_both_forms(run, models, experts):
     torch.testing.assert_close(latents(plain), without)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["ltx", "wan5b"])
 def test_the_image_in_the_video_itself_naive_noised_and_resumed(run, family):
     """beta_m = 0 is the naive recipe bit for bit; a run in two parts is the one in one; other noises are others."""

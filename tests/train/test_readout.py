@@ -26,6 +26,7 @@ def test_the_network_is_the_same_with_a_readout(tiny_svd):
     assert sample.grad.abs().sum() > 0  # what is read off the middle teaches all that comes before
 
 
+@pytest.mark.slow
 def test_it_learns_is_logged_is_thrown_away_and_resumes(recipe, tmp_path):
     long = recipe(output=str(tmp_path / "long"), motion_readout=1.0, optimizer="muon")
     short = long.model_copy(update={"output": tmp_path / "short", "steps": 3})

@@ -250,6 +250,7 @@ def test_a_folder_of_videos(recipe, tmp_path):
     assert "broken.mp4: not a video that can be read" in str(refusal.value)
 
 
+@pytest.mark.slow
 def test_validation_videos_leave_the_run_as_it_was(recipe, straight, photos, tmp_path):
     config = {"photos": str(photos), "every": 2, "most": 1, "steps": 2, "start": "sigma=100"}
     watched = recipe(output=str(tmp_path / "watched"), schedule="cosine", warmup_steps=1, validation=config)

@@ -88,6 +88,7 @@ PLAYING = """() => {
 }"""
 
 
+@pytest.mark.slow
 @needs_chromium
 def test_upload_generate_watch_change_motion_download(page):
     page.set_input_files("input[type=file]", str(PHOTO))
@@ -145,6 +146,7 @@ def test_what_is_no_photo_is_a_message(page, tmp_path):
     page.wait_for_selector("text=photo.jpg: not an image that can be read")
 
 
+@pytest.mark.slow
 @needs_chromium
 def test_a_model_is_diagnosed_on_clips_and_the_verdict_is_told_and_downloaded(page, tmp_path):
     photo = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8).repeat(4, 0).repeat(4, 1)
@@ -280,5 +282,6 @@ def test_a_request_by_hand_gets_no_other_file_and_no_other_model(address, client
     assert not ended(client, address, photo=photo, model=model)["success"]
 
 
+@pytest.mark.slow
 def test_only_this_machine_is_served_unless_told_otherwise(address):
     assert address.startswith("http://127.0.0.1:")

@@ -146,6 +146,7 @@ def diagnose(studio, folder, *, clips=(), photo=None, starts="0.50T", count=1, s
     )
 
 
+@pytest.mark.slow
 def test_a_model_is_diagnosed_on_clips_of_known_motion_made_of_the_photo(studio, tmp_path):
     done, saved = diagnose(studio, tmp_path, photo=PHOTO)
     assert sorted(path.name for path in saved.iterdir()) == [
