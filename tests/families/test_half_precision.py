@@ -105,12 +105,12 @@ def fitting(pipe: Any) -> list[Any]:
 @each
 @pytest.mark.filterwarnings("ignore::unleak.attach.plan.UnleakWarning")
 def test_a_call_with_every_fix_that_fits(name: str, dtype: torch.dtype) -> None:
-    plain = ALL[name].call(half(name, dtype), num_inference_steps=2, **GUIDED.get(name, {}))
+    plain = ALL[name].call(half(name, dtype), num_inference_steps=9, **GUIDED.get(name, {}))
     pipe = half(name, dtype)
     strategies = fitting(pipe)
     unleak.remove(pipe)
     unleak.apply(pipe, start="0.9T", init="unit", strategies=strategies)
-    fixed = ALL[name].call(pipe, num_inference_steps=2, **GUIDED.get(name, {}))
+    fixed = ALL[name].call(pipe, num_inference_steps=9, **GUIDED.get(name, {}))
     assert torch.isfinite(plain).all()
     assert torch.isfinite(fixed).all()
     assert fixed.shape == plain.shape
