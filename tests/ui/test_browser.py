@@ -216,11 +216,15 @@ def test_two_visitors_have_nothing_of_each_other(browser, address):
 def ended(client, address, *, photo, model, session="s"):
     """How a request for a pair of videos ended that was made by hand."""
     config = client.get(f"{address}config").json()
-    number = next(one["id"] for one in config["dependencies"] if "on_animate" in one["api_name"])
+    event = next(one for one in config["dependencies"] if "on_animate" in one["api_name"])
+    props = {one["id"]: one["props"] for one in config["components"]}
     given = photo and {**photo, "meta": {"_type": "gradio.FileData"}}
     session += cookie_of(client)
-    data = [given, model, "medium", "", "standard", "", 0, 1, "", "", ""]
-    body = {"data": data, "fn_index": number, "session_hash": session}
+    labels = [props[key].get("label") for key in event["inputs"]]
+    data = [props[key].get("value") for key in event["inputs"]]  # as the page fills its fields
+    for label, value in {"Photo": given, "Model": model, "Steps": 1}.items():
+        data[labels.index(label)] = value
+    body = {"data": data, "fn_index": event["id"], "session_hash": session}
     assert client.post(f"{address}gradio_api/queue/join", json=body).status_code == 200
     with client.stream("GET", f"{address}gradio_api/queue/data?session_hash={session}") as stream:
         messages = [json.loads(line[5:]) for line in stream.iter_lines() if line.startswith("data:")]
