@@ -362,7 +362,8 @@ def _level(studio: Studio, wish: Wish) -> str:
 
 
 def _about(studio: Studio, name: str) -> str:
-    return f"{studio.spec(name).summary} To add a model: unleak ui --model NAME; `unleak models` lists the names."
+    summary = studio.spec(name).summary.rstrip(".")
+    return f"{summary}. To add a model: `unleak ui --model NAME`; `unleak models` lists the names."
 
 
 def _reads(studio: Studio, name: str) -> bool:
