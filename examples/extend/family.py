@@ -71,7 +71,7 @@ class DriftPipeline(DiffusionPipeline):
         height: int = 64,
         width: int = 64,
         num_frames: int = 8,
-        num_inference_steps: int = 8,
+        num_inference_steps: int = 12,
         generator: torch.Generator | None = None,
         output_type: str = "pil",
         callback_on_step_end=None,

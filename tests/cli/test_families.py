@@ -68,9 +68,9 @@ def test_a_video_from_the_start_recommended_for_the_family(unleak, photo, tmp_pa
     pipeline = saved(name, "model")
     if told is not None:
         monkeypatch.setattr(pipeline, "encode_prompt", lambda self, *args, **kwargs: told)
-    result = unleak("generate", photo, "--model", "model", "--steps", 2, "--prompt", "a dog", *options)
+    result = unleak("generate", photo, "--model", "model", "--steps", 9, "--prompt", "a dog", *options)
     assert (result.status, result.out) == (0, "out/photo.mp4\n"), result.err
-    assert "start logsnr=-6.33, the fix recommended for this model: timestep" in result.err
+    assert "start logsnr -6.33, the fix recommended for this model; init standard" in result.err
     assert "None" not in result.err
     assert read_video(tmp_path / "out/photo.mp4").frames.shape == (*shape, 3)
     record = json.loads((tmp_path / "out/photo.json").read_text())

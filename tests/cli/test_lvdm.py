@@ -36,7 +36,7 @@ def test_generate_starts_at_0_94_t_at_the_size_of_the_folder(unleak, folder, pho
     words = ("--prompt", "a dog runs", "--negative-prompt", "a dog", "--fps", 12)
     result = unleak("generate", photo, "--model", folder(name), "--steps", 2, *words)
     assert (result.status, result.out) == (0, "out/photo.mp4\n"), result.err
-    assert "start 0.94T, the fix recommended for this model: timestep 940" in result.err
+    assert "start 0.94T, the fix recommended for this model; init standard" in result.err
     clip = read_video(here / "out/photo.mp4")
     assert (clip.frames.shape, clip.fps) == ((4, 16, 24, 3), 12)
     record = json.loads((here / "out/photo.json").read_text())

@@ -109,7 +109,7 @@ def test_diagnose(folder, tmp_path, monkeypatch):
         "--start",
         "0.9T",
         "--steps",
-        "2",
+        "9",
     ]
     assert main(["diagnose", "--model", str(folder), *words, "--out", "d"]) == 0
     record = json.loads(next(Path("d").rglob("diagnosis.json")).read_text())

@@ -9,7 +9,8 @@ from PIL import Image
 
 from tests.zoo.conftest import TOKEN
 from tests.zoo.hub_server import COMMIT, Mishap, sha256
-from unleak.families.registry import MODELS
+from unleak.families import registry
+from unleak.families.family import Family
 from unleak.families.spec import File
 from unleak.families.svd.models import SVD
 from unleak.zoo import repository
@@ -32,7 +33,7 @@ SPEC = replace(
 @pytest.fixture
 def tiny(hub, tiny_folder, monkeypatch):
     """A tiny SVD on that Hub, known here as `tiny`; its files by path."""
-    monkeypatch.setitem(MODELS, "tiny", SPEC)
+    monkeypatch.setitem(registry._REGISTERED, "tiny", Family("tiny", models=(SPEC,)))
     return hub.add("someone/tiny", tiny_folder)
 
 
@@ -221,7 +222,7 @@ def checkpoint(hub, tiny, tiny_folder, tmp_path, monkeypatch):
     unet = UNetSpatioTemporalConditionModel.from_pretrained(tiny_folder / "unet")
     config = {name: value for name, value in unet.config.items() if not name.startswith("_")}
     monkeypatch.setattr("unleak.families.svd.convert.UNET", config)
-    monkeypatch.setitem(MODELS, "tiny-cil", CIL)
+    monkeypatch.setitem(registry._REGISTERED, "tiny-cil", Family("tiny-cil", models=(CIL,)))
     state = {f"module.{name}": torch.full_like(value, 0.125) for name, value in unet.state_dict().items()}
     (tmp_path / "original").mkdir()
     torch.save({"state_dict": state}, tmp_path / "original/checkpoint-step-20000.ckpt")

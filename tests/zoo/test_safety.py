@@ -7,6 +7,8 @@ from dataclasses import replace
 
 import pytest
 
+from unleak.families import registry
+from unleak.families.family import Family
 from unleak.families.registry import MODELS
 from unleak.families.spec import File
 from unleak.zoo.cache import leftovers
@@ -117,7 +119,7 @@ def web(hub, monkeypatch):
         spec = replace(
             MODELS["animate-anything"], name="boxed", source=f"{hub.store.address}/store/model.tar", **changes
         )
-        monkeypatch.setitem(MODELS, "boxed", spec)
+        monkeypatch.setitem(registry._REGISTERED, "boxed", Family("boxed", models=(spec,)))
         return spec
 
     served.made = made
