@@ -169,9 +169,9 @@ FILES = {
     "zero bytes": (b"\0" * 100, NOT_YAML + ".*special characters"),
     "endless": (
         lambda path: path.unlink() or path.symlink_to("/dev/zero"),
-        r"recipe.yaml: more than 1 MiB, so no recipe",
+        r"recipe.yaml: a device; give a regular file",
     ),
-    "a folder": (lambda path: path.unlink() or path.mkdir(), r"recipe.yaml: Is a directory"),
+    "a folder": (lambda path: path.unlink() or path.mkdir(), r"recipe.yaml: a folder; give a regular file"),
     "nested deeply": (b"[" * 20_000, r"recipe.yaml: not YAML that is read: nested too deeply"),
     "a bomb of aliases": (BOMB, NOT_YAML + r".*\*a is an alias"),
     "itself": (b"a: &a [*a]", NOT_YAML + r".*\*a is an alias"),
@@ -233,10 +233,10 @@ data: {kind: folder, path: clips, size: 16}
 CHECKPOINT = "trained/checkpoints/step-00000001"
 AROUND = {
     "no recipe": (["none.yaml"], r"none.yaml: No such file or directory", {}),
-    "no argument": ([], r"Missing argument 'RECIPE.yaml'", {}),
+    "no argument": ([], r"Missing argument 'RECIPE'", {}),
     "two recipes": (["recipe.yaml", "recipe.yaml"], r"unexpected extra argument", {}),
     "an unknown option": (["recipe.yaml", "--steps", "5"], r"No such option.*--steps", {}),
-    "an empty name": ([""], r": Is a directory|No such file", {}),
+    "an empty name": ([""], r": a folder; give a regular file", {}),
     "nothing to export": (["recipe.yaml", "--export", "new"], r"no checkpoint in trained/checkpoints to export", {}),
     "export over photos": (
         ["recipe.yaml", "--export", "clips"],
@@ -248,15 +248,15 @@ AROUND = {
         r"output: trained/pipeline is of another run: choose another output, or move it away",
         {"trained/pipeline/model_index.json": b"{}"},
     ),
-    "an empty checkpoint": (["recipe.yaml"], CHECKPOINT + r" is damaged \(.*No such file", {f"{CHECKPOINT}/x": b""}),
+    "an empty checkpoint": (["recipe.yaml"], CHECKPOINT + r"/state.json is damaged \(.*No such file", {f"{CHECKPOINT}/x": b""}),
     "a damaged checkpoint": (
         ["recipe.yaml"],
-        CHECKPOINT + r" is damaged \(.*; move it away to go on from the one before",
+        CHECKPOINT + r"/state.json is damaged \(.*; no other checkpoint is good: choose another output to begin again",
         {f"{CHECKPOINT}/state.json": b"{"},
     ),
     "a hostile checkpoint": (
         ["recipe.yaml"],
-        CHECKPOINT + r" is damaged \(.*; move it away",
+        CHECKPOINT + r"/state.json is damaged \(.*; no other checkpoint is good: choose another output",
         {f"{CHECKPOINT}/state.json": b"{}", f"{CHECKPOINT}/optimizer.pt": HOSTILE},
     ),
     "a model of another kind": (

@@ -27,7 +27,7 @@ from unleak.core.moments import LatentMoments
 from unleak.data import atomic, video
 from unleak.stats import estimate
 from unleak.train import checkpoint, trainer
-from unleak.animate import sample
+from unleak.animate import job, sample
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 
@@ -134,7 +134,7 @@ def left(folder):
 
 
 FULL = r"; free some space, or write to another disk"
-NO_RECORD = "generate.json = SimpleNamespace(dumps=lambda *values, **how: 'null')"
+NO_RECORD = "job.json = SimpleNamespace(**vars(json) | {'dumps': lambda *values, **how: 'null'})"
 ENOSPC = """
 def full(*arguments, **options):
     raise OSError(28, "No space left on device")
@@ -146,9 +146,9 @@ def full(*arguments, **options):
     [
         (GENERATE, {"largest": 500}, "out/photo.json: File too large"),
         (GENERATE, {"largest": 500, "before": NO_RECORD}, "out/photo.mp4: File too large"),
-        ((*GENERATE, "--format", "gif"), {"largest": 100, "before": NO_RECORD}, "out/photo.gif: File too large"),
-        ((*GENERATE, "--format", "webp"), {"largest": 100, "before": NO_RECORD}, "out/photo.webp: File too large"),
-        ((*GENERATE, "--format", "png"), {"largest": 100, "before": NO_RECORD}, "out/photo.png: File too large"),
+        ((*GENERATE, "--format", "gif"), {"largest": 100, "before": NO_RECORD}, "out/photo-2.gif: File too large"),
+        ((*GENERATE, "--format", "webp"), {"largest": 100, "before": NO_RECORD}, "out/photo-2.webp: File too large"),
+        ((*GENERATE, "--format", "png"), {"largest": 100, "before": NO_RECORD}, "out/photo-2.png: File too large"),
         (GENERATE, {"before": ENOSPC + "os.replace = full"}, "out/photo.mp4: No space left on device"),
         (STATS, {"largest": 100}, "made/m.json: File too large"),
         (STATS, {"largest": 2200}, "made/m.safetensors: File too large"),
@@ -186,7 +186,7 @@ def test_a_full_disk_behind_stdout(run):
         (GENERATE, "video._write_mp4 = lambda frames, path, fps: (path.write_bytes(b'half'), killed())"),
         (GENERATE, "killed_at('replace', 1)"),
         (STATS, "Path.write_bytes = lambda path, content: (path.open('wb').write(content[:9]), killed())"),
-        (TRAIN, "checkpoint.torch.save = killed"),
+        (TRAIN, "checkpoint.save_file = killed"),
         (TRAIN, "killed_at('fsync', 3)"),
     ],
 )
