@@ -248,7 +248,11 @@ AROUND = {
         r"output: trained/pipeline is of another run: choose another output, or move it away",
         {"trained/pipeline/model_index.json": b"{}"},
     ),
-    "an empty checkpoint": (["recipe.yaml"], CHECKPOINT + r"/state.json is damaged \(.*No such file", {f"{CHECKPOINT}/x": b""}),
+    "an empty checkpoint": (
+        ["recipe.yaml"],
+        CHECKPOINT + r"/state.json is damaged \(.*No such file",
+        {f"{CHECKPOINT}/x": b""},
+    ),
     "a damaged checkpoint": (
         ["recipe.yaml"],
         CHECKPOINT + r"/state.json is damaged \(.*; no other checkpoint is good: choose another output to begin again",
