@@ -106,7 +106,11 @@ GONE = "ema/w"
         ({}, {GONE: torch.zeros(4, 2)}, r"tensors-\S+: ema/w has the shape \[4, 3\], the network's has \[4, 2\]"),
         ({}, {"model/b": torch.zeros(2)}, r"step-00000010 has no tensor model/b, which the network has"),
         ({"model/b": torch.zeros(2)}, {}, r"tensors-\S+: model/b is a tensor that the network does not have"),
-        ({GONE: torch.zeros(4, 3).half()}, {}, r"tensors-\S+: ema/w is of torch.float16, the network's is of torch.float32"),
+        (
+            {GONE: torch.zeros(4, 3).half()},
+            {},
+            r"tensors-\S+: ema/w is of torch.float16, the network's is of torch.float32",
+        ),
         (
             {"optimizer/w/exp_avg": torch.zeros(1)},
             {},
