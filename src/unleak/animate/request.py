@@ -37,7 +37,7 @@ class Guidance:
             )
         if not experts and scales[0] > scales[1] == 1:  # diffusers asks the last frame whether there is any guidance
             raise ValueError(f"guidance {text}: 1 at the last frame turns guidance off for all; give more, as in 3:1.1")
-        return cls(*scales, experts=experts)
+        return cls(scales[0], scales[1], experts=experts)
 
     def __str__(self) -> str:
         if self.experts:

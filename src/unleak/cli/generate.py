@@ -36,7 +36,7 @@ class StartOrFix(Fix):
     """Where sampling starts, or what finds it."""
 
     start: Annotated[
-        "Start | None",
+        "Start | Literal['auto'] | None",
         option(
             "START",
             "Where sampling starts: 940, 0.94T, sigma=100 or logsnr=-5.3; 1.0T is the plain model; auto finds it.",
@@ -169,7 +169,7 @@ def _checked(
         spec,
         video.request(
             fix,
-            start=None if search else fix.start,
+            start=None if fix.start == "auto" else fix.start,
             motion=fix.motion,
             seed=seed,
             prompt=next((text for text in texts if text is not None), video.prompt),
@@ -243,6 +243,7 @@ def _made(batch: "Batch", fix: StartOrFix, processes: Processes, terminal: Termi
             for result in batch.videos(jobs, device, say=terminal.note, on_step=on_step):
                 progress.advance(photos)
                 if result.video is None:
+                    assert result.error is not None
                     reason = describe_error(result.error)
                     outcome.failed.append({"photo": str(result.job.photo), "reason": reason})
                     terminal.failure(reason)
@@ -261,6 +262,7 @@ def _made(batch: "Batch", fix: StartOrFix, processes: Processes, terminal: Termi
 def _words(result: "Result", spec: "ModelSpec", *, advise: bool) -> "Iterator[str]":
     """What a person wants to know of a video that was made; `advise`: what to try where it came out still."""
     name, video = result.job.photo.name, result.video
+    assert video is not None
     yield from (f"{name}: {note}" for note in result.notes)
     yield from video.cautions
     if video.tuned is not None:

@@ -223,8 +223,9 @@ def fix(
         raise ValueError(f"no fix is known for a {type(pipe).__name__} yet; give start, such as start='0.94T'")
 
     def make(one: Start, number: int, *, plain: bool = False) -> Made:
-        bare = {"init": "standard", "strategies": ()} if plain else {}
-        own = replace(call, seed=number, **bare)
+        own = replace(call, seed=number)
+        if plain:
+            own = replace(own, init="standard", strategies=())
         with applied(pipe, start=one, **own.plan):
             level = summary(pipe, num_inference_steps=inputs.get("num_inference_steps")).level
         return own.frames(one), {"asked": str(one), **level}, None

@@ -104,8 +104,8 @@ class Wish:
 
     def plain(self, spec: ModelSpec) -> Settings:
         """Settings of the same video without any fix."""
-        bare = {"start": Start.fraction(1.0), "motion": None, "init": "standard", "strategies": ()}
-        return Settings.for_model(spec, replace(self.request(), **bare))
+        plain = replace(self.request(), start=Start.fraction(1.0), motion=None, init="standard", strategies=())
+        return Settings.for_model(spec, plain)
 
     def at(self, spec: ModelSpec, starts: Sequence[Start]) -> dict[Start, Settings]:
         """Settings of the same video from every one of `starts`."""

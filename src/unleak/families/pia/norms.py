@@ -65,8 +65,8 @@ def use_norms(unet: Any, norms: str | None = None) -> Any:
     return unet
 
 
-def _norms(unet: nn.Module) -> Iterator[tuple[nn.Module, type[nn.GroupNorm]]]:
-    """The normalisations that the two differ in, each with PIA's class for it."""
+def _norms(unet: nn.Module) -> Iterator[tuple[Any, type[nn.GroupNorm]]]:
+    """Yield the normalisations that the two differ in, each with PIA's class for it."""
     for module in unet.modules():
         if isinstance(module, ResnetBlock2D):
             yield module.norm1, OverClip
