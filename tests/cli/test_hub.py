@@ -31,7 +31,7 @@ def test_a_hub_id_is_estimated_downloaded_pinned_and_animated(pipeline_folder, p
     server = Hub({GATED: {}}, {GATED: [Mishap(403, "GatedRepo", method=method) for method in 9 * ("HEAD",)]}).start()
     server.add(PRESENT, pipeline_folder("wan22"))
     small = ["--size", "32x16", "--num-frames", "5"]
-    steps = ["--steps", "1", "--set", "max_sequence_length=8"]
+    steps = ["--steps", "9", "--set", "max_sequence_length=8"]
     commands = [
         ["doctor", "--model", PRESENT, *small, "--json"],
         ["generate", "photo.png", "--model", PRESENT, *small, *steps, "--json", "--quiet"],
