@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -42,8 +43,14 @@ def test_a_name_cannot_command_the_terminal(tmp_path, monkeypatch, capfd, tiny_f
     common = ["--model", str(tiny_folder), "--size", "16x16", "--steps", "1", "--num-frames", "2"]
     assert main(["generate", name, *common]) == 0
     assert main(["generate", name, *common, "--skip-existing"]) == 0
+    Path("text\x1b[2J\nerror: owned.png").write_bytes(b"no photo")
+    assert main(["generate", "text\x1b[2J\nerror: owned.png", *common]) == 2
     out, err = capfd.readouterr()
     assert "\x1b" not in out + err
+    assert [line for line in err.splitlines() if line.startswith("error:")] == [
+        "error: text\\x1b[2J error: owned.png: not an image that can be read; "
+        "give a JPEG, PNG, WebP, AVIF, TIFF, BMP, GIF or JPEG 2000 file"
+    ]
     assert out == "out/\\x1b[2J\\nerror: owned.mp4\n"
     assert "owned.mp4" in err
 
