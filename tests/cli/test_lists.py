@@ -115,4 +115,25 @@ def test_the_record_says_how_much_moves_inside_and_outside_the_mask(shots, anima
     Image.new("L", (64, 32), 255).save("wide.png")
     status, _, err = run(capfd, animate, "0.png", "--mask", "wide.png", "--overwrite")
     assert status == 2
-    assert "--mask: 64x32 is another shape than the photo's 32x32; draw it on the photo" in err
+    assert "wide.png: 64x32 is another shape than the photo's 32x32; draw it on the photo" in err
+
+
+@pytest.mark.parametrize("fault", ["text", "cut", "shape"])
+def test_a_bad_mask_of_a_list_is_named_and_left_out(shots, animate, capfd, fault):
+    Image.new("L", (32, 32), 255).save("good.png")
+    match fault:
+        case "text":
+            (shots / "bad.png").write_text("no picture")
+        case "cut":
+            (shots / "bad.png").write_bytes((shots / "0.png").read_bytes()[:200])
+        case "shape":
+            Image.new("L", (64, 32), 255).save("bad.png")
+    jsonl({"dir": "0.png", "mask": "bad.png"}, {"dir": "1.png", "mask": "good.png"})
+    for more in (["--dry-run"], []):
+        status, made, err = run(capfd, animate, "shots.jsonl", *more)
+        assert status == 2, err
+        (failure,) = made["failed"]
+        assert failure["photo"] == "0.png"
+        assert failure["reason"].startswith("bad.png: ")
+        assert [one["video"] for one in made["planned" if more else "videos"]] == ["out/1.mp4"]
+    assert (shots / "out" / "1.mp4").exists()

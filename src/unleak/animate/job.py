@@ -13,9 +13,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from unleak.animate.call import Call
 from unleak.animate.record import Photo
-from unleak.animate.sample import check_mask
+from unleak.animate.sample import shape_fault
 from unleak.data.atomic import written_whole
 from unleak.data.files import open_regular
 from unleak.data.image import MediaError
@@ -48,22 +47,17 @@ class Job:
         return self.video.with_suffix(".json")
 
     def read(self) -> Photo:
-        """Read the photo; MediaError if it cannot be read, or if its video would replace it."""
+        """Read the photo. Raises MediaError if it or its mask cannot be used, or if its video would replace it."""
         if self.video.exists() and self.video.samefile(self.photo):
             raise MediaError(f"{self.photo}: its video would replace it; choose another --out or --format")
-        return Photo.read(self.photo)
+        photo, mask = Photo.read(self.photo), self.read_mask()
+        if mask is not None and (reason := shape_fault(mask, photo.image)) is not None:
+            raise MediaError(f"{self.mask}: {reason}")
+        return photo
 
     def read_mask(self) -> Image.Image | None:
         """Read the mask, if there is one; MediaError if it cannot be read."""
         return None if self.mask is None else load_mask(self.mask)
-
-    def check_mask(self, call: Call) -> None:
-        """Raise ValueError for a mask that cannot be read, has another shape than the photo, or is not wanted."""
-        try:
-            photo = self.read().image
-        except (MediaError, OSError):  # told when its turn comes
-            photo = None
-        check_mask(call, self.read_mask(), photo)
 
     def write(self, frames: UInt8[np.ndarray, "f h w 3"], record: Mapping[str, Any], *, fps: float) -> None:
         """Write the video and its record, both or neither."""

@@ -16,7 +16,7 @@ from unleak.attach.apply import applied, summary
 from unleak.core.initial import InitialNoise
 from unleak.data.image import fit_image
 
-__all__ = ["OutOfMemoryError", "Sample", "check_mask", "sample"]
+__all__ = ["OutOfMemoryError", "Sample", "check_mask", "sample", "shape_fault"]
 
 
 class OutOfMemoryError(ValueError):
@@ -31,11 +31,16 @@ def check_mask(call: Call, mask: Image.Image | None = None, image: Image.Image |
     """Raise ValueError for a pipeline that takes no motion mask, and for one that was not drawn on this photo."""
     if "mask" not in call.names:
         raise ValueError(f"--mask: a {call.pipeline} takes no motion mask; leave it out")
-    if mask is None or image is None:
-        return
+    if mask is not None and image is not None and (reason := shape_fault(mask, image)) is not None:
+        raise ValueError(f"--mask: {reason}")
+
+
+def shape_fault(mask: Image.Image, image: Image.Image) -> str | None:
+    """Say why a mask cannot be one of this photo, or return None if it can: both have the same shape within 2%."""
     (w, h), (width, height) = mask.size, image.size
-    if abs(w * height - h * width) > 0.02 * h * width:
-        raise ValueError(f"--mask: {w}x{h} is another shape than the photo's {width}x{height}; draw it on the photo")
+    if abs(w * height - h * width) <= 0.02 * h * width:
+        return None
+    return f"{w}x{h} is another shape than the photo's {width}x{height}; draw it on the photo"
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from unleak.animate.model import Loading, Model
 from unleak.animate.noise import check_init, initial_noise
 from unleak.animate.record import Photo, provenance
 from unleak.animate.request import Request
-from unleak.animate.sample import sample
+from unleak.animate.sample import check_mask, sample
 from unleak.animate.settings import Settings
 from unleak.animate.size import swapped
 from unleak.attach.plan import UnleakWarning
@@ -154,14 +154,14 @@ class Batch:
         """Check everything that can be checked before the model is loaded.
 
         where: what happens to a video that exists; see `placed`. offline: do not download moments. Raises ValueError
-        for what the model or the device cannot do, and for masks that do not fit.
+        for what the model or the device cannot do, and for a mask of all photos that cannot be read.
         """
         loading.check(spec, device)
-        call = Call.of(pipeline_class(spec.pipeline))
         todo, done = placed(jobs, where)
-        for job in todo:
-            if job.mask is not None:
-                job.check_mask(call)
+        if masked := [job for job in todo if job.mask is not None]:
+            check_mask(Call.of(pipeline_class(spec.pipeline)))
+            if len({job.mask for job in todo}) == 1:  # no video could be made; masks of their own wait for their turn
+                masked[0].read_mask()
         if search is not None:
             request = replace(request, start=search.lowest)
         settings = Settings.for_model(spec, request)
