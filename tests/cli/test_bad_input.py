@@ -356,7 +356,8 @@ BAD_MOMENTS = {
         pickled({"Expectation_x_0": X0, "trCov_d": "one"}),
         r"damaged or was edited: .*Download or make it again",
     ),
-    "pipe.pt": (os.mkfifo, r"no moments file at pipe.pt"),
+    "pipe.pt": (os.mkfifo, r"pipe.pt: a pipe; give a regular file"),
+    "device.pt": (lambda path: path.symlink_to("/dev/zero"), r"device.pt: a device; give a regular file"),
     "folder.pt": (lambda path: (path.mkdir(), (path / "x").touch()), r"folder.pt holds no moments file"),
 }
 
@@ -364,7 +365,9 @@ BAD_MOMENTS = {
 @pytest.mark.parametrize("name", BAD_MOMENTS)
 def test_moments_that_are_none(here, refused, name):
     content, reason = BAD_MOMENTS[name]
-    refused(*BASE, "photo.png", "--init", name, reasons=[f"{name}.*{reason}|{reason}"], files={name: content})
+    reasons = [f"{name}.*{reason}|{reason}"]
+    refused(*BASE, "photo.png", "--init", name, reasons=reasons, files={name: content})
+    refused(*BASE, "photo.png", "--init", name, "--dry-run", reasons=reasons)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from unleak.animate.settings import Settings
 from unleak.core.initial import AnalyticInit, InitialNoise, parse_init
+from unleak.data.files import open_regular
 from unleak.zoo.fetch import fetch_file
 from unleak.zoo.registry import ModelSpec
 from unleak.zoo.safety import check_pickle
@@ -31,15 +32,22 @@ def initial_noise(settings: Settings, spec: ModelSpec) -> InitialNoise:
 def check_init(settings: Settings, spec: ModelSpec) -> Path | str | None:
     """Return where the moments are that `settings.init` needs, on this machine or on the Hub; None if it needs none.
 
-    Nothing is downloaded. Raises ValueError if there are none.
+    What is on this machine is read, so that a file that holds no moments is found before a model is loaded; nothing is
+    downloaded. Raises ValueError if there are none, and OSError for a file that may not be read.
     """
     init = settings.init
     if init in ("standard", "unit"):
         return None
     if init != "analytic":
-        if not Path(init).exists() and "/" not in init:
+        file = Path(init)
+        if file.exists():
+            if not file.is_dir():
+                open_regular(file).close()
+            AnalyticInit.from_pretrained(file)
+            return file
+        if "/" not in init:
             raise ValueError(f"init {init!r}: no such file; give standard, unit, analytic, or a file of moments")
-        return Path(init) if Path(init).exists() else init
+        return init
     moments = spec.moments_for(settings.height, settings.width)
     if moments is None:
         raise ValueError(
