@@ -126,6 +126,28 @@ def test_a_pruned_half_precision_file_takes_the_rest_from_a_pipeline(tmp_path: P
     assert same({key: value for key, value in back.items() if key in pruned}, pruned)
 
 
+SPOILT = {
+    "no description": {},
+    "no JSON": {"layout": "{", "wrapping": "{}"},
+    "deep": {"layout": "[" * 100_000, "wrapping": "{}"},
+    "a list": {"layout": "[1]", "wrapping": "{}"},
+    "an unknown word": {"layout": '{"aliases": ["mine"]}', "wrapping": "{}"},
+    "a wrong shape": {"layout": '{"shapes": {"model.diffusion_model.out.2.bias": [7, 7]}}', "wrapping": "{}"},
+    "a name of a number": {"layout": "{}", "wrapping": '{"entry": 5}'},
+}
+
+
+def test_leftovers_that_convert_did_not_write_are_refused_in_a_line(tmp_path: Path, tokenizer: Path) -> None:
+    params = original.params()
+    torch.save(original.checkpoint(params), tmp_path / "model.ckpt")
+    convert(DYNAMICRAFTER, tmp_path / "model.ckpt", tmp_path / "out", config=params, tokenizer=tokenizer)
+    for what, about in SPOILT.items():
+        save_file({"x": torch.ones(1)}, tmp_path / "out" / "original.safetensors", metadata=about)
+        with pytest.raises(ValueError, match=r"original\.safetensors: .*; convert the checkpoint again$"):
+            restore(tmp_path / "out", tmp_path / "back.ckpt")
+        assert not (tmp_path / "back.ckpt").exists(), what
+
+
 def test_dtype_and_convolutional_projections(tmp_path: Path, tokenizer: Path) -> None:
     params = original.params()
     state = original.checkpoint(params)

@@ -169,6 +169,15 @@ def test_an_interpreter_without_vbench_is_told(monkeypatch, tmp_path):
         VBench(["colour"])
 
 
+@pytest.mark.parametrize("answer", ["", "nonsense", "[]", "5", "[" * 100_000, '{"version": ' + "1" * 5000 + "}"])
+def test_an_interpreter_that_answers_nonsense_is_told(tmp_path, answer):
+    (tmp_path / "answer").write_text(answer)
+    (tmp_path / "python").write_text(f"#!/bin/sh\ncat {tmp_path / 'answer'}\n")
+    (tmp_path / "python").chmod(0o755)
+    with pytest.raises(ValueError, match=r"vbench failed: what .*python answers"):
+        VBench(["dynamic_degree"], python=tmp_path / "python")
+
+
 def test_the_layout_is_what_vbench_i2v_looks_for(videos, tmp_path):
     photo = tmp_path / "photo.PNG"
     photo.write_bytes(b"picture")

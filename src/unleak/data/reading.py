@@ -25,6 +25,7 @@ __all__ = [
     "Text",
     "first_fault",
     "json_rows",
+    "lines_of",
     "parse_json",
     "parse_values",
     "read_json",
@@ -113,6 +114,12 @@ def read_text(path: str | Path, *, most: int = MOST_BYTES) -> str:
 def text_lines(path: str | Path) -> list[str]:
     """Read the lines of a text file, without the spaces around each; other marks than LF, CR LF and CR end none."""
     return [line.strip() for line in io.StringIO(read_text(path), newline=None)]
+
+
+def lines_of(path: str | Path) -> Iterator[str]:
+    """Yield the lines of a text file in UTF-8 with their ends; only a line feed ends one, and 1 MiB is the longest."""
+    with open_regular(path) as file:
+        yield from _lines(file, path)
 
 
 def read_json(path: str | Path, kind: type[T]) -> T:

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from unleak.data.atomic import written_whole
+from unleak.data.reading import Record, lines_of, parse_json
 from unleak.train.config import Recipe
 
 BUCKETS = 5  # of equal probability under the training distribution of sigma: a single number hides where a model fails
@@ -34,7 +35,7 @@ class Log:
         self.path = recipe.output / "log.jsonl"
         if accelerator.is_main_process:
             for path in (self.path, recipe.output / "validation.jsonl"):
-                _forget_after(path, step)
+                forget_after(path, step)
         if recipe.report_to != "none":
             # A folder for TensorBoard, a project for Weights & Biases.
             name = "unleak" if recipe.report_to == "wandb" else "log"
@@ -163,13 +164,23 @@ def _bar(console: Console) -> Progress:
     return Progress(*columns, console=console, transient=True, disable=console.quiet or not console.is_terminal)
 
 
-def _forget_after(path: Path, step: int) -> None:
-    """Drop the lines of steps that a killed run made after its last checkpoint, and a last line that it cut short."""
-    if path.exists():
-        lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+class _Line(Record):
+    """What every line of a log says."""
+
+    step: int
+
+
+def forget_after(path: Path, step: int) -> None:
+    """Drop the lines of steps that a killed run made after its last checkpoint, and a last line that it cut short.
+
+    Raises ValueError for a file that is not the log of a run.
+    """
+    if not path.exists():
+        return
+    with written_whole(path) as temporary, temporary.open("w", encoding="utf-8") as kept:
         try:
-            kept = [line for line in lines if json.loads(line)["step"] <= step]
-        except (ValueError, TypeError, LookupError, RecursionError) as error:
-            raise ValueError(f"{path}: not the log of a run; move it away or choose another output") from error
-        with written_whole(path) as temporary:
-            temporary.write_text("".join(kept))
+            for number, line in enumerate(lines_of(path), start=1):
+                if line.endswith("\n") and parse_json(line, _Line, f"{path}, line {number}").step <= step:
+                    kept.write(line)
+        except ValueError as error:
+            raise ValueError(f"{error}; not the log of a run: move it away or choose another output") from error

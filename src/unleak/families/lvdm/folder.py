@@ -25,6 +25,7 @@ from transformers import (
 )
 
 from unleak.data.atomic import folder_written_whole, written_whole
+from unleak.data.reading import parse_json, parse_values
 from unleak.families.checkpoint import Wrapping, read_checkpoint, unwrap, wrap
 from unleak.families.lvdm.convert import PREFIXES, Layout, from_original, to_original
 from unleak.families.lvdm.original import (
@@ -168,6 +169,20 @@ def convert(
     return Converted(variant, parameters, tuple(leftovers), dropped, str(found))
 
 
+_AGAIN = "convert the checkpoint again"
+
+
+def _leftovers(file: Path) -> tuple[dict[str, Tensor], Wrapping, Layout]:
+    """Read what `convert` kept beside the networks. Raises ValueError, in one line, for anything else."""
+    try:
+        with safe_open(file, "pt") as opened:
+            about = {name: parse_json(text, dict, name) for name, text in (opened.metadata() or {}).items()}
+        layout = parse_values(about["layout"], Layout, "layout")
+        return load_file(file), parse_values(about["wrapping"], Wrapping, "wrapping"), layout
+    except (SafetensorError, LookupError, ValueError) as error:
+        raise ValueError(f"{file}: damaged ({error}); {_AGAIN}") from error
+
+
 def _is_whole(tensor: Tensor) -> bool:
     """Whether it is all that its memory holds."""
     return tensor.untyped_storage().nbytes() == tensor.nbytes
@@ -183,13 +198,11 @@ def restore(folder: str | Path, out: str | Path) -> int:
     parts = {part: _weights(folder / part) for part in PREFIXES}
     leftovers, wrapping, layout = dict[str, Tensor](), Wrapping(), Layout()
     if (folder / LEFTOVERS).is_file():
-        leftovers = load_file(folder / LEFTOVERS)
-        with safe_open(folder / LEFTOVERS, "pt") as file:
-            about = {name: json.loads(value) for name, value in file.metadata().items()}
-        wrapping = Wrapping(**about["wrapping"])
-        shapes = {name: tuple(shape) for name, shape in about["layout"]["shapes"].items()}
-        layout = Layout(tuple(about["layout"]["aliases"]), shapes, tuple(about["layout"].get("order", ())))
-    state = to_original(parts, leftovers, layout)
+        leftovers, wrapping, layout = _leftovers(folder / LEFTOVERS)
+    try:
+        state = to_original(parts, leftovers, layout)
+    except (LookupError, RuntimeError) as error:
+        raise ValueError(f"{folder / LEFTOVERS}: it is of other networks than those beside it; {_AGAIN}") from error
     with written_whole(out) as temporary:
         if out.suffix == ".safetensors":
             save_file({key: tensor.contiguous() for key, tensor in state.items()}, temporary)

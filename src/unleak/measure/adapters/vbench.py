@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from unleak.data.reading import parse_json, read_json
 from unleak.measure.adapters.vbench_layout import CAMERA, INFO, MOST, VIDEOS, vbench_layout
 from unleak.measure.intervals import mean_of
 
@@ -83,8 +84,8 @@ class VBench:
             self._run({"ask": False, **task}, folder)  # images are sought from the current folder
             found: dict[str, Any] = {}
             for file in results.glob("*_eval_results.json"):
-                found |= json.loads(file.read_text(encoding="utf-8"))
-        return {f"vbench {name}": _record(found[name]) for name in self.dimensions if name in found}
+                found |= read_json(file, dict)
+        return {f"vbench {name}": _record(name, found[name]) for name in self.dimensions if name in found}
 
     def check(self, prompts: Sequence[str], images: Sequence[Path | None]) -> None:
         """ValueError for what the dimensions of images cannot be measured of."""
@@ -115,7 +116,7 @@ class VBench:
         if done.returncode:
             last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
             raise ValueError(f"vbench failed: {last}")
-        answer: dict[str, Any] = json.loads(done.stdout)
+        answer: dict[str, Any] = parse_json(done.stdout, dict, f"vbench failed: what {self.python} answers")
         if "missing" in answer:
             raise ValueError(
                 f"vbench cannot be used by {self.python} ({answer['missing']}); install it, best in an environment of"
@@ -124,9 +125,15 @@ class VBench:
         return answer
 
 
-def _record(result: Sequence[Any]) -> dict[str, Any]:
-    """A dimension's mean with the interval over its videos, where the mean is the videos' own."""
-    value, each = float(result[0]), [float(one["video_results"]) for one in result[-1]]
+def _record(name: str, result: Any) -> dict[str, Any]:
+    """Return a dimension's mean with the interval over its videos, where the mean is the videos' own.
+
+    Raises ValueError for a result of another form.
+    """
+    try:
+        value, each = float(result[0]), [float(one["video_results"]) for one in result[-1]]
+    except (TypeError, LookupError, ValueError) as error:
+        raise ValueError(f"vbench failed: what it says of {name} is no number with one for each video") from error
     found: dict[str, Any] = {"value": value, "low": None, "high": None, "groups": len(each)}
     if each and np.isclose(np.mean(each), value):
         mean = mean_of(each).record

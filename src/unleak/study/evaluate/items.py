@@ -10,6 +10,7 @@ from typing import Any
 from unleak.data.folder import find_images
 from unleak.data.image import MediaError
 from unleak.data.lists import LIST_SUFFIXES, read_list
+from unleak.data.reading import parse_json, read_text
 
 __all__ = ["Item", "check_two_frames", "match_images", "match_prompts", "match_targets"]
 
@@ -76,7 +77,7 @@ def match_prompts(file: Path | None, stems: Sequence[str]) -> list[str] | None:
     found = _json_by_stem("prompts", file, stems)
     if found is None:
         # Only line breaks part lines: str.splitlines would also break a prompt at U+2028 and its kin.
-        found = file.read_text(encoding="utf-8-sig").rstrip("\n").split("\n")
+        found = read_text(file).replace("\r\n", "\n").rstrip("\n").split("\n")
         if len(found) != len(stems):
             raise ValueError(f"--prompts {file}: {len(found)} lines for {len(stems)} videos; give a line for each")
     if not all(isinstance(one, str) for one in found):
@@ -102,14 +103,14 @@ def match_targets(given: str | float | int | Path | None, stems: Sequence[str]) 
 def _json_by_stem(option: str, file: Path, stems: Sequence[str]) -> list[Any] | None:
     """Return the values of a JSON object by name; None for a text that is no JSON object."""
     try:
-        text = file.read_text(encoding="utf-8-sig")
-    except (UnicodeDecodeError, OSError) as error:
-        raise ValueError(f"--{option} {file}: cannot be read as text ({type(error).__name__}); give a file") from error
+        text = read_text(file)
+    except MediaError as error:
+        raise ValueError(f"--{option} {error}") from error
+    except OSError as error:
+        raise ValueError(f"--{option} {file}: cannot be read ({error.strerror}); give a file") from error
     try:
-        found = json.loads(text)
-    except (json.JSONDecodeError, RecursionError):
-        return None
-    if not isinstance(found, dict):
+        found = parse_json(text, dict, str(file))
+    except MediaError:
         return None
     if missing := next((stem for stem in stems if stem not in found), None):
         raise ValueError(f"--{option} {file}: nothing for the video {missing}; give each its own")

@@ -5,10 +5,18 @@ import re
 from pathlib import Path
 from typing import Any
 
+from unleak.data.reading import Record, lines_of, parse_json, read_json
+
 __all__ = ["PAGE", "RECORD", "TABLE", "Kept", "check_out"]
 
 RECORD, TABLE, PAGE = "evaluation.json", "evaluation.csv", "index.html"
 _ROWS = re.compile(r"rows-([0-9a-f]{16})-[0-9]{1,9}\.jsonl")
+
+
+class _Row(Record):
+    """What every row says."""
+
+    name: str
 
 
 class Kept:
@@ -19,12 +27,12 @@ class Kept:
         folder.mkdir(parents=True, exist_ok=True)
         self.rows: dict[str, dict[str, Any]] = {}
         for path in sorted(folder.glob(f"rows-{key}-*.jsonl")):
-            for line in path.read_text(encoding="utf-8").split("\n"):
+            for line in lines_of(path):
                 try:
-                    row = json.loads(line)
-                except json.JSONDecodeError:  # a run that was killed while it wrote
+                    name = parse_json(line, _Row, str(path)).name
+                except ValueError:  # of a run that was killed while it wrote
                     continue
-                self.rows[row["name"]] = row
+                self.rows[name] = parse_json(line, dict, str(path))
         self._file = (folder / f"rows-{key}-{rank}.jsonl").open("a", encoding="utf-8")
         self._file.write("\n")  # after half a line, if that is how an earlier run ended
 
@@ -60,6 +68,6 @@ def check_out(out: Path, key: str, *, overwrite: bool) -> None:
 
 def _is_ours(record: Path) -> bool:
     try:
-        return "unleak" in json.loads(record.read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError, RecursionError):
+        return "unleak" in read_json(record, dict)
+    except (OSError, ValueError):
         return False
