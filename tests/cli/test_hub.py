@@ -63,3 +63,20 @@ def test_a_hub_id_is_estimated_downloaded_pinned_and_animated(pipeline_folder, p
     )
     assert missing[2].startswith("error: model someone/none: the Hub has no such repository, or it is private; check")
     assert not (tmp_path / "gated").exists()
+
+
+@pytest.mark.parametrize("told", ["--json", "--quiet"])
+def test_a_download_shows_no_bar_where_only_results_are_asked_for(pipeline_folder, tmp_path, told):
+    server = Hub(store=Hub().start()).start()
+    server.add(PRESENT, pipeline_folder("wan22"))
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    environment |= {"HF_ENDPOINT": server.address, "HF_HOME": str(tmp_path / "home"), "UNLEAK_CACHE": str(tmp_path)}
+    command = [sys.executable, "-m", "unleak", "models", "fetch", PRESENT, told]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    finally:
+        server.stop()
+        server.store.stop()
+    assert done.returncode == 0, done.stderr
+    assert server.store.asked  # something was downloaded
+    assert done.stderr == ""

@@ -15,15 +15,22 @@ from unleak.cli.streams import printable, say
 
 @dataclass(frozen=True)
 class Terminal:
-    """How a command speaks: `quiet` drops notes and progress; with `as_json` the result is one JSON object."""
+    """Say how a command speaks: `quiet` drops notes and progress; with `as_json` the result is one JSON object.
+
+    With either, the libraries below show no progress bars.
+    """
 
     quiet: bool = False
     as_json: bool = False
     verbose: bool = False
 
     def __post_init__(self) -> None:
-        if self.quiet:  # read by huggingface_hub when it is imported, which is after this
-            os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+        if self.quiet or self.as_json:
+            os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # read by huggingface_hub when it is imported
+            if "huggingface_hub" in sys.modules:
+                from huggingface_hub.utils import disable_progress_bars
+
+                disable_progress_bars()
 
     def note(self, text: str) -> None:
         """Print something worth knowing, for a person."""

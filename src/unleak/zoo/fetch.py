@@ -133,15 +133,15 @@ def _own(
     _compare_known(spec, files)
     if spec.convert is not None:
         (file,) = found = _checkpoint(spec, files, say)
-        (path,) = repository.download(found, what)
+        (path,) = repository.download(found, what, say)
         return converted(spec.convert, path, file.sha256 or digest_of(path))
     if spec.part is not None:
-        return repository.download(_readable(files, "", variant), what)[0].parent
+        return repository.download(_readable(files, "", variant), what, say)[0].parent
     (index,) = repository.download([_the(files, "model_index.json", spec)], what)
     values = _index(index.parent, spec)
     check_index(values, what)
     parts = [part for part in _parts(values) if wanted(part) and part not in spec.without]
-    repository.download([file for part in parts for file in _readable(files, f"{part}/", variant)], what)
+    repository.download([file for part in parts for file in _readable(files, f"{part}/", variant)], what, say)
     return index.parent
 
 

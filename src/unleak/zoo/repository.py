@@ -2,7 +2,7 @@
 
 import glob
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from unleak.zoo.source import why_not_to_be_had
 
 __all__ = ["Listed", "Repository"]
 
-_WORTH_CONTINUING = 50_000_000  # bytes, of a download whose process was killed
+_WORTH_CONTINUING = 50_000_000  # bytes, of a download whose process was killed; worth a line, too
 
 
 @dataclass(frozen=True)
@@ -92,17 +92,22 @@ class Repository:
         files = tuple(Listed(path.relative_to(folder).as_posix(), path.stat().st_size) for path in kept)
         return cls(name, folder.name, files, {})
 
-    def download(self, files: Sequence[Listed], what: str) -> list[Path]:
-        """Download what is missing of `files` and verify what never was; returns their paths in the Hub's cache.
+    def download(
+        self, files: Sequence[Listed], what: str, say: Callable[[str], None] = lambda _: None
+    ) -> list[Path]:
+        """Download what is missing of `files` and verify what never was; return their paths in the Hub's cache.
 
-        Raises ValueError, in one line that begins with `what`, if they do not fit the disk, cannot be had, or have
+        `say` is given one line that states the size of a download that takes a while. Raises ValueError, in one line that begins with `what`, if they do not fit the disk, cannot be had, or have
         another hash than the Hub lists; such a file is removed.
         """
         import huggingface_hub
         from huggingface_hub import constants
 
         missing = [file for file in files if self._here(file) is None]
-        check_space(Path(constants.HF_HUB_CACHE), sum(file.size for file in missing), what)
+        size = sum(file.size for file in missing)
+        check_space(Path(constants.HF_HUB_CACHE), size, what)
+        if size >= _WORTH_CONTINUING:
+            say(f"{what}: downloading {size / 1e9:.2g} GB")
         try:
             if missing:
                 for file in missing:
