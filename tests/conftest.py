@@ -4,6 +4,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import huggingface_hub.constants  # noqa: F401, reads its settings before a command changes them
 import pytest
 
 
@@ -23,3 +24,13 @@ def tiny_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "tiny"
     tiny_svd().save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _download_bars():
+    """Put back the download bars that a command which ran in this process has turned off."""
+    yield
+    if os.environ.pop("HF_HUB_DISABLE_PROGRESS_BARS", None):
+        from huggingface_hub.utils import enable_progress_bars
+
+        enable_progress_bars()

@@ -2,6 +2,8 @@
 
 import time
 
+import rich.progress  # noqa: F401, takes its clock when it is imported, so before one is put in its place
+
 from unleak.cli import terminal
 from unleak.cli.terminal import Terminal
 

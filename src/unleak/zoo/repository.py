@@ -92,13 +92,12 @@ class Repository:
         files = tuple(Listed(path.relative_to(folder).as_posix(), path.stat().st_size) for path in kept)
         return cls(name, folder.name, files, {})
 
-    def download(
-        self, files: Sequence[Listed], what: str, say: Callable[[str], None] = lambda _: None
-    ) -> list[Path]:
+    def download(self, files: Sequence[Listed], what: str, say: Callable[[str], None] = lambda _: None) -> list[Path]:
         """Download what is missing of `files` and verify what never was; return their paths in the Hub's cache.
 
-        `say` is given one line that states the size of a download that takes a while. Raises ValueError, in one line that begins with `what`, if they do not fit the disk, cannot be had, or have
-        another hash than the Hub lists; such a file is removed.
+        `say` is given one line that states the size of a download that takes a while. Raises ValueError, in one line
+        that begins with `what`, if they do not fit the disk, cannot be had, or have another hash than the Hub lists;
+        such a file is removed.
         """
         import huggingface_hub
         from huggingface_hub import constants
