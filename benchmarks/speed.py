@@ -41,6 +41,7 @@ from unleak.zoo.registry import find_model
 HERE = Path(__file__).parent
 PHOTO = HERE.parent / "examples" / "photo.jpg"
 NANO = find_model("nano")
+SIZE = {name: NANO.defaults[name] for name in ("height", "width", "num_frames")}
 TRUNCATED = (25, 20, 16, 12, 10, 8)  # steps of the whole schedule, before those above the start are dropped
 
 BARE_GENERATE = """
@@ -51,12 +52,13 @@ from PIL import Image
 model, photo, out = sys.argv[1:]
 pipe = StableVideoDiffusionPipeline.from_pretrained(model, torch_dtype=torch.float32)
 pipe.set_progress_bar_config(disable=True)
-image = Image.open(photo).convert("RGB").resize((64, 64))
-frames = pipe(image, height=64, width=64, num_frames=12, num_inference_steps=25, noise_aug_strength=0.0,
+side, frames = pipe.unet.config.sample_size * pipe.vae_scale_factor, pipe.unet.config.num_frames
+image = Image.open(photo).convert("RGB").resize((side, side))
+frames = pipe(image, height=side, width=side, num_frames=frames, num_inference_steps=25, noise_aug_strength=0.0,
               generator=torch.Generator().manual_seed(0), output_type="np").frames[0]
 with av.open(out, "w") as container:
     stream = container.add_stream("libx264", rate=7)
-    stream.width = stream.height = 64
+    stream.width = stream.height = side
     stream.pix_fmt = "yuv420p"
     for frame in (frames * 255).round().astype(np.uint8):
         container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
@@ -85,7 +87,7 @@ class Row:
 
 
 def step(arguments: argparse.Namespace) -> Iterator[Row]:
-    steps, image = 10, fit_image(load_image(PHOTO), 64, 64)
+    steps, image = 10, fit_image(load_image(PHOTO), SIZE["height"], SIZE["width"])
     moments = unleak.AnalyticInit.from_pretrained(Path(NANO.source) / "moments.safetensors")
     settings: dict[str, dict[str, Any] | None] = {
         "plain": None,
@@ -104,10 +106,12 @@ def step(arguments: argparse.Namespace) -> Iterator[Row]:
         def call() -> Cost:
             spent = cost(
                 lambda: pipe(
-                    image, height=64, width=64, num_frames=12, num_inference_steps=steps, output_type="latent",
+                    image,
+                    num_inference_steps=steps,
+                    output_type="latent",
                     generator=torch.Generator().manual_seed(0),
                 )
-            )  # fmt: skip
+            )
             return Cost(spent.wall / run, spent.cpu / run)
 
         return call
@@ -269,7 +273,7 @@ def stats(arguments: argparse.Namespace) -> Iterator[Row]:
     from benchmarks.stats_throughput import make_videos, named, side_by_side
 
     pipe = unleak.load("nano", only=("vae",), device="cpu")
-    clip = {"num_frames": 12, "height": 64, "width": 64, "fps": 7.0}
+    clip = {**SIZE, "fps": 7.0}
     with tempfile.TemporaryDirectory() as folder:
         videos = make_videos(Path(folder, "few"), number=4, width=320, height=180, seconds=4)
         costs = side_by_side(pipe, clip, named(videos, Path(folder, "many"), 48), workers=1, rounds=arguments.rounds)

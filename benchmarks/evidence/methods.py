@@ -58,7 +58,7 @@ class Model:
         noise = self.moments if init == "analytic" else init
         with unleak.applied(self.pipe, start=start, init=noise, mode=mode, strategies=list(strategies)):
             frames = self.pipe(
-                [scene.image for scene, _ in jobs], height=64, width=64, num_frames=12, noise_aug_strength=0.0,
+                [scene.image for scene, _ in jobs],
                 num_inference_steps=steps or self.protocol["steps"], min_guidance_scale=low, max_guidance_scale=high,
                 decode_chunk_size=96, generator=[self.generator(*job) for job in jobs], output_type="np",
             ).frames  # fmt: skip

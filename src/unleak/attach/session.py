@@ -1,6 +1,7 @@
 """One call of an attached pipeline: another scheduler and another first draw of noise, for its duration only."""
 
 import copy
+import sys
 import types
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -245,4 +246,11 @@ def _is_pipelines_own(init: InitialNoise) -> bool:
 
 
 def _warn(text: str) -> None:
-    warnings.warn(text, UnleakWarning, stacklevel=5)
+    """Warn at the line that called the pipeline: the first outside of the libraries that pass the call on."""
+    frame, depth = sys._getframe(1), 2
+    while frame.f_back and str(frame.f_globals.get("__name__")).partition(".")[0] in _PASSING_ON:
+        frame, depth = frame.f_back, depth + 1
+    warnings.warn(text, UnleakWarning, stacklevel=depth - 1)
+
+
+_PASSING_ON = ("unleak", "contextlib", "torch", "diffusers")

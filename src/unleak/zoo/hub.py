@@ -19,6 +19,7 @@ from unleak.families.registry import base_of, found_in
 from unleak.zoo.classes import FAMILIES, library_class, part_class, pipeline_class
 from unleak.zoo.fetch import fetch, pipeline_source
 from unleak.zoo.lora import Lora
+from unleak.zoo.own_defaults import with_own_defaults
 from unleak.zoo.registry import ModelSpec, find_model
 from unleak.zoo.source import Source, one_line
 
@@ -38,7 +39,10 @@ def load(
     say: Callable[[str], None] | None = None,
     fast: bool = False,
 ) -> Any:
-    """The pipeline of a name that `unleak models` lists ("nano", "svd", ...), a folder or a Hub id.
+    """Load the pipeline of a name that `unleak models` lists ("nano", "svd", ...), a folder or a Hub id.
+
+    Called without a size, a number of frames and the like, it renders as the model's row of the table says, as the
+    command line does.
 
     By default on the accelerator, in the precision its class is published in (float16 for SVD, bfloat16 for others,
     float32 for the VAE and the image encoder of Wan and SkyReels), else on the CPU in float32. Only safetensors are
@@ -121,7 +125,7 @@ def load(
         pipe.unleak_seam = replace(seam_of(pipe), motion=starts)
     if vae_tiling:
         pipe.vae.enable_tiling()
-    return _placed(pipe, device, offload)
+    return _placed(with_own_defaults(pipe, spec.defaults), device, offload)
 
 
 def check_abilities(
