@@ -18,6 +18,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 FOLDER = Path("src/unleak/comfyui/files/example_workflows")
 WIDTH, GAP, LINE = 300, 70, 20
+PROMPT = "the boat rocks on the waves and drifts to the left"
+WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 
 
 class Graph:
@@ -52,9 +54,9 @@ def nano() -> Graph:
         clip_vision=model[1],
         init_image=photo,
         vae=model[2],
-        width=SIDE,
-        height=SIDE,
-        video_frames=12,
+        width=model[4],
+        height=model[5],
+        video_frames=model[6],
         motion_bucket_id=127,
         fps=7,
         augmentation_level=0.0,
@@ -107,7 +109,7 @@ def wan22(few_steps: bool) -> Graph:
         experts.append(model)
     clip = g("CLIPLoader", clip_name="umt5_xxl_fp8_e4m3fn_scaled.safetensors", type="wan", device="default")
     vae = g("VAELoader", vae_name="wan_2.1_vae.safetensors")
-    positive = g("CLIPTextEncode", clip=clip, text="the boat rocks on the waves and drifts to the left")
+    positive = g("CLIPTextEncode", clip=clip, text=PROMPT)
     negative = g("CLIPTextEncode", clip=clip, text="still picture, static, blurry")
     photo = g("LoadImage", image="example.png")
     if few_steps:
@@ -193,42 +195,137 @@ def svd() -> Graph:
     return g
 
 
+def ltx() -> Graph:
+    """LTX-Video, whose first frame is the photo, held by a noise mask."""
+    g = Graph()
+    model = g("CheckpointLoaderSimple", ckpt_name="ltx-video-2b-v0.9.5.safetensors")
+    clip = g("CLIPLoader", clip_name="t5xxl_fp16.safetensors", type="ltxv", device="default")
+    positive = g("CLIPTextEncode", clip=clip, text=PROMPT)
+    negative = g("CLIPTextEncode", clip=clip, text="still picture, static, blurry")
+    parts = g(
+        "LTXVImgToVideo",
+        positive=positive,
+        negative=negative,
+        vae=model[2],
+        image=g("UnleakCompress", image=g("LoadImage", image="example.png"), crf=33),
+        width=768,
+        height=512,
+        length=97,
+        batch_size=1,
+        strength=1.0,
+    )
+    timed = g("LTXVConditioning", positive=parts[0], negative=parts[1], frame_rate=25.0)
+    sigmas = g("LTXVScheduler", latent=parts[2], steps=30, max_shift=2.05, base_shift=0.95, stretch=True, terminal=0.1)
+    video = g(
+        "SamplerCustom",
+        model=g("UnleakMotion", model=model, motion="medium"),
+        add_noise=True,
+        noise_seed=3,
+        cfg=3.0,
+        positive=timed[0],
+        negative=timed[1],
+        sampler=g("KSamplerSelect", sampler_name="euler"),
+        sigmas=sigmas,
+        latent_image=parts[2],
+    )
+    made = g("CreateVideo", images=g("VAEDecode", samples=video, vae=model[2]), fps=25.0)
+    g("SaveVideo", video=made, filename_prefix="video/unleak", format="auto", codec="auto")
+    return g
+
+
+def hunyuan() -> Graph:
+    """HunyuanVideo I2V, whose photo lies beside the noise."""
+    g = Graph()
+    loaded = g("UNETLoader", unet_name="hunyuan_video_image_to_video_720p_bf16.safetensors", weight_dtype="default")
+    clip = g(
+        "DualCLIPLoader",
+        clip_name1="clip_l.safetensors",
+        clip_name2="llava_llama3_fp8_scaled.safetensors",
+        type="hunyuan_video",
+        device="default",
+    )
+    vae = g("VAELoader", vae_name="hunyuan_video_vae_bf16.safetensors")
+    photo = g("LoadImage", image="example.png")
+    vision = g("CLIPVisionLoader", clip_name="llava_llama3_vision.safetensors")
+    seen = g("CLIPVisionEncode", clip_vision=vision, image=photo, crop="none")
+    text = g("TextEncodeHunyuanVideo_ImageToVideo", clip=clip, clip_vision_output=seen, prompt=PROMPT)
+    parts = g(
+        "HunyuanImageToVideo",
+        positive=text,
+        vae=vae,
+        start_image=photo,
+        width=720,
+        height=720,
+        length=53,
+        batch_size=1,
+        guidance_type="v1 (concat)",
+    )
+    moving = g("UnleakMotion", model=g("ModelSamplingSD3", model=loaded, shift=7.0), motion="medium")
+    video = g(
+        "SamplerCustomAdvanced",
+        noise=g("RandomNoise", noise_seed=3),
+        guider=g("BasicGuider", model=moving, conditioning=g("FluxGuidance", conditioning=parts[0], guidance=6.0)),
+        sampler=g("KSamplerSelect", sampler_name="euler"),
+        sigmas=g("BasicScheduler", model=moving, scheduler="simple", steps=20, denoise=1.0),
+        latent_image=parts[1],
+    )
+    frames = g(
+        "VAEDecodeTiled", samples=video, vae=vae, tile_size=256, overlap=64, temporal_size=64, temporal_overlap=8
+    )
+    made = g("CreateVideo", images=frames, fps=24.0)
+    g("SaveVideo", video=made, filename_prefix="video/unleak", format="auto", codec="auto")
+    return g
+
+
 WORKFLOWS = {
     "nano, runs anywhere": nano,
     "Wan 2.2, image to video": lambda: wan22(few_steps=False),
     "Wan 2.2, image to video in 4 steps": lambda: wan22(few_steps=True),
+    "LTX-Video": ltx,
+    "HunyuanVideo": hunyuan,
     "Stable Video Diffusion": svd,
 }
 
 
+def columns(graph: Graph) -> dict[int, int]:
+    """The column of each node, counted from 0: as far right as the nodes that it leads to allow."""
+    sources = {
+        number: {next(iter(value)) for value in given.values() if isinstance(value, Out)}
+        for number, (_, given) in enumerate(graph.nodes, 1)
+    }
+    found: dict[int, int] = {}
+    for number, before in sources.items():
+        found[number] = max((found[one] + 1 for one in before), default=0)
+    for number in reversed(sources):
+        after = [found[other] - 1 for other, before in sources.items() if number in before]
+        found[number] = min(after, default=found[number])
+    return found
+
+
 def ui_form(graph: Graph, about: dict[str, Any]) -> dict[str, Any]:
     """The workflow as ComfyUI's editor saves it; `about` is the server's object_info."""
-    columns: dict[int, int] = {}
     links: list[list[Any]] = []
-    nodes, below = [], {}
+    nodes, below, column = [], {}, columns(graph)
     for number, (kind, given) in enumerate(graph.nodes, 1):
-        column = max((columns[next(iter(value))] + 1 for value in given.values() if isinstance(value, Out)), default=0)
-        columns[number] = column
         spec = about[kind]
         inputs, widgets = [], []
-        for name, (type_, *options) in [
-            *spec["input"].get("required", {}).items(),
-            *spec["input"].get("optional", {}).items(),
-        ]:
+        for name, (type_, *options) in declared(spec).items():
             value = given.get(name)
+            widget = isinstance(type_, list) or type_ in WIDGETS
             if isinstance(value, Out):
                 source, slot = tuple(value)
-                link = len(links) + 1
-                links.append(
-                    [link, source, slot, number, len(inputs), about[graph.nodes[source - 1][0]]["output"][slot]]
+                of = about[graph.nodes[source - 1][0]]["output"][slot]
+                links.append([len(links) + 1, source, slot, number, len(inputs), of])
+                inputs.append(
+                    {"name": name, "type": type_, "link": len(links)} | ({"widget": {"name": name}} if widget else {})
                 )
-                inputs.append({"name": name, "type": type_, "link": link})
-            elif isinstance(type_, list) or type_ in ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"):
-                widgets.append(value if name in given else (options or [{}])[0].get("default"))
+            elif not widget:
+                inputs.append({"name": name, "type": type_, "link": None})
+            if widget:  # one that is linked keeps a value, which does not count
+                own = value if name in given and not isinstance(value, Out) else None
+                widgets.append((options or [{}])[0].get("default") if own is None else own)
                 if options and options[0].get("control_after_generate"):
                     widgets.append("fixed")
-            else:
-                inputs.append({"name": name, "type": type_, "link": None})
         if kind == "LoadImage":
             widgets.append("image")
         outputs = [
@@ -236,13 +333,13 @@ def ui_form(graph: Graph, about: dict[str, Any]) -> dict[str, Any]:
             for i, (name, type_) in enumerate(zip(spec["output_name"], spec["output"], strict=True))
         ]
         height = 40 + LINE * (max(len(inputs), len(outputs)) + len(widgets))
-        y = below.get(column, 0)
-        below[column] = y + height + GAP
+        y = below.get(column[number], 0)
+        below[column[number]] = y + height + GAP
         nodes.append(
             {
                 "id": number,
                 "type": kind,
-                "pos": [column * (WIDTH + GAP), y],
+                "pos": [column[number] * (WIDTH + GAP), y],
                 "size": [WIDTH, height],
                 "flags": {},
                 "order": number - 1,
@@ -265,6 +362,11 @@ def ui_form(graph: Graph, about: dict[str, Any]) -> dict[str, Any]:
         "extra": {},
         "version": 0.4,
     }
+
+
+def declared(spec: dict[str, Any]) -> dict[str, Any]:
+    """The inputs of a node by name, those that may be left out last."""
+    return {**spec["input"].get("required", {}), **spec["input"].get("optional", {})}
 
 
 def picture(workflow: dict[str, Any], about: dict[str, Any]) -> Image.Image:
@@ -305,9 +407,32 @@ def picture(workflow: dict[str, Any], about: dict[str, Any]) -> Image.Image:
         for i, one in enumerate(node["outputs"]):
             draw.text((x + w - 12, y + 30 + LINE * i), one["name"], font=font, fill=(200, 200, 205), anchor="ra")
         first = max(len(node["inputs"]), len(node["outputs"]))
-        for i, value in enumerate(node["widgets_values"]):
-            draw.text((x + 12, y + 30 + LINE * (first + i)), str(value)[:40], font=font, fill=(255, 224, 150))
+        for i, text in enumerate(settings(node, about[node["type"]])):
+            draw.text((x + 12, y + 30 + LINE * (first + i)), text[:44], font=font, fill=(255, 224, 150))
     return image
+
+
+def detail(drawn: Image.Image, workflow: dict[str, Any]) -> Image.Image:
+    """The part of a drawn graph around the first of unleak's nodes, to be read at the size of a thumbnail."""
+    width, height = 1100, min(700, drawn.height)
+    node = next(node for node in workflow["nodes"] if node["type"].startswith("Unleak"))
+    left = min(max(node["pos"][0] - (width - WIDTH) // 2, 0), max(drawn.width - width, 0))
+    top = min(max(node["pos"][1] - 100, 0), drawn.height - height)
+    return drawn.crop((left, top, left + width, top + height))
+
+
+def settings(node: dict[str, Any], spec: dict[str, Any]) -> list[str]:
+    """The settings that a person sees on a node, with their names; a linked one is an input instead."""
+    linked = {one["name"] for one in node["inputs"]}
+    values, said = list(node["widgets_values"]), []
+    for name, (type_, *options) in declared(spec).items():
+        if isinstance(type_, list) or type_ in WIDGETS:
+            value = values.pop(0)
+            if name not in linked:
+                said.append(f"{name}: {value}")
+            if options and options[0].get("control_after_generate"):
+                values.pop(0)
+    return said
 
 
 def api_form(graph: Graph) -> dict[str, Any]:
@@ -348,7 +473,8 @@ def results(url: str) -> Image.Image:
                 rows.append(Image.open(BytesIO(answer.read())))
         if "text" in about:
             said.append(about["text"][0].split(" (")[0])
-    tile, shown = 128, [0, 2, 4, 6, 8, 10]
+    tile, count = 128, rows[0].n_frames
+    shown = [round(i * (count - 1) / 5) for i in range(6)]
     sheet = Image.new("RGB", (tile * len(shown), 2 * (tile + 24)), "white")
     draw = ImageDraw.Draw(sheet)
     for row, (video, name, score) in enumerate(zip(rows, ("without", "with unleak Motion"), said, strict=True)):
@@ -373,14 +499,8 @@ def main(url: str) -> None:
             done.save("docs/comfyui-nano.jpg", quality=90)
             done.save(FOLDER / f"{name}.jpg", quality=85)
         else:
-            drawn.thumbnail((960, 960))
-            drawn.save(FOLDER / f"{name}.jpg", quality=85)
+            detail(drawn, workflow).save(FOLDER / f"{name}.jpg", quality=85)
 
-
-_WEIGHTS = Path("src/unleak/families/nano/weights")
-SIDE = json.loads((_WEIGHTS / "unet/config.json").read_text())["sample_size"] * 2 ** (
-    len(json.loads((_WEIGHTS / "vae/config.json").read_text())["block_out_channels"]) - 1
-)
 
 if __name__ == "__main__":
     main(sys.argv[1])

@@ -16,30 +16,23 @@ WEIGHTS = loader.weights_folder()
 FRAMES = 2
 
 
-def size():
-    """Width and height of nano's videos, in pixels."""
-    config, vae = loader.read_config(WEIGHTS / "unet"), loader.read_config(WEIGHTS / "vae")
-    return config["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1)
-
-
 def shape():
     """Of the latents, [f c h w]."""
-    config = loader.read_config(WEIGHTS / "unet")
-    return FRAMES, config["out_channels"], config["sample_size"], config["sample_size"]
+    return FRAMES, *loader.latent_shape(WEIGHTS)[1:]
 
 
 def workflow(name, *, attach=None, sampling=None, **settings):
     """A still image becomes a few frames."""
     g = Graph()
     nano = g("UnleakNano")
-    side = size()
+    width, height, _ = loader.video_size(WEIGHTS)
     parts = g(
         "SVD_img2vid_Conditioning",
         clip_vision=nano[1],
-        init_image=g("TestImages", shape=f"[1, {side}, {side}, 3]", seed=3),
+        init_image=g("TestImages", shape=f"[1, {height}, {width}, 3]", seed=3),
         vae=nano[2],
-        width=side,
-        height=side,
+        width=width,
+        height=height,
         video_frames=FRAMES,
         motion_bucket_id=127,
         fps=7,
@@ -84,7 +77,8 @@ def test_the_same_video_as_diffusers_makes(engine, plain):
     calls, latents = plain
     pipe = StableVideoDiffusionPipeline.from_pretrained(WEIGHTS, torch_dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
-    image = torch.randn((1, size(), size(), 3), generator=torch.Generator().manual_seed(3)).sigmoid()
+    width, height, _ = loader.video_size(WEIGHTS)
+    image = torch.randn((1, height, width, 3), generator=torch.Generator().manual_seed(3)).sigmoid()
 
     def embedded(pixels, device, num_videos, guided):
         pixels = torch.nn.functional.interpolate(pixels, (224, 224), mode="bicubic", antialias=True)
@@ -98,7 +92,7 @@ def test_the_same_video_as_diffusers_makes(engine, plain):
     steps = len(calls[0]["sigmas"]) - 1
     with torch.inference_mode():
         wanted = pipe(
-            image.movedim(-1, 1), height=size(), width=size(), num_frames=FRAMES, num_inference_steps=steps,
+            image.movedim(-1, 1), height=height, width=width, num_frames=FRAMES, num_inference_steps=steps,
             min_guidance_scale=2.0, max_guidance_scale=2.0, fps=7, noise_aug_strength=0.0, latents=noise(shape())[None],
             output_type="latent",
         ).frames[0]  # fmt: skip
@@ -198,7 +192,8 @@ def test_moments_of_images_and_of_a_folder_are_those_of_the_clips(engine):
     from unleak.data.video import read_video, write_video
 
     generator = torch.Generator().manual_seed(2)
-    clips = [(torch.rand((FRAMES, 64, 64, 3), generator=generator) * 255).byte() for _ in range(3)]
+    width, height, _ = loader.video_size(WEIGHTS)
+    clips = [(torch.rand((FRAMES, height, width, 3), generator=generator) * 255).byte() for _ in range(3)]
     folder = engine.base / "input" / "clips"
     folder.mkdir()
     for i, clip in enumerate(clips):
@@ -217,8 +212,8 @@ def test_moments_of_images_and_of_a_folder_are_those_of_the_clips(engine):
             name=name,
             num_frames=FRAMES,
             folder=folder,
-            width=64,
-            height=64,
+            width=width,
+            height=height,
             fps=0.0,
             existing=existing,
             **more,
@@ -235,21 +230,21 @@ def test_moments_of_images_and_of_a_folder_are_those_of_the_clips(engine):
     vae = AutoencoderKLTemporalDecoder.from_pretrained(WEIGHTS / "vae", torch_dtype=torch.float32)
     wanted = LatentMoments.empty(held.shape)
     for i in range(3):
-        frames = torch.from_numpy(read_video(folder / f"{i}.mp4", size=(64, 64)).frames).movedim(-1, 1) / 127.5 - 1
+        frames = torch.from_numpy(read_video(folder / f"{i}.mp4", size=(height, width)).frames).movedim(-1, 1) / 127.5 - 1
         with torch.inference_mode():
             latents = vae.encode(frames).latent_dist.mode() * vae.config.scaling_factor
         wanted = wanted.update(latents.transpose(0, 1)[None])
     assert torch.allclose(held.mean, wanted.mean, atol=1e-4)
     assert torch.allclose(held.variance, wanted.variance, atol=1e-3)
 
-    gather("of-images", images=[2 * FRAMES, 64, 64, 3])
+    gather("of-images", images=[2 * FRAMES, height, width, 3])
     path = engine.base / "models" / "unleak" / "of-images.safetensors"
     assert LatentMoments.load(path).count == 2
     with pytest.raises(NodeError, match=r"has a of-images\.safetensors already"):
-        gather("of-images", images=[3 * FRAMES, 64, 64, 3])
-    gather("of-images", "add", images=[FRAMES, 64, 64, 3])
+        gather("of-images", images=[3 * FRAMES, height, width, 3])
+    gather("of-images", "add", images=[FRAMES, height, width, 3])
     assert LatentMoments.load(path).count == 3
-    gather("of-images", "replace", images=[FRAMES, 64, 64, 3])
+    gather("of-images", "replace", images=[FRAMES, height, width, 3])
     assert LatentMoments.load(path).count == 1
 
 

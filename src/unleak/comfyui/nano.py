@@ -15,7 +15,17 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-__all__ = ["load_nano", "read_config", "unet_config", "unet_weights", "vae_config", "vae_weights", "weights_folder"]
+__all__ = [
+    "latent_shape",
+    "load_nano",
+    "read_config",
+    "unet_config",
+    "unet_weights",
+    "vae_config",
+    "vae_weights",
+    "video_size",
+    "weights_folder",
+]
 
 Config = Mapping[str, Any]
 Rule = tuple[str, str | Callable[[re.Match[str]], str]]
@@ -28,15 +38,30 @@ def weights_folder() -> Path:
     return inside if inside.is_dir() else package / "families" / "nano" / "weights"
 
 
-def load_nano() -> tuple[Any, Any, Any, dict[str, Tensor]]:
-    """Return nano as ComfyUI's MODEL, CLIP_VISION and VAE, and an empty LATENT of the size that it was trained on."""
+def load_nano() -> tuple[Any, Any, Any]:
+    """Return nano as ComfyUI's MODEL, CLIP_VISION and VAE."""
     folder = weights_folder()
-    vae = _vae(folder / "vae")
-    unet, config = _unet(folder, read_config(folder / "vae"))
+    return _unet(folder, read_config(folder / "vae")), _clip_vision(folder / "image_encoder"), _vae(folder / "vae")
+
+
+def latent_shape(folder: Path) -> tuple[int, int, int, int]:
+    """Return [frames, channels, height, width] of the latents that the nano in `folder` was trained on."""
+    config = read_config(folder / "unet")
     size = config["sample_size"]
     height, width = (size, size) if isinstance(size, int) else size
-    empty = torch.zeros(config["num_frames"], config["out_channels"], height, width)
-    return unet, _clip_vision(folder / "image_encoder"), vae, {"samples": empty}
+    return config["num_frames"], config["out_channels"], height, width
+
+
+def video_size(folder: Path) -> tuple[int, int, int]:
+    """Return the width and height in pixels and the number of frames of the videos it was trained on."""
+    num_frames, _, height, width = latent_shape(folder)
+    factor = _downscaling(read_config(folder / "vae"))
+    return width * factor, height * factor, num_frames
+
+
+def _downscaling(vae: Config) -> int:
+    """Return how many pixels a latent is wide."""
+    return int(2 ** (len(vae["block_out_channels"]) - 1))
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -51,7 +76,7 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
     return {name: tensor.float() for name, tensor in load_file(file).items()}
 
 
-def _unet(folder: Path, vae: Config) -> tuple[Any, dict[str, Any]]:
+def _unet(folder: Path, vae: Config) -> Any:
     import comfy.latent_formats
     import comfy.ldm.modules.diffusionmodules.openaimodel as openaimodel
     import comfy.model_management
@@ -77,7 +102,7 @@ def _unet(folder: Path, vae: Config) -> tuple[Any, dict[str, Any]]:
     model.embedder = openaimodel.Timestep(config["addition_time_embed_dim"])
     _fill(model.diffusion_model, unet_weights(_tensors(folder / "unet"), config))
     load_device = comfy.model_management.get_torch_device()
-    return comfy.model_patcher.ModelPatcher(model, load_device=load_device, offload_device=device), config
+    return comfy.model_patcher.ModelPatcher(model, load_device=load_device, offload_device=device)
 
 
 def _vae(folder: Path) -> Any:
@@ -94,7 +119,7 @@ def _vae(folder: Path) -> Any:
     _fill(decoder, {name.removeprefix("decoder."): w for name, w in weights.items() if name.startswith("decoder.")})
     vae.first_stage_model.decoder = decoder.to(vae.vae_dtype)
     vae.latent_channels = config["latent_channels"]
-    vae.downscale_ratio = vae.upscale_ratio = 2 ** (len(config["block_out_channels"]) - 1)
+    vae.downscale_ratio = vae.upscale_ratio = _downscaling(config)
     return vae
 
 

@@ -15,7 +15,7 @@ from unleak.attach.strategies.motion_amplitude import MotionAmplitude
 from unleak.comfyui.gather import clips_of_batch, clips_of_folder, gather
 from unleak.comfyui.hooks import Plan, attach_start
 from unleak.comfyui.motion import MOTIONS, starts_of
-from unleak.comfyui.nano import load_nano
+from unleak.comfyui.nano import latent_shape, load_nano, video_size, weights_folder
 from unleak.comfyui.noise import INITS
 from unleak.comfyui.sampling import MODES, Sampling, moved
 from unleak.comfyui.strategies import (
@@ -531,13 +531,18 @@ class Nano(io.ComfyNode):
                 io.Latent.Output(
                     tooltip="An empty video of the size and length that nano was trained on, for the sampler."
                 ),
+                io.Int.Output(display_name="width", tooltip="Width of nano's videos, pixels."),
+                io.Int.Output(display_name="height", tooltip="Height of nano's videos, pixels."),
+                io.Int.Output(display_name="num_frames", tooltip="Number of frames of nano's videos."),
             ],
         )
 
     @classmethod
     def execute(cls) -> io.NodeOutput:
         """Load it."""
-        return io.NodeOutput(*load_nano())
+        folder = weights_folder()
+        empty = {"samples": torch.zeros(latent_shape(folder))}
+        return io.NodeOutput(*load_nano(), empty, *video_size(folder))
 
 
 class UnleakExtension(ComfyExtension):

@@ -8,7 +8,7 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from safetensors.torch import save_file
 
-from .models import write
+from .models import write, write_named
 
 write(folder_paths.models_dir)
 
@@ -95,6 +95,22 @@ def save_image(image, name):
     return {"ui": {}, "result": ()}
 
 
+def write_model(name):
+    write_named(folder_paths.models_dir, name)
+    return {"ui": {}, "result": ()}
+
+
+def vision(width, seed):
+    """What an image encoder of this width returns, whatever the image."""
+
+    class Vision:
+        def encode_image(self, image, crop=True):
+            del image, crop
+            return type("Output", (), {"image_embeds": drawn((1, width), seed)})()
+
+    return (Vision(),)
+
+
 def sigmas(values):
     return (torch.tensor(json.loads(values), dtype=torch.float32),)
 
@@ -133,6 +149,8 @@ NODES = {
     "TestSaveSigmas": node({"sigmas": ("SIGMAS",), "name": TEXT}, (), save_sigmas, output_node=True),
     "TestImages": node({"shape": TEXT, "seed": INT}, ("IMAGE",), images),
     "TestLoadImage": node({"file": TEXT}, ("IMAGE",), load_image_tensor),
+    "TestWrite": node({"name": TEXT}, (), write_model, output_node=True),
+    "TestVision": node({"width": INT, "seed": INT}, ("CLIP_VISION",), vision),
     "TestShow": node({"text": ("*",)}, (), show, output_node=True),
 }
 NODE_CLASS_MAPPINGS = {name: type(name, (), methods) for name, methods in NODES.items()}
