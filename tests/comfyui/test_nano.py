@@ -230,7 +230,8 @@ def test_moments_of_images_and_of_a_folder_are_those_of_the_clips(engine):
     vae = AutoencoderKLTemporalDecoder.from_pretrained(WEIGHTS / "vae", torch_dtype=torch.float32)
     wanted = LatentMoments.empty(held.shape)
     for i in range(3):
-        frames = torch.from_numpy(read_video(folder / f"{i}.mp4", size=(height, width)).frames).movedim(-1, 1) / 127.5 - 1
+        frames = torch.from_numpy(read_video(folder / f"{i}.mp4", size=(height, width)).frames)
+        frames = frames.movedim(-1, 1) / 127.5 - 1
         with torch.inference_mode():
             latents = vae.encode(frames).latent_dist.mode() * vae.config.scaling_factor
         wanted = wanted.update(latents.transpose(0, 1)[None])
