@@ -250,7 +250,7 @@ def _warn(text: str) -> None:
     frame, depth = sys._getframe(1), 2
     while frame.f_back and str(frame.f_globals.get("__name__")).partition(".")[0] in _PASSING_ON:
         frame, depth = frame.f_back, depth + 1
-    warnings.warn(text, UnleakWarning, stacklevel=depth - 1)
+    warnings.warn(text, UnleakWarning, stacklevel=depth)
 
 
 _PASSING_ON = ("unleak", "contextlib", "torch", "diffusers")
