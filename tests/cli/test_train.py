@@ -36,6 +36,18 @@ def test_dry_run_prints_the_complete_recipe(unleak, recipe, tmp_path):
     assert not (tmp_path / "trained").exists()
 
 
+def test_a_dry_run_of_what_cannot_run_prints_the_recipe_and_ends_with_2(unleak, recipe, tmp_path):
+    for change in ("model=someone/nothing", "data.path=nowhere", "data.num_frames=900"):
+        result = unleak("train", recipe, "--set", change, "--dry-run", "--json")
+        assert result.status == 2, change
+        told = json.loads(result.out)
+        assert told["recipe"]["steps"] == 2
+        assert told["estimate"]["not_estimated"] in result.err
+        assert result.err.startswith("error: this recipe cannot be run here: ")
+        assert result.err.count("\n") == 1
+    assert not (tmp_path / "trained").exists()
+
+
 def test_training_gives_a_pipeline_that_generates(unleak, recipe, tmp_path):
     from PIL import Image
 

@@ -30,6 +30,7 @@ __all__ = [
     "parse_values",
     "read_json",
     "read_text",
+    "shown",
     "table_rows",
     "text_lines",
 ]
@@ -149,9 +150,13 @@ def first_fault(error: ValidationError) -> str:
     if fault["type"] == "missing":
         return f"{place} is missing; give it"
     message = _PLAIN.get(fault["type"]) or fault["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    given = repr(fault["input"])
-    given = given if len(given) <= _LONGEST_SHOWN else given[:_LONGEST_SHOWN] + "..."
-    return f"{place}{' ' if place else 'it '}{message}, given {given}"
+    return f"{place}{' ' if place else 'it '}{message}, given {shown(fault['input'])}"
+
+
+def shown(value: Any) -> str:
+    """Return a value as a message shows it: as Python writes it, and cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "..."
 
 
 def json_rows(path: str | Path, example: str) -> Iterator[tuple[str, dict[str, Any]]]:

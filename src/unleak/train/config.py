@@ -12,22 +12,38 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from unleak.data.files import open_regular
+from unleak.data.reading import shown
 from unleak.train.recipe_files import find_recipe
+
+_LONGEST_PATH = 4096  # bytes, as Linux has it
 
 
 def _named(value: Any) -> Any:
     # An empty name would be the current folder.
     if isinstance(value, str) and (not value or "\0" in value):
         raise ValueError("must name a file or folder; it is empty or holds a zero byte")
+    if isinstance(value, str) and len(value.encode(errors="replace")) > _LONGEST_PATH:
+        raise ValueError(f"must name a file or folder; it is longer than {_LONGEST_PATH} bytes")
     return value
 
 
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
+# The bounds are far outside of what trains anything: what lies beyond is a slip of the pen, and would end in a process
+# without memory or in a loss that is not finite, hours later.
+Positive = Annotated[float, Field(gt=0, le=1e6)]
+NonNegative = Annotated[float, Field(ge=0, le=1e6)]
+Logarithm = Annotated[float, Field(ge=-20, le=20)]
+Spread = Annotated[float, Field(gt=0, le=20)]
 Share = Annotated[float, Field(ge=0, le=1)]
 ShareBelowOne = Annotated[float, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1, le=2**31)]
+Rate = Annotated[float, Field(ge=0.001, le=240)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Steps = Annotated[int, Field(ge=1, lt=10**8)]  # a checkpoint's name has eight digits
+Count = Annotated[int, Field(ge=1, le=10_000)]
+Clips = Annotated[int, Field(ge=1, le=65_536)]
+Side = Annotated[int, Field(ge=1, le=8192)]
+Workers = Annotated[int, Field(ge=0, le=256)]
 Name = Annotated[Path, BeforeValidator(_named)]
+Words = Annotated[str, Field(max_length=10_000)]
 
 
 class RecipeError(ValueError):
@@ -41,8 +57,8 @@ class _Strict(BaseModel):
 class SigmaConfig(_Strict):
     """ln sigma ~ N(p_mean, p_std^2), mixed with a share log-uniform on `uniform_range`. Defaults: the paper's."""
 
-    p_mean: float = -1.2
-    p_std: Positive = 1.2
+    p_mean: Logarithm = -1.2
+    p_std: Spread = 1.2
     uniform_share: ShareBelowOne = 0.0
     uniform_range: tuple[Positive, Positive] = (10.0, 700.0)
     sigma_data: Positive = 1.0
@@ -60,8 +76,8 @@ class FlowConfig(_Strict):
     sigma = shift q / (1 + (shift - 1) q). `shift: null`: the one the pipeline samples with."""
 
     law: Literal["logit-normal", "uniform"] = "logit-normal"
-    mean: float = 0.0
-    std: Positive = 1.0
+    mean: Logarithm = 0.0
+    std: Spread = 1.0
     shift: Positive | None = None
 
 
@@ -82,8 +98,8 @@ class PixelNoiseConfig(_Strict):
     """The naive baseline: pixel noise of strength s before the VAE, ln s ~ N(p_mean, p_std^2), and told."""
 
     noise: Literal["pixel"]
-    p_mean: float = -1.2
-    p_std: NonNegative = 1.2
+    p_mean: Logarithm = -1.2
+    p_std: Annotated[float, Field(ge=0, le=20)] = 1.2
     dropout: Share = 0.1
 
 
@@ -127,15 +143,15 @@ class SyntheticData(_Strict):
 
     kind: Literal["synthetic"]
     photos: Name
-    size: Count = 64
+    size: Side = 64
     num_frames: Count = 12
-    seed: int = 0
-    length: Count = 10_000
-    fps: Positive = 6.0
+    seed: Seed = 0
+    length: Annotated[int, Field(ge=1, le=10**8)] = 10_000
+    fps: Rate = 6.0
     motion_bucket_id: NonNegative = 127.0
-    motion: dict[str, float] = {}
+    motion: dict[str, Annotated[float, Field(ge=-1e6, le=1e6)]] = {}
     cache: Name | None = None
-    workers: Annotated[int, Field(ge=0)] = 0
+    workers: Workers = 0
 
     @field_validator("motion")
     @classmethod
@@ -168,11 +184,11 @@ class _Videos(_Strict):
     to the share `max_failures` of the videos; one not read within `seconds` counts as such.
     """
 
-    size: tuple[Count, Count] = (320, 512)
+    size: tuple[Side, Side] = (320, 512)
     num_frames: Count = 16
-    buckets: list[tuple[Count, Count, Count]] = []
-    seed: int = 0
-    fps: Positive | None = 3.0
+    buckets: Annotated[list[tuple[Side, Side, Count]], Field(max_length=1000)] = []
+    seed: Seed = 0
+    fps: Rate | None = 3.0
     stride: Annotated[tuple[Count, Count] | None, Field(validate_default=True)] = None
     clips_per_video: Count = 1
     flip: bool = False
@@ -181,7 +197,7 @@ class _Videos(_Strict):
     max_failures: Share = 0.05
     seconds: Annotated[float, Field(gt=0, le=86_400)] = 60.0
     cache: Name | None = None
-    workers: Annotated[int, Field(ge=0)] = 0
+    workers: Workers = 0
 
     @field_validator("stride")
     @classmethod
@@ -227,10 +243,10 @@ class LoraConfig(_Strict):
     """Low-rank adapters of the network's linear layers, `targets`: those of attention, all of its blocks' layers
     (`blocks`), or a list of endings of their names. `alpha: null`: as the rank, so that they count once."""
 
-    rank: Count = 16
+    rank: Side = 16
     alpha: Positive | None = None
     dropout: ShareBelowOne = 0.0
-    targets: Literal["attention", "blocks"] | list[str] = "attention"
+    targets: Literal["attention", "blocks"] | Annotated[list[Words], Field(max_length=1000)] = "attention"
 
 
 class ValidationConfig(_Strict):
@@ -238,12 +254,12 @@ class ValidationConfig(_Strict):
     scores. `start: null`: the model's recommended one. `caption` is the prompt of all, where the model takes one."""
 
     photos: Name
-    every: Count = 1000
+    every: Steps = 1000
     most: Count = 4
     steps: Count = 25
-    start: str | None = None
-    caption: str = ""
-    seed: int = 0
+    start: Annotated[str, Field(max_length=100)] | None = None
+    caption: Words = ""
+    seed: Seed = 0
 
 
 _PARTS = ("all", "full", "lora", "temporal", "spatial")
@@ -262,20 +278,22 @@ class Recipe(_Strict):
     """One training run. `batch_size` counts the clips of one optimizer step, over all processes and all `accumulation`
     pieces, so that a recipe means the same on any machine."""
 
-    model: Annotated[str, Field(min_length=1)]
+    model: Annotated[str, Field(min_length=1, max_length=_LONGEST_PATH)]
     init: Literal["pretrained", "random"] = "pretrained"
     experts: Literal["high", "low", "both"] | None = None
     """Of Wan 2.2: which of its two networks are trained."""
-    trainable: Annotated[Literal["all", "lora", "temporal", "spatial"] | list[str], BeforeValidator(_patterns)] = "all"
+    trainable: Annotated[Literal["all", "lora", "temporal", "spatial"] | list[Words], BeforeValidator(_patterns)] = (
+        "all"
+    )
     """`all` (or `full`); adapters, `lora`; the layers that work along time, or all others; patterns of names."""
     lora: Annotated[LoraConfig | None, Field(validate_default=True)] = None
     output: Name
     data: DataConfig
 
-    steps: Count
-    batch_size: Count = 1
-    accumulation: Count = 1
-    seed: int = 0
+    steps: Steps
+    batch_size: Clips = 1
+    accumulation: Clips = 1
+    seed: Seed = 0
     sigma: SigmaConfig = SigmaConfig()
     flow: FlowConfig = FlowConfig()
     condition: ConditionConfig
@@ -283,8 +301,8 @@ class Recipe(_Strict):
     """x_0 as the VAE's posterior has it: its mode, or a sample drawn anew in every step (as the LVDM families were)."""
 
     optimizer: Literal["adamw", "adamw8bit", "muon"] = "adamw"
-    lr: Positive = 3e-5
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    lr: Annotated[float, Field(gt=0, le=10)] = 3e-5
+    warmup_steps: Annotated[int, Field(ge=0, lt=10**8)] = 0
     schedule: Literal["constant", "cosine", "linear"] = "constant"
     betas: tuple[ShareBelowOne, ShareBelowOne] = (0.9, 0.999)
     weight_decay: NonNegative = 0.01
@@ -300,9 +318,9 @@ class Recipe(_Strict):
     """Whether each process has a part of the weights (FSDP2), or all of them."""
     validation: ValidationConfig | None = None
 
-    checkpoint_every: Count = 500
+    checkpoint_every: Steps = 500
     keep: Count = 2
-    log_every: Count = 50
+    log_every: Steps = 50
     max_hours: Positive | None = None
     report_to: Literal["none", "tensorboard", "wandb"] = "none"
     dtype: Literal["fp32", "fp16", "bf16"] = "fp32"
@@ -500,14 +518,17 @@ def _message(error: Any) -> str:
             return f"unknown key; {_known(error['loc'])}"
         case "missing":
             return "missing"
+        case "union_tag_invalid":
+            key, known = error["ctx"]["discriminator"].strip("'"), error["ctx"]["expected_tags"]
+            return f"{key} should be one of {known} (given {shown(error['ctx']['tag'])})"
         case "json_invalid":
             return f"holds what no text can hold ({error['msg']}); mend it"
         case "model_type" | "model_attributes_type" | "dict_type" if example and len(error["loc"]) == 1:
-            return f"must be a mapping such as {example} (given {given!r})"
+            return f"must be a mapping such as {example} (given {shown(given)})"
         case "union_tag_not_found":
             return f"{error['ctx']['discriminator'].strip(chr(39))} is missing: say for example {example}"
     message = error["msg"].removeprefix("Value error, ")
-    return f"{message[0].lower()}{message[1:]}" + (f" (given {given!r})" if not isinstance(given, dict) else "")
+    return f"{message[0].lower()}{message[1:]}" + (f" (given {shown(given)})" if not isinstance(given, dict) else "")
 
 
 def _known(location: tuple[int | str, ...]) -> str:

@@ -137,8 +137,9 @@ class VideoClips:
                 video = len(self.entries)
                 self.entries.append(VideoEntry(entry.path, entry.caption, header.duration))
                 self.rates.append(header.fps)
-                each = config.clips_per_video
-                members[self._bucket(header)] += range(video * each, (video + 1) * each)
+                if config.buckets:
+                    each = config.clips_per_video
+                    members[self._bucket(header)] += range(video * each, (video + 1) * each)
         self.groups = [group for group in members if group] if config.buckets else None
         self.bucket = {clip: k for k, group in enumerate(members) for clip in group} if config.buckets else {}
         self.reader: ClipReader | None = None

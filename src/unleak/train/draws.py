@@ -33,14 +33,14 @@ def generator(*parts: object) -> torch.Generator:
 
 
 @lru_cache(maxsize=2)
-def _order(seed: int, epoch: int, length: int) -> list[int]:
-    return torch.randperm(length, generator=generator(seed, "order", epoch)).tolist()
+def _order(seed: int, epoch: int, length: int) -> Tensor:
+    return torch.randperm(length, generator=generator(seed, "order", epoch))
 
 
 def clip_at(position: int, *, seed: int, length: int) -> int:
     """Return the clip at `position` of the run: every epoch is its own permutation of the `length` clips."""
     epoch, offset = divmod(position, length)
-    return _order(seed, epoch, length)[offset]
+    return int(_order(seed, epoch, length)[offset])
 
 
 @dataclass(frozen=True)
