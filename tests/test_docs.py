@@ -126,6 +126,16 @@ def test_links_between_pages_lead_somewhere(page):
         assert (page.parent / target).exists(), target
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_on_a_page_is_python(page):
+    text = page.read_text(encoding="utf-8")
+    fences = re.findall(r"^\s*```.*$", text, re.MULTILINE)
+    assert len(fences) % 2 == 0
+    assert text.count("```") == len(fences)  # each alone on its line
+    for code in re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        compile(code, page.name, "exec")
+
+
 def test_the_table_of_fixes_in_the_readme_is_what_the_models_recommend():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (`[^|]+`) \| start ([^|]+) \|", text, re.MULTILINE)
