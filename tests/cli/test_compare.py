@@ -221,7 +221,7 @@ def test_videos_of_different_lengths_are_refused(refused, photo, tiny_folder, tm
 
 def test_a_single_photo_has_no_interval():
     frames = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
-    one = Made.measured(0, 0, 0, level={"asked": "1T"}, sigmas=None, frames=frames, image=frames[0])
+    one = Made.measured(0, 0, 0, level={"asked": "1.0T"}, sigmas=None, frames=frames, image=frames[0])
     assert one.values["first_frame_psnr"] == 60
     made = Comparison([{"label": "a"}], [{"file": "x.png"}], [one], 8.0)
     assert made.summary(0)["motion_score"]["low"] is None

@@ -40,7 +40,7 @@ def test_a_photo_becomes_a_video_and_its_configuration(generate, photo, tmp_path
 
 def test_full_start_says_and_is_the_plain_pipeline(generate, photo, tmp_path):
     result = generate(photo, "--start", "1.0T", "--steps", 2)
-    assert "start 1T, the plain model; init standard" in result.err
+    assert "start 1.0T, the plain model; init standard" in result.err
     assert "recommended" not in result.err
     assert json.loads((tmp_path / "out/photo.json").read_text())["sigmas"][0] == pytest.approx(700)
 

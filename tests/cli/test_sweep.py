@@ -21,9 +21,9 @@ def test_a_photo_becomes_a_page_and_all_it_shows(sweep, photo, tmp_path):
     assert (result.status, result.out) == (0, "out/photo-sweep/index.html\n"), result.err
     assert "tiny: 2 starts; 2 steps; seed 4; init standard" in result.err
     folder = tmp_path / "out/photo-sweep"
-    files = ["index.html", "sheet.png", "start-1T.mp4", "start-sigma=50.mp4", "sweep.json"]
+    files = ["index.html", "sheet.png", "start-1.0T.mp4", "start-sigma=50.mp4", "sweep.json"]
     assert sorted(path.name for path in folder.iterdir()) == files
-    clip = read_video(folder / "start-1T.mp4")
+    clip = read_video(folder / "start-1.0T.mp4")
     assert (clip.frames.shape, clip.fps) == ((3, 16, 32, 3), 5)
     record = json.loads((folder / "sweep.json").read_text())
     assert [run["sigmas"][0] for run in record["runs"]] == pytest.approx([700, 50])
@@ -84,7 +84,7 @@ def test_two_names_of_one_level_are_refused_before_anything_is_run(sweep, photo,
     monkeypatch.setattr("unleak.animate.sample.sample", None)
     result = sweep(photo, "--start", "1.0T,sigma=700", "--quiet")
     assert (result.status, result.err.count("\n")) == (2, 1)
-    assert "starts 1T and sigma=700 are the same level" in result.err
+    assert "starts 1.0T and sigma=700 are the same level" in result.err
     assert list(tmp_path.glob("out/*")) == []
 
 

@@ -23,7 +23,7 @@ def test_a_photo_becomes_a_start_a_page_and_the_video_of_generate(tune, unleak, 
     (told,) = json.loads(result.out)["tuned"]
     folder = tmp_path / "out/photo-tune"
     assert told["page"] == "out/photo-tune/index.html"
-    assert [run["start"]["asked"] for run in told["runs"]] == ["1T", "1T in full"]  # random weights move
+    assert [run["start"]["asked"] for run in told["runs"]] == ["1.0T", "1.0T in full"]  # random weights move
     record = json.loads((folder / "tune.json").read_text())
     assert sorted(path.name for path in folder.iterdir()) == record.pop("files")
     assert told == {"page": "out/photo-tune/index.html", **record}
@@ -32,7 +32,7 @@ def test_a_photo_becomes_a_start_a_page_and_the_video_of_generate(tune, unleak, 
     assert [len(run["sigmas"]) for run in record["runs"]] == [3, 4]
     assert record["settings"]["num_inference_steps"] == 3
     same = ("--size", "32x16", "--num-frames", 3, "--steps", 3, "--seed", 4, "--fps", 5, "--init", "unit")
-    assert unleak("generate", photo, "--model", tiny_folder, *same, "--start", "1T", "--out", "one").status == 0
+    assert unleak("generate", photo, "--model", tiny_folder, *same, "--start", "1.0T", "--out", "one").status == 0
     assert (tmp_path / "one/photo.mp4").read_bytes() == (folder / "chosen.mp4").read_bytes()
 
 
@@ -65,7 +65,7 @@ def test_the_command_told_and_generate_make_the_same_again(tune, unleak, tiny_fo
     assert (tmp_path / "again/photo-tune/chosen.mp4").read_bytes() == made
     start = before["chosen"]["start"]
     generated = ("--size", "32x16", "--num-frames", 3, "--steps", 3, "--start", start, "--out", "one")
-    assert start != "1T"
+    assert start != "1.0T"
     assert unleak("generate", photo, "--model", tiny_folder, *generated).status == 0
     assert (tmp_path / "one/photo.mp4").read_bytes() == made
 
@@ -126,7 +126,7 @@ def test_generate_finds_a_start_for_each_photo_and_tells_it(unleak, tiny_folder,
     assert found["start"] == record["settings"]["start"] == record["start"]["asked"]
     assert found["reason"] in result.err
     assert found["check"].startswith("with all its steps it moves")
-    assert [one["start"] for one in found["previews"]][:2] == ["1T", "sigma=40"]
+    assert [one["start"] for one in found["previews"]][:2] == ["1.0T", "sigma=40"]
     assert unleak(*same, "--start", found["start"], "--out", "one").status == 0
     assert (tmp_path / "one/photo.mp4").read_bytes() == (tmp_path / "auto/photo.mp4").read_bytes()
     planned = unleak(*same, "--start", "auto", "--out", "dry", "--dry-run", "--json")

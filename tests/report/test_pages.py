@@ -62,6 +62,16 @@ def test_a_sweep():
     assert text.count("<video ") == 2
 
 
+def test_several_videos_of_one_start_are_no_line():
+    runs = [run("sigma=20", 3.0), run("sigma=20", 3.0) | {"label": "sigma=20, seed 1", "told": "best", "best": True}]
+    text = sweep_page.page(SWEEP | {"runs": runs}, [b"one", b"two"])
+    assert text.count('<figure class="card best"') == 1
+    assert ">sigma=20, seed 1</div>" in text.replace('<span class="dot"></span>', ">")
+    joined = str(against_start([1.0, 0.9], ["a", "b"], [1.0, 2.0], ["#112233"] * 2, ".1f"))
+    apart = str(against_start([0.9, 0.9], ["a", "a"], [1.0, 2.0], ["#112233"] * 2, ".1f"))
+    assert joined.count("<path") == apart.count("<path") + 1
+
+
 def mean(value, low=None, high=None):
     return {"value": value, "low": low, "high": high, "groups": 4}
 
@@ -139,7 +149,7 @@ def test_labels_that_would_overlap_are_left_out():
 
 
 def test_a_missing_value_is_no_point():
-    svg = str(against_start([1.0, 0.9], ["1T", "0.9T"], [None, 2.0], ["#112233"] * 2, ".1f"))
+    svg = str(against_start([1.0, 0.9], ["1.0T", "0.9T"], [None, 2.0], ["#112233"] * 2, ".1f"))
     assert re.findall(r"#start-(\d)", svg) == ["1"]
 
 
@@ -147,11 +157,11 @@ def test_the_curve_as_a_picture(tmp_path):
     from PIL import Image
 
     lines = [Line("a", "#112233", [(0.5, 0.4, 0.6), None]), Line("b", "#445566", [None, None], dashed=True)]
-    assert kept_motion(["1T", "0.9T"], lines, tmp_path / "a.png") is None
+    assert kept_motion(["1.0T", "0.9T"], lines, tmp_path / "a.png") is None
     with Image.open(tmp_path / "a.png") as picture:
         assert picture.width > 600
         assert picture.convert("RGB").getpixel((1, 1)) == (255, 255, 255)
-    assert "1T" in str(kept_motion(["1T", "0.9T"], lines))
+    assert "1.0T" in str(kept_motion(["1.0T", "0.9T"], lines))
 
 
 def test_a_template_that_lacks_a_value_fails():

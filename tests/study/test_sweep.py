@@ -56,7 +56,7 @@ def test_every_start_has_the_same_noise(tiny_svd, calls):
 
 def test_a_run_is_the_video_of_its_start(tiny_svd):
     done = unleak.sweep(tiny_svd, start=STARTS, seed=3, mode="truncate", **CALL)
-    assert [start["asked"] for start in done.starts] == ["1T", "sigma=100", "0.5T"]
+    assert [start["asked"] for start in done.starts] == ["1.0T", "sigma=100", "0.5T"]
     assert [start["sigma"] for start in done.starts] == pytest.approx([700, 100, KARRAS])
     assert [frames.shape for frames in done.frames] == [(3, 16, 32, 3)] * 3
     assert len({frames.tobytes() for frames in done.frames}) == 3
@@ -83,7 +83,7 @@ def test_the_pipeline_is_left_as_it_was_found(tiny_svd):
         ({"start": ["1.0T", "0.94"]}, "ambiguous"),
         ({"start": "1.0T,soon"}, "not understood"),
         ({"start": " , "}, "one start or more"),
-        ({"start": ["1.0T", "sigma=700"]}, "starts 1T and sigma=700 are the same level"),
+        ({"start": ["1.0T", "sigma=700"]}, "starts 1.0T and sigma=700 are the same level"),
         ({"start": "1.0T", "mode": "halve"}, "mode 'halve' is unknown"),
         ({"start": "1.0T", "generator": torch.Generator()}, "see seed"),
         ({"start": "1.0T", "sigmas": [1.0, 0.0]}, "see start"),
@@ -168,7 +168,7 @@ def folder(done, tmp_path_factory):
 
 
 def test_the_files(done, folder):
-    names = {"index.html", "sheet.png", "sweep.json", "start-1T.mp4", "start-0.9T.mp4", "start-0.8T.mp4"}
+    names = {"index.html", "sheet.png", "sweep.json", "start-1.0T.mp4", "start-0.9T.mp4", "start-0.8T.mp4"}
     assert {path.name for path in folder.iterdir()} == names
     record = json.loads((folder / "sweep.json").read_text())
     assert set(record["files"]) == names
@@ -249,7 +249,7 @@ def test_the_contact_sheet_has_a_row_for_each_start_and_a_column_for_each_frame(
     for row, video in enumerate(videos):
         for k, frame in enumerate(video):
             frame[:] = (100 * row, 10 * k, 7)
-    sheet = contact_sheet(videos, [("1T", "motion 3"), ("0.9T", "motion 4")], columns=5)
+    sheet = contact_sheet(videos, [("1.0T", "motion 3"), ("0.9T", "motion 4")], columns=5)
     cell = 2 * CELL
     width, height = SIDE + 5 * cell + 4 * GAP, HEAD + 2 * CELL + GAP
     assert sheet.size == (width + 2 * MARGIN, height + 2 * MARGIN)
@@ -261,14 +261,14 @@ def test_the_contact_sheet_has_a_row_for_each_start_and_a_column_for_each_frame(
             assert (block == (100 * row, 10 * k, 7)).all()
         assert pixels[top : top + CELL, MARGIN : MARGIN + SIDE - GAP].min() < 128  # its label
     assert pixels[:MARGIN].min() == 255
-    assert len(contact_sheet([videos[0][:2]], [("1T",)]).getbbox()) == 4
+    assert len(contact_sheet([videos[0][:2]], [("1.0T",)]).getbbox()) == 4
 
 
 def test_it_says_what_it_is(done):
     first, head, *rows = repr(done).splitlines()
     assert first == f"Sweep of 3 starts from the same noise; {ESTIMATOR}"
     assert head.split() == ["start", "sigma", "log-SNR", "motion", "camera", "px/frame"]
-    assert [row.split()[0] for row in rows] == ["1T", "0.9T", "0.8T"]
+    assert [row.split()[0] for row in rows] == ["1.0T", "0.9T", "0.8T"]
 
 
 def test_a_folder_is_replaced_only_if_asked_and_all_of_it_is_a_sweep(done, tmp_path):

@@ -73,7 +73,7 @@ def search(pipe, response, **changes):
 
 def test_the_highest_start_that_moves_is_found_and_explained(tiny_svd):
     found, asked = search(tiny_svd, lambda sigma: (3 if sigma < 60 else 0, 8))
-    assert [str(one) for one in asked[:2]] == ["1T", "sigma=5"]
+    assert [str(one) for one in asked[:2]] == ["1.0T", "sigma=5"]
     assert len(asked) == 6
     assert found.reached
     assert 60 / 1.2 <= found.start.resolve(module.process_of(tiny_svd.scheduler)).edm_sigma < 60
@@ -83,14 +83,14 @@ def test_the_highest_start_that_moves_is_found_and_explained(tiny_svd):
     assert Start.parse(str(found.start)) == found.start
     rows = repr(found).splitlines()
     assert rows[1].split() == ["start", "sigma", "log-SNR", "px/frame", "camera", "first", "frame", "dB"]
-    assert rows[2].split()[0] == "1T"
+    assert rows[2].split()[0] == "1.0T"
     assert rows[2].endswith("too still")
     assert sum(row.endswith("chosen") for row in rows) == 1
 
 
 def test_a_plain_pipeline_that_moves_stays_plain(tiny_svd):
     found, asked = search(tiny_svd, lambda sigma: (3, 8))
-    assert (len(asked), str(found.start), found.reached) == (1, "1T", True)
+    assert (len(asked), str(found.start), found.reached) == (1, "1.0T", True)
     assert found.reason.startswith("the plain pipeline already moves")
     assert speeds(found.reason) == pytest.approx([3, 2], rel=0.05)
 
@@ -139,7 +139,7 @@ def test_a_full_video_that_falls_short_of_its_preview_is_said(tiny_svd):
     [
         ({"budget": 2}, "budget 2: give 3 previews or more"),
         ({"lowest": Start.sigma(1e5)}, "outside this VE process"),
-        ({"lowest": Start.fraction(1)}, "the lowest start 1T is the plain one"),
+        ({"lowest": Start.fraction(1)}, "the lowest start 1.0T is the plain one"),
     ],
 )
 def test_what_cannot_be_searched_is_refused_before_anything_is_made(tiny_svd, changes, message):
@@ -192,11 +192,11 @@ def test_the_page_has_every_video_and_the_reason(tiny_svd, tmp_path):
     record = json.loads((tmp_path / "t/tune.json").read_text())
     assert sorted(path.name for path in (tmp_path / "t").iterdir()) == record["files"]
     videos = [name for name in record["files"] if name.endswith(".mp4")]
-    assert videos == ["chosen.mp4", "start-1T.mp4", "start-sigma=5.mp4", "start-sigma=59.2.mp4"]
+    assert videos == ["chosen.mp4", "start-1.0T.mp4", "start-sigma=5.mp4", "start-sigma=59.2.mp4"]
     assert record["chosen"]["start"] == "sigma=59.2"
     assert record["chosen"]["check"].startswith("with all its steps")
     asked = [run["start"]["asked"] for run in record["runs"]]
-    assert asked == ["1T", "sigma=59.2", "sigma=5", "sigma=59.2 in full"]
+    assert asked == ["1.0T", "sigma=59.2", "sigma=5", "sigma=59.2 in full"]
     assert record["runs"][1]["speed"]["px_per_second"] == pytest.approx(24, rel=0.1)
     assert ESTIMATOR in record["metric"]["motion"]
     with pytest.raises(ValueError, match="exists; give --overwrite"):
@@ -250,7 +250,7 @@ def test_a_preview_is_the_video_of_its_start_and_the_pipeline_is_left_as_it_was(
         tiny_svd, image=image, target_motion="1000px/s", budget=4, lowest="sigma=40", seed=3, preview_steps=2, **CALL
     )
     assert type(tiny_svd) is plain
-    assert [str(one.start) for one in done.previews][:2] == ["1T", "sigma=40"]
+    assert [str(one.start) for one in done.previews][:2] == ["1.0T", "sigma=40"]
     assert len(done.previews) <= 4
     for one in done.previews:
         with unleak.applied(tiny_svd, start=str(one.start)):

@@ -202,7 +202,7 @@ def test_a_start_is_found_as_the_command_does(studio, monkeypatch):
     monkeypatch.setattr(studio_module, "Search", partial(Search, budget=3))
     told = []
     done = studio.tune(PHOTO, Wish("nano", seed=3, steps=1), "500px/s", report=lambda share, text: told.append(share))
-    assert [str(one.start) for one in done.previews][:2] == ["1T", "sigma=5"]
+    assert [str(one.start) for one in done.previews][:2] == ["1.0T", "sigma=5"]
     assert not done.reached
     assert told == sorted(told)
     text = view.found(done)

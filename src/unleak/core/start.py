@@ -100,7 +100,7 @@ class Start:
         number = _shortest(self.value)
         match self.unit:
             case "fraction":
-                return f"{number}T"
+                return f"{number}.0T" if number.isdigit() else f"{number}T"
             case "step":
                 return f"step:{number}"
             case "timestep" if number.isdigit():

@@ -47,9 +47,11 @@ def against_start(
     fractions: Sequence[float], labels: Sequence[str], values: Sequence[float | None], colours: Sequence[str], form: str
 ) -> Any:
     """Plot a number against the fraction of the noise process, noisiest to the left; each point leads to its video."""
-    figure, axes = _figure(4.6, 2.6)
-    order = sorted((k for k in range(len(fractions)) if values[k] is not None), key=lambda k: -fractions[k])
-    axes.plot([fractions[k] for k in order], [values[k] for k in order], color=_SOFT, lw=1.6, alpha=0.55, zorder=1)
+    figure, axes = _figure(3.9, 2.4)
+    there = [k for k in range(len(fractions)) if values[k] is not None]
+    order = sorted(there, key=lambda k: (-fractions[k], -(values[k] or 0)))
+    if len(set(fractions)) == len(fractions):  # several videos of one start are no line
+        axes.plot([fractions[k] for k in order], [values[k] for k in order], color=_SOFT, lw=1.6, alpha=0.55, zorder=1)
     for k in order:
         point = axes.scatter([fractions[k]], [values[k]], s=75, color=colours[k], edgecolor=_CARD, lw=1.6, zorder=3)
         point.set_urls([f"#start-{k}"])
@@ -64,7 +66,8 @@ def against_start(
         axes.annotate(
             text, (fractions[k], values[k]), (0, 9), textcoords="offset points", ha="center", color=_INK, weight="bold"
         )
-    shown = _apart([-one for one in sorted(fractions, reverse=True)], _by_noise(fractions), 1.5 * near)
+    widest = 0.02 * 1.16 * span * max(map(len, labels))
+    shown = _apart([-one for one in sorted(fractions, reverse=True)], _by_noise(fractions), max(1.5 * near, widest))
     axes.set_xticks([fractions[k] for k in shown], [labels[k] for k in shown])
     axes.set_xlabel("← more noise at the start \u2003\u2003 less noise →", color=_SOFT)
     return _svg(figure)

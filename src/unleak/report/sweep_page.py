@@ -25,7 +25,8 @@ _ELSEWHERE = {"unleak", "title", "lead", "metric", "runs", "reproduce", "version
 def page(record: Mapping[str, Any], videos: Sequence[bytes]) -> str:
     """Return the page of a sweep: `record` is `Sweep.record`, `videos` the MP4 file of each of its runs.
 
-    A record may bring a `title` and a `lead` (what the page says in one sentence), and each run a line `told`.
+    A record may bring a `title` and a `lead` (what the page says in one sentence), and each run a `label` in place of
+    its start, and a line `told`.
     """
     runs, size = record["runs"], record["video"]
     hues = hues_of(len(runs))
@@ -37,7 +38,8 @@ def page(record: Mapping[str, Any], videos: Sequence[bytes]) -> str:
         video=dict(size),
         columns=len(runs),
         runs=[
-            dict(run) | {"hue": hue, "source": data_url("video/mp4", video), "level": _level(run["start"])}
+            {"label": run["start"]["asked"], "told": None, "best": False, **run}
+            | {"hue": hue, "source": data_url("video/mp4", video), "plain": run["start"]["fraction"] == 1}
             for run, hue, video in zip(runs, hues, videos, strict=True)
         ],
         highest=max(max(run["motion"]["per_pair"]) for run in runs),
@@ -79,26 +81,24 @@ def named(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _lead(record: Mapping[str, Any]) -> str:
     runs, size = record["runs"], record["video"]
-    count = f"{len(runs)} starts" if len(runs) > 1 else "One start"
-    extent = f"{size['num_frames']} frames of {size['width']}x{size['height']}"
-    text = f"{count}, the same noise (seed {record['seed']}), {extent}."
-    if len(runs) > 1:
-        low, high = (end(runs, key=lambda run: run["motion"]["score"]) for end in (min, max))
-        text += (
-            f" The motion score runs from {low['motion']['score']:.1f} at {low['start']['asked']}"
-            f" to {high['motion']['score']:.1f} at {high['start']['asked']}."
-        )
-    return text
-
-
-def _level(start: Mapping[str, Any]) -> str:
-    return "full start" if start["fraction"] == 1 else f"log-SNR {_number(start['log_snr'], _INFINITE['log_snr'])}"
+    extent = f"{size['num_frames']} frames of {size['width']}x{size['height']}, seed {record['seed']}"
+    if len(runs) == 1:
+        return f"One photo, animated from one noise level (its start): {extent}."
+    text = (
+        f"The same photo and the same noise, animated {len(runs)} times: {extent}. Only the noise level at which the"
+        " model begins, the start, differs."
+    )
+    low, high = (end(runs, key=lambda run: run["motion"]["score"]) for end in (min, max))
+    return (
+        f"{text} The motion score runs from {low['motion']['score']:.1f} at {low['start']['asked']} to"
+        f" {high['motion']['score']:.1f} at {high['start']['asked']}."
+    )
 
 
 def _charts(runs: Sequence[Mapping[str, Any]], hues: Sequence[str]) -> list[dict[str, Any]]:
     fractions, labels = [run["start"]["fraction"] for run in runs], [run["start"]["asked"] for run in runs]
     of = {
-        ("Motion score", "px of optical flow, summed over the pairs of frames", ".1f"): [
+        ("Motion score", "how far the picture moves: px of optical flow, over the whole video", ".1f"): [
             run["motion"]["score"] for run in runs
         ],
         ("Camera speed", "px of the video per frame", ".2f"): [run["camera"]["pan"] for run in runs],

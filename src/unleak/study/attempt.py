@@ -131,7 +131,8 @@ class Attempt:
             runs.append(
                 {
                     **one.run.record,
-                    "start": {**one.run.start, "asked": one.label},
+                    "label": one.label if number else f"plain, seed {one.seed}",
+                    "best": one is self.best,
                     "seed": one.seed,
                     "measured": one.verdict.record,
                     "rejected": reason,
@@ -143,7 +144,8 @@ class Attempt:
             "unleak": __version__,
             "title": "What was tried",
             **self.about,
-            "lead": self.text[:1].upper() + self.text[1:] + ".",
+            "lead": f"The model as it is (plain), and {len(self.candidates)} tries with the fix, each from another noise"
+            f" (seed) or noise level to begin at (start). Result: {self.text}.",
             "seed": self.best.seed,
             "chosen": {"start": str(self.best.start), "seed": self.best.seed, "moved": self.moved, "found": self.found},
             "video": {"num_frames": f, "height": h, "width": w, "fps": self.fps},
@@ -152,6 +154,7 @@ class Attempt:
                 f"{self.plain.run.motion.estimator}",
                 "camera": "pan: median over the pairs of the camera's speed at the frame's centre, px of the video per "
                 "frame; pairs that no camera motion explains are null and do not count",
+                "first_frame": "PSNR of the first frame against the photo, in dB; higher is closer",
             },
             "runs": runs,
         }
