@@ -144,8 +144,8 @@ class Attempt:
             "unleak": __version__,
             "title": "What was tried",
             **self.about,
-            "lead": f"The model as it is (plain), and {len(self.candidates)} tries with the fix, each from another noise"
-            f" (seed) or noise level to begin at (start). Result: {self.text}.",
+            "lead": f"The model as it is (plain), and {len(self.candidates)} tries with the fix, each from another"
+            f" noise (seed) or noise level to begin at (start). Result: {self.text}.",
             "seed": self.best.seed,
             "chosen": {"start": str(self.best.start), "seed": self.best.seed, "moved": self.moved, "found": self.found},
             "video": {"num_frames": f, "height": h, "width": w, "fps": self.fps},
