@@ -1,6 +1,7 @@
 """examples/extend/family.py: a family from outside the package serves every command that one of ours does."""
 
 import json
+import shutil
 import sys
 from dataclasses import replace
 from importlib.util import module_from_spec, spec_from_file_location
@@ -114,6 +115,39 @@ def test_diagnose(folder, tmp_path, monkeypatch):
     assert main(["diagnose", "--model", str(folder), *words, "--out", "d"]) == 0
     record = json.loads(next(Path("d").rglob("diagnosis.json")).read_text())
     assert record["no_image"] == "a black picture"
+
+
+def test_a_hostile_folder_gets_only_the_classes_that_its_pipeline_lists(drift, folder, tmp_path, monkeypatch, capfd):
+    """The family's author chooses what a folder may name; what else is in its module, or installed, is not loaded."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    code = "from pathlib import Path\nPath('hacked').touch()\nclass DriftNet:\n    pass\n"
+    (tmp_path / "evil.py").write_text(code)
+    Image.new("RGB", (64, 64)).save("photo.png")
+    index = json.loads((folder / "model_index.json").read_text())
+    assert index["unet"] == ["drift_example", "DriftNet"]
+    hostile = [
+        {"unet": ["evil", "DriftNet"]},
+        {"unet": ["drift_example", "DriftPipeline"]},
+        {"unet": ["drift_example", "DriftView"]},
+        {"unet": ["drift_example", "FlowMatchEulerDiscreteScheduler"]},
+        {"vae": ["drift_example", "AutoencoderKL"]},
+        {"unet": ["drift_example.evil", "DriftNet"]},
+        {"_class_name": "StableVideoDiffusionPipeline"},  # does not list DriftNet
+        {"_class_name": "evil"},
+        {"_class_name": ["evil", "DriftPipeline"]},
+    ]
+    for k, change in enumerate(hostile):
+        mine = tmp_path / f"model{k}"
+        shutil.copytree(folder, mine)
+        (mine / "model_index.json").write_text(json.dumps(index | change))
+        for place in (mine, mine / "unet"):
+            (place / "evil.py").write_text(code)
+            (place / "drift_example.py").write_text(code)
+        assert main(["generate", "photo.png", "--model", str(mine), "--steps", "1"]) == 2, change
+        assert capfd.readouterr().err.splitlines()[-1].startswith("error: "), change
+        assert not (tmp_path / "hacked").exists(), change
+        assert "evil" not in sys.modules
 
 
 def test_what_cannot_be_registered(drift):

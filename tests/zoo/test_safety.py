@@ -14,7 +14,7 @@ from unleak.families.spec import File
 from unleak.zoo.cache import leftovers
 from unleak.zoo.conversion import converted
 from unleak.zoo.fetch import fetch, here, in_use
-from unleak.zoo.safety import check_pickle, unpack
+from unleak.zoo.safety import check_index, check_pickle, unpack
 
 
 def packed(*members, compress="w"):
@@ -216,6 +216,34 @@ def test_what_a_killed_conversion_left_is_pruned_but_not_what_is_being_made(tmp_
     assert left.is_dir()
     assert leftover.remove()
     assert not left.exists()
+
+
+@pytest.mark.parametrize(
+    ("library", "kind"),
+    [
+        ("os", "System"),
+        ("pathlib", "Path"),
+        ("diffusers", "AutoModel"),
+        ("diffusers", "FlashPackAutoModel"),
+        ("diffusers", "DiffusionPipeline"),
+        ("diffusers", "FlashPackDiffusionPipeline"),
+        ("diffusers", "OnnxRuntimeModel"),
+        ("transformers", "AutoTokenizer"),
+        ("stable_video_diffusion", "StableVideoDiffusionPipeline"),
+        ("pipeline_utils", "Path"),
+        ("pipeline_loading_utils", "PreTrainedModel"),
+        ("__init__", "DiffusionPipeline"),
+        ("diffusers.pipelines", "Any"),
+        ("unleak.families.lvdm.unet", "LVDMUNet"),
+        ("unleak.families.registry", "Family"),
+    ],
+)
+def test_a_class_that_may_lead_to_other_code_is_refused(library, kind):
+    index = {"_class_name": "StableVideoDiffusionPipeline", "unet": [library, kind]}
+    with pytest.raises(ValueError, match=r"names .* for unet; only classes of diffusers, transformers and unleak"):
+        check_index(index, "model m")
+    nested = index | {"unet": ["diffusers", "UNetSpatioTemporalConditionModel"]}
+    check_index(nested, "model m")
 
 
 def test_every_source_is_one_that_can_be_checked():

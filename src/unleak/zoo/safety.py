@@ -21,12 +21,17 @@ MAX_ARCHIVE = 60_000_000_000
 """Bytes, unpacked."""
 MAX_MEMBERS = 100_000
 
+_INDIRECT = r"^Auto|^FlashPack|^Onnx|Pipeline"
+"""Of classes that load what another file names: an Auto class the code of a configuration, a pipeline in a pipeline the
+classes of a second model_index.json, a FlashPack class another class, and ONNX a graph with operators of its own."""
+
 
 def check_index(index: Mapping[str, Any], where: str) -> None:
     """ValueError if a model_index.json names code that is not diffusers', transformers' or ours, or a path.
 
-    diffusers calls the class that a model_index.json names. Of ours, a folder may name those that its own pipeline
-    class lists, and no others.
+    diffusers imports and calls the class that a model_index.json names. Of unleak's classes and of those of families
+    that an installed package has registered, a folder may name the ones that its own pipeline class lists as
+    `unleak_parts`, and no others: the author of the family has chosen them, not the author of the folder.
     """
     named = index.get("_class_name")
     ours = own_parts(named) if isinstance(named, str) else frozenset()
@@ -56,11 +61,13 @@ def _is_known(library: Any, kind: Any, ours: Collection[tuple[str, str]]) -> boo
         return False
     if (library, kind) in ours or library.startswith(f"{FAMILIES}."):
         return (library, kind) in ours
-    if library == "transformers":
-        return not kind.startswith("Auto")  # those may run the code that a configuration names
-    if library == "diffusers":
-        return kind != "AutoModel"
-    return library.isidentifier() and find_spec(f"diffusers.pipelines.{library}") is not None
+    if re.search(_INDIRECT, kind):
+        return False
+    if library in ("transformers", "diffusers"):
+        return True
+    # Only the folders of pipelines: beside them are modules with many other names in them.
+    package = find_spec(f"diffusers.pipelines.{library}") if re.fullmatch(r"[a-z][a-z0-9_]*", library) else None
+    return package is not None and package.submodule_search_locations is not None
 
 
 def check_pickle(path: Path, *, most: int = MAX_PICKLE) -> None:
