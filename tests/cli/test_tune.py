@@ -45,7 +45,7 @@ def test_each_photo_has_a_start_of_its_own_and_a_bad_one_stops_no_other(tune, tm
     assert result.status == 2
     lines = result.out.splitlines()
     assert [line for line in lines if line.startswith("out/")] == [f"out/{name}-tune/index.html" for name in "ab"]
-    assert sum("is out of reach: no start down to sigma=40 does" in line for line in lines) == 2
+    assert sum("is out of reach: no start down to sigma=40 moves that fast" in line for line in lines) == 2
     assert "error: bad.png: not an image" in result.err
     assert "px/frame" in result.err  # the table
     assert result.err.count("chosen") == 2

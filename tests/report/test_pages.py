@@ -68,7 +68,7 @@ def test_several_videos_of_one_start_are_no_line():
     assert text.count('<figure class="card best"') == 1
     assert ">sigma=20, seed 1</div>" in text.replace('<span class="dot"></span>', ">")
     joined = str(against_start([1.0, 0.9], ["a", "b"], [1.0, 2.0], ["#112233"] * 2, ".1f"))
-    apart = str(against_start([0.9, 0.9], ["a", "a"], [1.0, 2.0], ["#112233"] * 2, ".1f"))
+    apart = str(against_start([0.9, 0.9], ["a", "a"], [1.0, 2.0], ["#112233"] * 2, ".1f", joined=False))
     assert joined.count("<path") == apart.count("<path") + 1
 
 
@@ -96,7 +96,7 @@ def test_a_comparison():
     check_whole(text)
     assert "a.jpg, seed 7" in text
     assert "/home/anna" not in text
-    assert "moves most: motion score 30.0, and 10.0 for plain" in text
+    assert "with a motion score of 30.0; plain has 10.0" in text
     assert "30.00 (20.00 to 40.00)" in text
     assert "+20.00 (+10.00 to +30.00)" in text
     assert "with 95 % intervals" in text

@@ -98,7 +98,7 @@ def test_a_plain_pipeline_that_moves_stays_plain(tiny_svd):
 def test_out_of_reach_is_said_with_the_best_there_is(tiny_svd):
     found, _ = search(tiny_svd, lambda sigma: (1 if sigma < 60 else 0, 8))
     assert not found.reached
-    assert found.reason.startswith("2px/frame is out of reach: no start down to sigma=5 does; ")
+    assert found.reason.startswith("2px/frame is out of reach: no start down to sigma=5 moves that fast; ")
     assert "moves most within the bound, " in found.reason
     assert speeds(found.reason) == pytest.approx([2, 1], rel=0.05)
 

@@ -48,15 +48,15 @@ def _lead(record: Mapping[str, Any], films: Mapping[int, bytes]) -> str:
     total = len({(video["photo"], video["seed"]) for video in videos})
     shown = len({(videos[k]["photo"], videos[k]["seed"]) for k in films})
     text = (
-        f"{len(cases)} cases on the same {_count(len(record['photos']), 'photo')} and the same noise;"
-        f" {size['num_frames']} frames of {size['width']}x{size['height']}."
+        f"The same {_count(len(record['photos']), 'photo')} and the same noise, animated in"
+        f" {_count(len(cases), 'way')}: {size['num_frames']} frames of {size['width']}x{size['height']}."
     )
     if len(cases) > 1 and "motion_score" in record["metrics"]:
         first, most = cases[0], max(cases, key=lambda case: case["motion_score"]["value"])
         if most is not first:
             text += (
-                f" {most['label']} moves most: motion score {most['motion_score']['value']:.1f}, and"
-                f" {first['motion_score']['value']:.1f} for {first['label']}."
+                f" What moves most: {most['label']}, with a motion score of {most['motion_score']['value']:.1f};"
+                f" {first['label']} has {first['motion_score']['value']:.1f}."
             )
     if total > shown:
         text += f" {shown} of {total} pairs of photo and noise are shown; the others are files beside this page."

@@ -7,6 +7,7 @@ from importlib import import_module
 from io import StringIO
 from itertools import count
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from unleak.report.pages import trusted
@@ -44,13 +45,22 @@ class Mean:
 
 
 def against_start(
-    fractions: Sequence[float], labels: Sequence[str], values: Sequence[float | None], colours: Sequence[str], form: str
+    fractions: Sequence[float],
+    labels: Sequence[str],
+    values: Sequence[float | None],
+    colours: Sequence[str],
+    form: str,
+    *,
+    joined: bool = True,
 ) -> Any:
-    """Plot a number against the fraction of the noise process, noisiest to the left; each point leads to its video."""
+    """Plot a number against the fraction of the noise process, noisiest to the left; each point leads to its video.
+
+    joined: draw a line from point to point, which says nothing where one start has several noises.
+    """
     figure, axes = _figure(3.9, 2.4)
     there = [k for k in range(len(fractions)) if values[k] is not None]
     order = sorted(there, key=lambda k: (-fractions[k], -(values[k] or 0)))
-    if len(set(fractions)) == len(fractions):  # several videos of one start are no line
+    if joined:
         axes.plot([fractions[k] for k in order], [values[k] for k in order], color=_SOFT, lw=1.6, alpha=0.55, zorder=1)
     for k in order:
         point = axes.scatter([fractions[k]], [values[k]], s=75, color=colours[k], edgecolor=_CARD, lw=1.6, zorder=3)
@@ -89,7 +99,7 @@ def _apart(places: Sequence[float], order: Sequence[int], gap: float) -> list[in
 
 def means(rows: Sequence[Mean]) -> Any:
     """Plot a row for each case: its mean as a dot, its interval as a line, its value as a number."""
-    figure, axes = _figure(3.1, 0.5 + 0.28 * len(rows))
+    figure, axes = _figure(2.8, 0.5 + 0.34 * len(rows))
     for place, row in enumerate(rows):
         if row.low is not None and row.high is not None:
             axes.plot([row.low, row.high], [place, place], color=row.colour, lw=3, solid_capstyle="round")
@@ -102,7 +112,7 @@ def means(rows: Sequence[Mean]) -> Any:
             color=_INK,
             weight="bold",
         )
-    axes.set_yticks(range(len(rows)), [_short(row.label, 22) for row in rows])
+    axes.set_yticks(range(len(rows)), [fill(_short(row.label, 44), 22) for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     ends = [end for row in rows for end in (row.value, row.low, row.high) if end is not None]
     low, high = min([0.0, *ends]), max([0.0, *ends])

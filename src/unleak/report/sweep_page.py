@@ -97,6 +97,7 @@ def _lead(record: Mapping[str, Any]) -> str:
 
 def _charts(runs: Sequence[Mapping[str, Any]], hues: Sequence[str]) -> list[dict[str, Any]]:
     fractions, labels = [run["start"]["fraction"] for run in runs], [run["start"]["asked"] for run in runs]
+    joined = not any("seed" in run for run in runs)  # one noise for all
     of = {
         ("Motion score", "how far the picture moves: px of optical flow, over the whole video", ".1f"): [
             run["motion"]["score"] for run in runs
@@ -104,7 +105,7 @@ def _charts(runs: Sequence[Mapping[str, Any]], hues: Sequence[str]) -> list[dict
         ("Camera speed", "px of the video per frame", ".2f"): [run["camera"]["pan"] for run in runs],
     }
     return [
-        {"title": title, "unit": unit, "svg": against_start(fractions, labels, values, hues, form)}
+        {"title": title, "unit": unit, "svg": against_start(fractions, labels, values, hues, form, joined=joined)}
         for (title, unit, form), values in of.items()
     ]
 

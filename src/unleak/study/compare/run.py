@@ -96,7 +96,7 @@ class Plan:
     @property
     def title(self) -> str:
         """What the page is called."""
-        count = f"{len(self.cases)} cases"
+        count = f"{len(self.cases)} ways compared"
         name = self.shots[0].entry.photo.name
         return f"{name}: {count}" if len(self.shots) == 1 else f"{len(self.shots)} photos: {count}"
 

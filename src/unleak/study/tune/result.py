@@ -131,7 +131,7 @@ class Tuned:
             why = f"{first.start} moves {self._speed(first)}, but its first frame has {first.first_frame:.1f} dB"
         else:
             lowest = max(self.previews, key=lambda other: other.seen.log_snr)
-            why = f"no start down to {lowest.start} does"
+            why = f"no start down to {lowest.start} moves that fast"
         most = f"{one.start} moves most within the bound, {self._speed(one)}"
         return f"{self.target} is out of reach: {why}; {most}; {frame}"
 
@@ -185,7 +185,9 @@ class Tuned:
             "unleak": __version__,
             "title": f"start {self.start}",
             **self.about,
-            "lead": ". ".join(text[:1].upper() + text[1:] for text in (self.reason, self.check) if text) + ".",
+            "lead": f"Which start does this photo need? {len(self.previews)} quick previews from the same noise. "
+            + ". ".join(text[:1].upper() + text[1:] for text in (self.reason, self.check) if text)
+            + ".",
             "chosen": {name: value for name, value in self.summary.items() if name != "previews"},
             "video": {"num_frames": f, "height": h, "width": w, "fps": self.fps},
             "metric": {
