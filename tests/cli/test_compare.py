@@ -169,8 +169,9 @@ def test_without_cases_the_fixes_and_rivals_of_the_model_are_compared(unleak, ph
         ("start=0.94T", Case("start=0.94T", start="0.94T")),
         ("a: b: start=sigma=20 init=analytic", Case("a: b", start="sigma=20", init="analytic")),
         ("mine:", Case("mine")),
-        ("g: guidance-interval=..sigma=9", Case("g", guidance_interval="..sigma=9")),
+        ("g: guidance-interval=..sigma=9", Case("g", fixes=("guidance-interval=..sigma=9",))),
         ("s: steps=7 model=svd", Case("s", steps=7, model="svd")),
+        ("two: low-pass=0.25:0.1 compress", Case("two", fixes=("low-pass=0.25:0.1", "compress"))),
     ],
 )
 def test_the_grammar_of_a_case(text, case):
@@ -180,13 +181,17 @@ def test_the_grammar_of_a_case(text, case):
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (("--case", "speed=3"), "speed=3 is not understood; give NAME=VALUE of model, start"),
+        (
+            ("--case", "speed=3"),
+            "speed=3 is not understood; give NAME=VALUE of model, start, .*, or a fix: compress, .*low-pass",
+        ),
         (("--case", "start=1T start=0.9T"), "start is given twice"),
-        (("--case", "low-pass=2"), "above 0 and below 1"),
-        (("--case", "low-pass=0.5:2"), "low-pass 0.5:2: give a size above 0 and below 1"),
-        (("--case", "low-pass=published"), "LowPass has no published values for StableVideoDiffusionPipeline"),
-        (("--case", "condition-noise=much"), "condition-noise much: give a number above 0"),
-        (("--case", "guidance-interval=3"), "LOW..HIGH"),
+        (("--case", "low-pass=2"), "FACTOR 2 is outside 0.01 to 0.99"),
+        (("--case", "low-pass=0.5:2"), "SHARE 2 is outside 0 to 1"),
+        (("--case", "low-pass"), "LowPass has no published values for StableVideoDiffusionPipeline"),
+        (("--case", "compress compress=3"), "compress is given twice"),
+        (("--case", "condition-noise=much"), "BETA 'much' is not a number"),
+        (("--case", "guidance-interval"), r"needs a limit: .*; write guidance-interval=\[LOW\]..\[HIGH\]"),
         (("--case", "guidance-interval=soon.."), "start 'soon' is not understood"),
         (("--case", "mode=fast"), "mode is rescale or truncate"),
         (("--case", "steps=1.5"), "no whole number"),

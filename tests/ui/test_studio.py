@@ -12,6 +12,7 @@ import pytest
 
 from unleak.data.image import MediaError
 from unleak.data.video import read_video
+from unleak.measure.registry import metric_names, metrics
 from unleak.study.tune.find import Search
 from unleak.ui import studio as studio_module
 from unleak.ui import view
@@ -34,15 +35,15 @@ def pair(studio):
 
 def test_both_videos_are_measured_saved_and_told(pair, tmp_path):
     made, told = pair
-    assert (made.plain.start["fraction"], made.fixed.start["sigma"]) == (1, pytest.approx(20))
+    assert (made.plain.run.start["fraction"], made.fixed.run.start["sigma"]) == (1, pytest.approx(20))
     files = made.save(tmp_path)
-    for run, file in zip((made.plain, made.fixed), files[:2], strict=True):
+    for run, file in zip((made.plain.run, made.fixed.run), files[:2], strict=True):
         clip = read_video(file)
         assert (clip.frames.shape, clip.fps) == (run.frames.shape, made.fps)
     record = json.loads(files[2].read_text())
     assert record["seed"] == 3
     assert record["fixed"]["settings"]["init"] == "analytic"
-    assert record["plain"]["motion"]["score"] == made.plain.motion.value
+    assert record["plain"]["motion"]["score"] == made.plain.run.motion.value
     assert str(PHOTO.parent) not in files[2].read_text()
     shares = [share for share, _ in told]
     assert shares == sorted(shares)
@@ -51,17 +52,37 @@ def test_both_videos_are_measured_saved_and_told(pair, tmp_path):
 
 def test_both_start_from_the_same_noise(studio):
     made = studio.animate(PHOTO, Wish("nano", "own", start="1.0T", seed=3, steps=1), report=lambda share, text: None)
-    assert np.array_equal(made.plain.frames, made.fixed.frames)
+    assert np.array_equal(made.plain.run.frames, made.fixed.run.frames)
 
 
 def test_the_card_has_video_score_and_level_in_all_units(pair, tmp_path):
     made, _ = pair
     text = view.pair(made.plain, made.fixed, made.save(tmp_path)[:2])
     assert text.count('src="data:video/mp4;base64,') == 2
-    assert f"<b>{made.fixed.motion.value:.1f}</b> motion score" in text
+    assert f"<b>{made.fixed.run.motion.value:.1f}</b> motion score" in text
     for name in ("timestep", "of T", "sigma", "log-SNR", "EDM sigma", "flow sigma"):
         assert text.count(f"<dt>{name}</dt>") == 2
     assert "<dt>sigma</dt><dd>20</dd>" in text
+
+
+def test_every_metric_of_the_registry_is_told_and_recorded(pair, tmp_path):
+    made, _ = pair
+    text = view.pair(made.plain, made.fixed, made.save(tmp_path)[:2])
+    wanted = [one for name, one in metrics().items() if name in metric_names("compare")]
+    assert len(wanted) > 3
+    for one in wanted:
+        assert f'<th scope="row">{escape(one.heading)}</th>' in text
+        assert f"<td>{made.fixed.values[one.name]:.3g}</td>" in text
+        assert made.record["plain"]["values"][one.name] == made.plain.values[one.name]
+
+
+def test_only_what_moved_is_called_fixed(pair, tmp_path):
+    made, _ = pair
+    files = made.save(tmp_path)[:2]
+    assert "<b>Fixed</b>" in view.pair(made.plain, made.fixed, files)
+    still = view.pair(made.plain, made.fixed, files, still=True)
+    assert "<b>With the fix</b>" in still
+    assert "Fixed" not in still
 
 
 def test_other_fixes_act_on_the_fixed_video_alone_and_are_recorded(studio):
@@ -69,8 +90,8 @@ def test_other_fixes_act_on_the_fixed_video_alone_and_are_recorded(studio):
     other = replace(still, fixes=("low-pass=0.25:0.5", "condition-noise=0.3", "guidance-interval=..sigma=10 "))
     made = studio.animate(PHOTO, other, report=lambda share, text: None)
     bare = studio.animate(PHOTO, still, report=lambda share, text: None)
-    assert np.array_equal(made.plain.frames, bare.plain.frames)
-    assert not np.array_equal(made.fixed.frames, bare.fixed.frames)
+    assert np.array_equal(made.plain.run.frames, bare.plain.run.frames)
+    assert not np.array_equal(made.fixed.run.frames, bare.fixed.run.frames)
     assert made.record["plain"]["settings"]["strategies"] == []
     told = made.record["fixed"]["settings"]["strategies"]
     assert [one.partition("(")[0] for one in told] == ["LowPass", "ConditionNoise", "GuidanceInterval"]

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -81,6 +82,23 @@ class Model:
         )
         pipe.set_progress_bar_config(disable=True)
         return cls(spec, pipe, on, how)
+
+    @classmethod
+    def given_or_loaded(
+        cls,
+        model: Any,
+        spec: ModelSpec,
+        loading: Loading,
+        *,
+        device: torch.device,
+        say: Callable[[str], None] | None = None,
+    ) -> "Model":
+        """Take `model` if it is a loaded pipeline; load `spec` if it is a name, a path or a spec."""
+        if isinstance(model, str | Path | ModelSpec):
+            return cls.load(spec, loading, device=device, say=say)
+        if loading != Loading():
+            raise ValueError("a loaded pipeline is used as it is: leave device, dtype, offload and LoRAs out")
+        return cls(spec, model, model.device)
 
     def noise(self, settings: Settings) -> InitialNoise:
         """Make the initial noise that `settings` name."""

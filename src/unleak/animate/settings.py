@@ -9,6 +9,7 @@ from unleak.animate.request import Guidance, Request
 from unleak.attach.plan import Strategy
 from unleak.attach.schedule import nearest, process_of
 from unleak.core.start import Start, describe
+from unleak.families.registry import families
 from unleak.zoo.classes import pipeline_class, scheduler_from, seam_of_class
 from unleak.zoo.registry import ModelSpec
 
@@ -115,6 +116,13 @@ class Settings:
         strategies = [repr(one) for one in self.strategies]
         return {**vars(self), "arguments": dict(self.arguments), "start": start, "strategies": strategies}
 
+    def caution(self, spec: ModelSpec) -> str | None:
+        """Say what is likely to disappoint: more frames than the model is made for. None where nothing is."""
+        made_for = spec.defaults.get("num_frames") or Call.of(pipeline_class(spec.pipeline)).default("num_frames")
+        if not made_for or not self.num_frames or self.num_frames <= made_for:
+            return None
+        return f"{self.num_frames} frames: {spec.name} is made for {made_for}; longer videos may repeat, blur or stop"
+
     def prompted(self, prompt: str | None) -> "Settings":
         """The same for a photo with a prompt of its own (None: as it is)."""
         return self if prompt is None else replace(self, arguments={**self.arguments, "prompt": prompt})
@@ -168,8 +176,8 @@ def _arguments(call: Call, spec: ModelSpec, asks: Request) -> dict[str, Any]:
         arguments[name] = value
     if asks.negative_prompt:
         _check_guided(arguments)
-    if "motion_scale" in arguments and not 0 <= arguments["motion_scale"] <= 8:  # -1 would be the last, in silence
-        raise ValueError(f"--set motion_scale={arguments['motion_scale']}: give 0 to 8; loops are 3 to 5")
+    for argument in (one for family in families() for one in family.arguments if one.name in arguments):
+        argument.check(arguments[argument.name])
     return arguments
 
 

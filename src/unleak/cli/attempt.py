@@ -61,14 +61,13 @@ def attempt(
     """
     from unleak.data.examples import example_photos
     from unleak.data.image import load_image
-    from unleak.zoo.registry import find_model
 
     if (photo is None) != example:
         raise ValueError("give a PHOTO, or --example for one that comes with unleak")
     terminal = output.terminal()
     chosen = example_photos()[0] if photo is None else photo
     load_image(chosen)
-    spec = find_model(video.model)
+    spec = video.spec()
     refuse_unmeasurable()
     from unleak.animate.job import Job, placed
     from unleak.animate.model import Model
@@ -89,6 +88,8 @@ def attempt(
     check_init(settings, spec)
     asked = f"{first.budget} videos from start {starts}"
     terminal.note(f"{spec.name}: {asked}; {settings.steps} steps; init {settings.init}")
+    if caution := settings.caution(spec):
+        terminal.note(caution)
     if output.dry_run:
         terminal.line(f"{chosen} -> {job.video}")
         terminal.json({"planned": [str(job.video), str(folder / "index.html")], "starts": starts.split(", ")})

@@ -35,8 +35,8 @@ class Cases(Group):
         list[str] | None,
         option(
             "'LABEL: NAME=VALUE ...'",
-            "A way to make the videos: values of model, start, init, mode, motion, guidance, steps, low-pass, "
-            "condition-noise, guidance-interval, lora; repeatable.",
+            "A way to make the videos: values of model, start, init, mode, motion, guidance, steps and lora, and fixes "
+            "as --fix takes them; repeatable.",
             panel=FIX,
         ),
     ] = None
@@ -82,6 +82,8 @@ def compare(
     is --models with the folder of each checkpoint. --lora holds for every case, the lora of a case for that one alone.
     """
     terminal = output.terminal()
+    video.spec()
+    entries, _ = photos.entries(video.prompt)
     refuse_unmeasurable()
     from unleak.data.atomic import check_writable
     from unleak.measure.registry import extend, parse_metrics
@@ -91,7 +93,6 @@ def compare(
 
     for file in cases.extend or ():
         extend(file)
-    entries, _ = photos.entries(video.prompt)
     planned = plan(
         photos.inputs,
         cases.case or (),

@@ -58,6 +58,7 @@ def diagnose(tested: Clips, video: Video, memory: Memory, output: DiagnoseOutput
     be seen in the noise has to come back. Settings that make videos stand still are checked too.
     """
     terminal = output.terminal()
+    spec = video.spec()
     refuse_unmeasurable()
     from unleak.data.atomic import check_writable
     from unleak.data.decode_worker import Decoding, default_workers
@@ -65,9 +66,8 @@ def diagnose(tested: Clips, video: Video, memory: Memory, output: DiagnoseOutput
     from unleak.study.diagnose.leakage import RECORD
     from unleak.study.diagnose.run import diagnose as examine
     from unleak.study.place import free_folder
-    from unleak.zoo.registry import find_model
 
-    out = output.out or Path("out") / f"{Path(find_model(video.model).name).name}-diagnosis"
+    out = output.out or Path("out") / f"{Path(spec.name).name}-diagnosis"
     out = free_folder(out, overwrite=output.overwrite, record=RECORD)
     check_writable(out.parent)
     with listening(terminal) as listener:

@@ -139,14 +139,13 @@ def _checked(
     """Check everything, the cheap things first: a missing photo is reported before torch is imported."""
     from unleak.data.atomic import check_writable
     from unleak.data.image import load_image
-    from unleak.zoo.registry import find_model
 
     entries, texts = photos.entries(video.prompt)
     if seed + max(entry.seed or 0 for entry in entries) >= 2**64:
         raise ValueError(f"--seed {seed} and those of the list go beyond 2^64; give a lower --seed")
     if len(entries) == 1:
         load_image(entries[0].photo)
-    spec = find_model(video.model)
+    spec = video.spec()
     if not output.dry_run:
         check_writable(output.out)
     if fix.start == "auto":
@@ -201,8 +200,8 @@ def _announce(batch: "Batch", fix: StartOrFix, terminal: Terminal, *, dry_run: b
         terminal.detail(settings.level(spec)["text"])
     if settings.arguments.get("prompt") == "":
         terminal.note("no prompt: this model reads one; --prompt says what happens")
-    if spec.caution:
-        terminal.note(spec.caution)
+    for caution in filter(None, (settings.caution(spec), spec.caution)):
+        terminal.note(caution)
     resolved = (f"{name} {value}" for name, value in settings.arguments.items() if value not in (None, ""))
     (terminal.note if dry_run else terminal.detail)(
         f"{', '.join(resolved)}; played at {settings.fps:g} frames a second"

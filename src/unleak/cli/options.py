@@ -298,6 +298,20 @@ def to_size(given: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
+def to_device(given: str) -> str:
+    """Read the name of a device, as torch has them; whether it is there is known once torch is imported."""
+    if not re.fullmatch(r"(cpu|cuda|mps|xpu|npu|hpu|mtia)(:[0-9]{1,3})?", given):
+        raise ValueError(f"device {given!r} is unknown; give cpu, cuda, cuda:1 or mps")
+    return given
+
+
+def to_dtype(given: str) -> str:
+    """Read the name of a precision."""
+    if given not in ("float32", "float16", "bfloat16"):
+        raise ValueError(f"dtype {given!r}: give one of float32, float16, bfloat16")
+    return given
+
+
 def to_guidance(given: str) -> "Guidance":
     """Read `3`, `1:3` or `high=3.5,low=1`."""
     from unleak.animate.request import Guidance
@@ -399,6 +413,17 @@ class Video(Group):
         option("NAME", "List a model's own motion arguments, and stop.", parse=to_help, panel=MODEL, eager=True),
     ] = None
 
+    def spec(self) -> "ModelSpec":
+        """Find the model, before torch is imported; ValueError for a size or a number of frames that it cannot make."""
+        from unleak.zoo.registry import find_model
+
+        spec = find_model(self.model)
+        if self.size is not None:
+            spec.check_size(self.size[1], self.size[0])
+        if self.num_frames is not None:
+            spec.check_frames(self.num_frames)
+        return spec
+
     def request(self, fix: "Fix | None" = None, **more: Any) -> "Request":
         """What the user asks of a video, as `Settings.for_model` takes it; `more` are fields of `Request`."""
         from unleak.animate.request import Request
@@ -453,9 +478,10 @@ class Memory(Group):
     panel = MEMORY
 
     device: Annotated[
-        str | None, option("NAME", "cpu, cuda, cuda:1 or mps; by default the accelerator, if there is one.")
+        str | None,
+        option("NAME", "cpu, cuda, cuda:1 or mps; by default the accelerator, if there is one.", parse=to_device),
     ] = None
-    dtype: Annotated[str | None, option("NAME", "float32, float16 or bfloat16.")] = None
+    dtype: Annotated[str | None, option("NAME", "float32, float16 or bfloat16.", parse=to_dtype)] = None
     offload: Annotated[
         Literal["none", "model", "sequential", "group"],
         option(
@@ -480,48 +506,13 @@ class Memory(Group):
         """How the model is loaded."""
         from unleak.animate.model import Loading
 
-        return Loading(self.device, self.dtype, self.offload, self.vae_tiling, self.loras)
-
-    @property
-    def loras(self) -> "tuple[Lora, ...]":
-        """The LoRAs to add."""
-        return tuple(self.lora or ())
+        return Loading(self.device, self.dtype, self.offload, self.vae_tiling, tuple(self.lora or ()))
 
     def picked(self) -> Any:
         """The device, as torch has it."""
         from unleak.zoo.hub import pick_device
 
         return pick_device(self.device)
-
-    def check(self, spec: "ModelSpec", device: Any) -> None:
-        """Raise ValueError for what this model, or this device, cannot do; nothing is loaded."""
-        from unleak.zoo.hub import check_abilities, pick_dtype
-
-        pick_dtype(self.dtype, device)
-        check_abilities(spec, device=device, offload=self.offload, vae_tiling=self.vae_tiling, loras=self.loras)
-
-    def load(self, spec: "ModelSpec", device: Any, terminal: Terminal) -> Any:
-        """Load the pipeline, without a progress bar of its own."""
-        from unleak.zoo.hub import load
-
-        pipe = load(
-            spec,
-            device=device,
-            dtype=self.dtype,
-            offload=self.offload,
-            vae_tiling=self.vae_tiling,
-            loras=self.loras,
-            say=terminal.note,
-            fast=True,
-        )
-        pipe.set_progress_bar_config(disable=True)
-        return pipe
-
-    @property
-    def record(self) -> dict[str, Any]:
-        """As plain values."""
-        loras = [lora.record for lora in self.loras]
-        return {"loras": loras, "offload": self.offload, "vae_tiling": self.vae_tiling}
 
 
 @dataclass(frozen=True)
@@ -570,17 +561,6 @@ def read_prompts(file: Path | None, photos: int, prompt: str | None) -> list[str
 
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print results and failures only.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-ModelOption = Annotated[str, typer.Option(help="A name that `unleak models` lists, a folder, or a Hub id.")]
-DeviceOption = Annotated[
-    str | None, typer.Option(help="cpu, cuda, cuda:1 or mps; by default the accelerator, if there is one.")
-]
-
-
-def refuse_empty(**options: str | None) -> None:
-    """Raise ValueError for an option that was given and says nothing, as an unset variable of a script does."""
-    for name, given in options.items():
-        if given is not None and not given.strip():
-            raise ValueError(f"--{name} is empty; give a value, or leave it out")
 
 
 def parse_size(given: str | None) -> tuple[int | None, int | None]:

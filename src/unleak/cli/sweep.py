@@ -52,11 +52,10 @@ def sweep(
     videos, and a JSON file with every setting and number. A page that exists is kept, and the new one is numbered.
     """
     from unleak.data.image import load_image
-    from unleak.zoo.registry import find_model
 
     terminal = output.terminal()
     load_image(photo)
-    spec = find_model(video.model)
+    spec = video.spec()
     refuse_unmeasurable()
     from unleak.animate.model import Model
     from unleak.animate.noise import check_init
@@ -73,6 +72,8 @@ def sweep(
     out = free_folder(output.out or Path("out") / f"{photo.stem}-sweep", overwrite=output.overwrite)
     check_init(settings, spec)
     terminal.note(f"{spec.name}: {len(start)} starts; {settings.steps} steps; seed {seed}; init {settings.init}")
+    if caution := settings.caution(spec):
+        terminal.note(caution)
     for one, its in each.items():
         terminal.detail(f"start {one}: {its.level(spec)['text']}")
     if output.dry_run:

@@ -65,7 +65,7 @@ class Terminal:
     def progress(self) -> Iterator[Any]:
         """Show a `rich.progress.Progress` on stderr until the block ends.
 
-        Where stderr is no terminal (a file, a pipe), it writes a line a minute instead; nothing if quiet.
+        Where stderr is no terminal (a file, a pipe), it writes lines instead; nothing if quiet.
         """
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -88,22 +88,37 @@ class Terminal:
             yield progress
 
 
-_EVERY = 60.0
+_EVERY = 15.0
 """Seconds between two lines of progress where there is no terminal."""
 
 
 def _in_lines(terminal: Terminal) -> Any:
-    """The class of a progress that writes a line from time to time, for logs."""
+    """The class of a progress that writes lines for logs: when loading begins, and from time to time."""
     from rich.progress import Progress
 
     class Lines(Progress):
-        told = time.monotonic()
+        in_lines = True
+        told = began = time.monotonic()
+
+        def add_task(self, description: str, **how: Any) -> Any:
+            if how.get("total") is None:  # how long it takes is not known: say at once that it has begun
+                terminal.note(f"{description} ...")
+            self.told = self.began = time.monotonic()
+            return super().add_task(description, **how)
 
         def update(self, task_id: Any, **changes: Any) -> None:
             super().update(task_id, **changes)
-            task = next(task for task in self.tasks if task.id == task_id)
-            if task.total and time.monotonic() - self.told >= _EVERY:
-                self.told = time.monotonic()
-                terminal.note(f"{task.description}: {task.completed:g} of {task.total:g}")
+            task, now = next(task for task in self.tasks if task.id == task_id), time.monotonic()
+            if task.total and now - self.told >= _EVERY and 0 < task.completed < task.total:
+                left = (now - self.began) / task.completed * (task.total - task.completed)
+                terminal.note(f"{task.description}: {task.completed:g} of {task.total:g}, about {duration(left)} left")
+                self.told = now
 
     return Lines
+
+
+def duration(seconds: float) -> str:
+    """Say how long something takes."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

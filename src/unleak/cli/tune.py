@@ -85,13 +85,12 @@ def tune(
     """
     from unleak.data.folder import find_images
     from unleak.data.image import load_image
-    from unleak.zoo.registry import find_model
 
     terminal = output.terminal()
     photos = find_images(inputs)
     if len(photos) == 1:
         load_image(photos[0])
-    spec = find_model(video.model)
+    spec = video.spec()
     refuse_unmeasurable()
     from unleak.animate.noise import check_init
     from unleak.animate.settings import settings_of_starts

@@ -5,7 +5,25 @@ from dataclasses import dataclass, field
 
 from unleak.families.spec import ModelSpec
 
-__all__ = ["Family"]
+__all__ = ["Argument", "Family"]
+
+
+@dataclass(frozen=True)
+class Argument:
+    """An argument of a pipeline's call that changes how much the video moves."""
+
+    name: str
+    meaning: str
+    least: float | None = None
+    """None: no bound is known."""
+    most: float | None = None
+
+    def check(self, value: object) -> None:
+        """Raise ValueError for a value outside the bounds, which a pipeline may take in silence."""
+        low, high = self.least, self.most
+        if not isinstance(value, int | float) or low is None or high is None or low <= value <= high:
+            return
+        raise ValueError(f"--set {self.name}={value}: give {low:g} to {high:g}: {self.meaning}")
 
 
 @dataclass(frozen=True)
@@ -32,3 +50,5 @@ class Family:
     """Pipeline class -> networks that lose quality in half precision and are loaded in float32."""
     adapter_names: str | None = None
     """A function of (network, adapters by name) that returns the adapters by the names ComfyUI knows them by."""
+    arguments: tuple[Argument, ...] = ()
+    """Arguments of its pipelines' calls, of no other family's, that change how much the video moves."""

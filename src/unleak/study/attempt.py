@@ -29,7 +29,7 @@ from unleak.data.video import write_video
 from unleak.families.spec import ModelSpec
 from unleak.report.sweep_page import page
 from unleak.report.sweep_sheet import contact_sheet
-from unleak.study.fixed_call import FixedCall
+from unleak.study.fixed_call import FixedCall, loaded
 from unleak.study.place import check_replaceable
 from unleak.study.sweep import PAGE, SHEET, Frames, Run, check_measurable
 from unleak.study.verdict import Verdict, verdict
@@ -209,6 +209,7 @@ def fix(
 ) -> Attempt:
     """Animate `image` with the fix until it moves: several seeds and starts, of which the best video is kept.
 
+    pipe: a loaded pipeline, or what `unleak.load` takes: a name, a folder, a Hub id.
     budget: videos to try, beside the plain one. start: where to begin; None: the `medium` preset of the pipeline's
     family. Lower starts are tried too. init, mode, strategies: as `unleak.apply` has them. seed: the first one. fps: at
     which the video is played, Hz; given to the pipeline if it takes a frame rate. inputs: other arguments of the
@@ -218,6 +219,7 @@ def fix(
     if no `start` is given. Needs `pip install 'unleak[evaluate]'`.
     """
     inputs = {"image": image, **inputs}
+    pipe = loaded(pipe)
     call = FixedCall.checked(pipe, inputs, init=init, mode=mode, strategies=strategies, seed=seed, fps=fps)
     known = seam_of(pipe).motion
     given = Start.parse(start) if isinstance(start, str | int | float) else start

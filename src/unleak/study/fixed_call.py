@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,17 @@ from unleak.animate.record import versions
 from unleak.attach.apply import applied
 from unleak.core.initial import InitialNoise
 from unleak.core.start import Start
+from unleak.zoo.hub import load
 
-__all__ = ["FixedCall"]
+__all__ = ["FixedCall", "loaded"]
 
 _OURS = {"generator": "seed", "output_type": "frames", "return_dict": "frames", "sigmas": "start"}
 _FPS = 16.0  # Hz, where the pipeline does not say
+
+
+def loaded(pipe: Any) -> Any:
+    """Return the pipeline, loaded if it is what `unleak.load` takes: a name, a folder or a Hub id."""
+    return load(pipe) if isinstance(pipe, str | Path) else pipe
 
 
 @dataclass(frozen=True, eq=False)

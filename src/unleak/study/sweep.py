@@ -23,7 +23,7 @@ from unleak.data.video import write_video
 from unleak.measure.motion import MotionScore, camera_path, motion_score
 from unleak.report.sweep_page import page
 from unleak.report.sweep_sheet import contact_sheet
-from unleak.study.fixed_call import FixedCall
+from unleak.study.fixed_call import FixedCall, loaded
 from unleak.study.place import check_replaceable
 
 __all__ = ["Run", "Sweep", "check_measurable", "check_replaceable", "parse_starts", "run_all", "sweep", "sweep_photo"]
@@ -162,6 +162,7 @@ def sweep(
 ) -> Sweep:
     """Call `pipe` once for every `start`, each time with the same noise and the same `inputs`, and measure the motion.
 
+    pipe: a loaded pipeline, or what `unleak.load` takes: a name, a folder, a Hub id.
     start: what `unleak.apply` takes, several of them, or one text with commas: "1.00T,0.94T,sigma=100".
     init, mode, strategies: as `unleak.apply` has them, the same for all.
     seed: of the CPU generator that every call is given.
@@ -171,6 +172,7 @@ def sweep(
     The pipeline is left as it was found. Raises ValueError before anything is run if a start cannot be had on this
     pipeline. Needs `pip install 'unleak[evaluate]'`.
     """
+    pipe = loaded(pipe)
     call = FixedCall.checked(pipe, inputs, init=init, mode=mode, strategies=strategies, seed=seed, fps=fps)
     check_measurable()
     starts = parse_starts(start)

@@ -18,13 +18,15 @@ from unleak.core.start import Start
 from unleak.data.decode_worker import Decoding, read_photo
 from unleak.data.video import write_video
 from unleak.study.attempt import Attempt, try_photo
-from unleak.study.diagnose.examine import check_examined, examine, known_clips, parse_levels, real_clips
-from unleak.study.diagnose.leakage import Diagnosis, Scenes, videos_of
-from unleak.study.sweep import Run, check_measurable, parse_starts, sweep_photo
+from unleak.study.compare.result import Made
+from unleak.study.diagnose.examine import Effort, check_examined, examine, known_clips, parse_levels, real_clips
+from unleak.study.diagnose.leakage import Diagnosis, Scenes
+from unleak.study.listener import Listener
+from unleak.study.sweep import check_measurable, parse_starts, sweep_photo
 from unleak.study.tune.find import Search, lowest_start, tune_photo
 from unleak.study.tune.goal import TargetMotion
 from unleak.study.tune.result import Preview, Tuned
-from unleak.study.verdict import verdict
+from unleak.study.verdict import as_shown, verdict
 from unleak.zoo.fetch import here
 from unleak.zoo.hub import pick_device
 from unleak.zoo.registry import MODELS, ModelSpec
@@ -117,8 +119,8 @@ class Wish:
 class Pair:
     """The plain video and the fixed one, and how they were made."""
 
-    plain: Run
-    fixed: Run
+    plain: Made
+    fixed: Made
     fps: float
     record: Mapping[str, Any]
     still: bool
@@ -126,10 +128,23 @@ class Pair:
 
     def save(self, folder: Path) -> tuple[Path, Path, Path]:
         """Write plain.mp4, fixed.mp4 and settings.json; returns their paths."""
-        for name, run in (("plain", self.plain), ("fixed", self.fixed)):
-            write_video(run.frames, folder / f"{name}.mp4", fps=self.fps)
+        for name, made in (("plain", self.plain), ("fixed", self.fixed)):
+            write_video(made.run.frames, folder / f"{name}.mp4", fps=self.fps)
         (folder / "settings.json").write_text(json.dumps(self.record, indent=2) + "\n", encoding="utf-8")
         return folder / "plain.mp4", folder / "fixed.mp4", folder / "settings.json"
+
+
+class _Heard(Listener):
+    """Keep what failed, and report progress."""
+
+    def __init__(self, report: Report) -> None:
+        self.failures, self._report = list[str](), report
+
+    def failure(self, text: str) -> None:
+        self.failures.append(text)
+
+    def progress(self, done: int, total: int, what: str) -> None:
+        self._report(done / total, f"{done} of {total} {what}")
 
 
 class Studio:
@@ -180,14 +195,28 @@ class Studio:
 
                 made[name] = sample(model.pipe, picture.image, settings, model.noise(settings), on_step=on_step)
             record = self._record(model, picture)
-        runs = {name: Run.measured(one.record["start"], one.record["sigmas"], one.frames) for name, one in made.items()}
-        fps = each["fixed"].fps
-        still = verdict(made["fixed"].frames, picture.image, fps=fps, motion=runs["fixed"].motion).still
+        fps, seen = each["fixed"].fps, {}
+        for place, (name, one) in enumerate(made.items()):
+            seen[name] = Made.measured(
+                place,
+                0,
+                wish.seed,
+                level=one.record["start"],
+                sigmas=one.record["sigmas"],
+                frames=one.frames,
+                image=as_shown(picture.image, one.frames),
+                fps=fps,
+                prompt=wish.prompt or None,
+            )
+        fixed = seen["fixed"].run
+        still = verdict(fixed.frames, picture.image, fps=fps, motion=fixed.motion).still
         record |= asked(each["fixed"]) | {
-            name: one.record | {"motion": runs[name].record["motion"], "camera": runs[name].record["camera"]}
+            name: one.record
+            | {part: seen[name].run.record[part] for part in ("motion", "camera")}
+            | {"values": dict(seen[name].values)}
             for name, one in made.items()
         }
-        return Pair(runs["plain"], runs["fixed"], fps, public(record), still)
+        return Pair(seen["plain"], seen["fixed"], fps, public(record), still)
 
     def attempt(self, photo: Path, wish: Wish, folder: Path, *, report: Report) -> tuple[Attempt, Path]:
         """Do what `unleak try` does: several seeds and starts, the best video kept; and the page of all, in `folder`.
@@ -269,40 +298,38 @@ class Studio:
             raise ValueError(
                 f"give 1 to {MAX_CLIPS} clips, 1 to {MAX_SEEDS} noises for each, {MAX_STARTS} starts at most"
             )
-        total = videos_of(count, starts=len(levels), seeds=seeds, oracle=photo is not None, pipeline=True)
+        effort = Effort(count, seeds, levels)
+        total = effort.videos(count, oracle=photo is not None)
         if total > MAX_EXAMINED:
             raise ValueError(
                 f"these are {total} videos, and {MAX_EXAMINED} at most are made: give fewer clips or starts"
             )
         scenes: Scenes | None = None
-        left_out = list[str]()
+        heard = _Heard(report)
         if photo is not None:
             (folder / "photo").mkdir()
             read_photo(photo, decoding=_DECODING).save(folder / "photo" / "photo.png")
             frames, scenes = known_clips(folder / "photo", settings, count=count, seed=wish.seed)
         else:
             try:
-                frames = real_clips(
-                    clips, settings, count=count, fps=settings.fps, decoding=_DECODING, on_skipped=left_out.append
-                )
+                frames = real_clips(clips, settings, count=count, fps=settings.fps, decoding=_DECODING, listener=heard)
             except ValueError as error:
-                raise ValueError("; ".join(left_out) or str(error)) from error
+                raise ValueError("; ".join(heard.failures) or str(error)) from error
         with self._model(spec, report) as model, model.advising(settings):
             found = examine(
                 model.pipe,
                 spec,
                 settings,
                 frames,
+                effort=effort,
                 scenes=scenes,
-                starts=levels,
-                seeds=seeds,
                 seed=wish.seed,
                 fps=None if photo else settings.fps,
-                on_video=lambda done, of: report(done / of, f"video {done} of {of}"),
+                listener=heard,
                 about={
                     **public(provenance(model)),
                     "source": "clips of known motion made of a photo" if photo else [clip.name for clip in clips],
-                    "left_out": len(left_out),
+                    "left_out": len(heard.failures),
                 },
             )
         return found, found.save(folder / "diagnosis").parent

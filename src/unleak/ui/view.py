@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from unleak.animate.knobs import Knob
+from unleak.measure.registry import metrics
 from unleak.study.attempt import Attempt
+from unleak.study.compare.result import Made
 from unleak.study.diagnose.leakage import CHART, Diagnosis
 from unleak.study.sweep import Run
 from unleak.study.tune.result import Tuned
@@ -61,31 +63,38 @@ def refused(reason: str) -> str:
     return f'<p class="unleak-refused" role="alert">{escape(reason)}</p>'
 
 
-def pair(plain: Run, fixed: Run, videos: tuple[Path, Path], *, still: bool = False) -> str:
-    """Both videos side by side, each with its motion, camera and level; the MP4 files are in the text itself.
+def pair(plain: Made, fixed: Made, videos: tuple[Path, Path], *, still: bool = False) -> str:
+    """Show both videos side by side, each with its motion, camera and level; the MP4 files are in the text itself.
 
-    still: the video with the fix came out still all the same, which is said with the next thing to try.
+    still: the video with the fix came out still all the same, so it is not called fixed.
     """
-    highest = max(*plain.motion.per_pair, *fixed.motion.per_pair)
+    highest = max(*plain.run.motion.per_pair, *fixed.run.motion.per_pair)
+    names = ("Plain", "With the fix" if still else "Fixed")
     cards = [
-        _card(name, run, video, highest)
-        for name, run, video in zip(
-            ("Plain", "With the fix" if still else "Fixed"), (plain, fixed), videos, strict=True
-        )
+        _card(name, made.run, video, highest) for name, made, video in zip(names, (plain, fixed), videos, strict=True)
     ]
-    before, after = plain.motion.value, fixed.motion.value
+    before, after = plain.run.motion.value, fixed.run.motion.value
     times = f"{after / before:.1f} times the motion of plain. " if before > 0 else ""
-    advice = (
-        '<p class="unleak-refused" role="status">It came out still. Next, press <b>Try until it moves</b>: other seeds '
-        "and lower starts.</p>"
-        if still
-        else ""
-    )
     return (
-        f'<div class="unleak-pair">{"".join(cards)}</div>{advice}'
+        f'<div class="unleak-pair">{"".join(cards)}</div>'
         f'<p class="unleak-soft"><b class="unleak-times">{times}</b>'
-        f"Motion score: mean optical flow per pair of frames, summed, in px; {escape(fixed.motion.estimator)}. "
-        "It counts any change: look at the video too.</p>"
+        f"Motion score: mean optical flow per pair of frames, summed, in px; {escape(fixed.run.motion.estimator)}. "
+        f"It counts any change: look at the video too.</p>{_measurements(names, plain, fixed)}"
+    )
+
+
+def _measurements(names: tuple[str, str], plain: Made, fixed: Made) -> str:
+    """A table of every metric that was measured on both videos, folded away."""
+    rows = []
+    for name in (name for name in plain.values if name in fixed.values):
+        one = metrics()[name]
+        cells = "".join(f"<td>{'-' if value is None else f'{value:.3g}'}</td>"
+                        for value in (plain.values[name], fixed.values[name]))  # fmt: skip
+        rows.append(f'<tr title="{escape(one.about)}"><th scope="row">{escape(one.heading)}</th>{cells}</tr>')
+    head = "".join(f"<th>{name}</th>" for name in names)
+    return (
+        '<details class="unleak-measured"><summary>All that was measured</summary>'
+        f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></details>"
     )
 
 

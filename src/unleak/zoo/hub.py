@@ -123,6 +123,7 @@ def load(
     if spec.motion_starts is not None:
         starts = {name: Start.parse(text) for name, text in spec.motion_starts.items()}
         pipe.unleak_seam = replace(seam_of(pipe), motion=starts)
+    pipe.unleak_model = spec
     if vae_tiling:
         pipe.vae.enable_tiling()
     return _placed(with_own_defaults(pipe, spec.defaults), device, offload)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,17 @@ from unleak.zoo.source import Source, one_line
 __all__ = ["MODELS", "ModelSpec", "find_model"]
 
 
-def find_model(name_or_path: str | Path) -> ModelSpec:
-    """Return the spec of a zoo name, a pipeline folder, or a Hub id. Reads configurations, loads no weights.
+def find_model(name_or_path: Any) -> ModelSpec:
+    """Return the spec of a zoo name, a pipeline folder, a Hub id, or a loaded pipeline. Loads no weights.
 
     Sizes, compression, noise range and class of an unlisted model are read from its own configuration. Raises
     ValueError with the nearest name and where the list is, for a folder without a pipeline, and for a Hub id that
     cannot be had.
     """
+    if isinstance(name_or_path, ModelSpec):
+        return name_or_path
+    if not isinstance(name_or_path, str | Path):
+        return _spec_of_loaded(name_or_path)
     text = str(name_or_path)
     if text in MODELS:
         return MODELS[text]
@@ -42,6 +46,34 @@ def find_model(name_or_path: str | Path) -> ModelSpec:
         f"model {text!r} is unknown: {nearest(text)}give a name (`unleak models` lists them), a folder with a "
         "pipeline, or a Hub id owner/name"
     )
+
+
+def _spec_of_loaded(pipe: Any) -> ModelSpec:
+    """Return the spec with which `unleak.load` loaded a pipeline, or the one that its configurations tell."""
+    if (known := getattr(pipe, "unleak_model", None)) is not None:
+        return known  # type: ignore[no-any-return]
+    if not hasattr(pipe, "components"):
+        raise ValueError(f"a {type(pipe).__name__} is no model: give a name, a folder, a Hub id, or a loaded pipeline")
+    place = str(pipe.config.get("_name_or_path") or "")
+    listed = (spec for spec in MODELS.values() if spec.source == place and spec.pipeline == type(pipe).__name__)
+    if (spec := next(listed, None)) is not None:
+        return spec
+    return _spec_of(Path(place).name or type(pipe).__name__, _Loaded(place or type(pipe).__name__, pipe=pipe))
+
+
+@dataclass(frozen=True)
+class _Loaded(Source):
+    """The configurations of a loaded pipeline, as its folder would have them."""
+
+    pipe: Any = None
+
+    def read(self, name: str) -> dict[str, Any]:
+        """Return what the JSON file of that name would hold."""
+        if name == "model_index.json":
+            parts = {part: [type(it).__module__, type(it).__name__] for part, it in self.pipe.components.items() if it}
+            return {**self.pipe.config, "_class_name": type(self.pipe).__name__, **parts}
+        part = self.pipe.components[name.partition("/")[0]]
+        return {**part.config, "_class_name": type(part).__name__}
 
 
 def _spec_of(name: str, source: Source) -> ModelSpec:

@@ -1,7 +1,7 @@
 """DynamiCrafter (Xing et al. 2023)."""
 
 from unleak.families.dynamicrafter.models import ROWS
-from unleak.families.family import Family
+from unleak.families.family import Argument, Family
 
 __all__ = ["FAMILY"]
 
@@ -11,4 +11,7 @@ FAMILY = Family(
     views={"DynamiCrafterPipeline": "unleak.families.dynamicrafter.view:DynamiCrafterView"},
     pipelines={"DynamiCrafterPipeline": "unleak.families.dynamicrafter.pipeline:DynamiCrafterPipeline"},
     fps={"DynamiCrafterPipeline": 8},  # as its authors' scripts play it, whatever rate the network is told
+    arguments=(
+        Argument("frame_stride", "frames of the training video between two frames: more asks for larger steps"),
+    ),
 )

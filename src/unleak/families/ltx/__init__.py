@@ -1,6 +1,6 @@
 """LTX-Video and LTX-2 (Lightricks 2024, 2025)."""
 
-from unleak.families.family import Family
+from unleak.families.family import Argument, Family
 from unleak.families.ltx.models import ROWS
 
 __all__ = ["FAMILY"]
@@ -14,4 +14,9 @@ FAMILY = Family(
     },
     takes_image={"LTXPipeline": "LTXImageToVideoPipeline", "LTX2Pipeline": "LTX2ImageToVideoPipeline"},
     adapter_names="unleak.families.ltx.keys:comfyui",
+    arguments=(
+        Argument("motion_speed", "speed of the motion relative to real time: below 1 is slow motion"),
+        Argument("image_cond_noise_scale", "noise on the photo's latents: more frees the video from it"),
+        Argument("image_crf", "compression of the photo, 0 for none: a photo as compressed as a frame moves more"),
+    ),
 )

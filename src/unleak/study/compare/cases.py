@@ -7,14 +7,14 @@ from typing import Any
 
 from unleak.animate.call import Call
 from unleak.animate.settings import Settings
-from unleak.attach.strategies.texts import BuiltIn, parse_strategies
+from unleak.attach.plan import Strategy
+from unleak.attach.strategies.registry import fixes, parse_fixes
 from unleak.zoo.classes import pipeline_class, seam_of_class
 from unleak.zoo.registry import MODELS, ModelSpec
 
 __all__ = ["Case", "cases_of", "default_cases", "usual_cases"]
 
-_OPTIONS = ("model", "start", "init", "mode", "motion", "guidance", "steps", "low-pass", "condition-noise",
-            "guidance-interval", "lora")  # fmt: skip
+_OPTIONS = ("model", "start", "init", "mode", "motion", "guidance", "steps", "lora")
 
 
 @dataclass(frozen=True)
@@ -29,46 +29,48 @@ class Case:
     motion: str | None = None
     guidance: str | None = None
     steps: int | None = None
-    low_pass: str | None = None
-    """This and the next two: as `parse_strategies` reads them."""
-    condition_noise: str | None = None
-    guidance_interval: str | None = None
+    fixes: tuple[str, ...] = ()
+    """Fixes beside the start, each as the registry reads it: `low-pass=0.25:0.1`, `compress`."""
     loras: tuple[str, ...] = ()
     """PATH or PATH:SCALE each."""
 
     @classmethod
     def parse(cls, text: str) -> "Case":
-        """Read `LABEL: NAME=VALUE NAME=VALUE`; the label may be left out. Raises ValueError for anything else."""
+        """Read `LABEL: NAME=VALUE FIX[=ARGS] ...`; the label may be left out. Raises ValueError for anything else."""
         label, _, rest = f"{text} ".rpartition(": ")
-        values: dict[str, str] = {}
+        names = [one.name for one in fixes()]
+        values: dict[str, Any] = {}
+        others: dict[str, str] = {}
         for word in rest.split():
             name, equals, value = word.partition("=")
-            if not equals or not value or name not in _OPTIONS:
-                raise ValueError(f"--case {text!r}: {word} is not understood; give NAME=VALUE of {', '.join(_OPTIONS)}")
-            if name in values:
+            if not (name in names or (equals and value and name in _OPTIONS)):
+                raise ValueError(
+                    f"--case {text!r}: {word} is not understood; give NAME=VALUE of {', '.join(_OPTIONS)}, or a fix: "
+                    + ", ".join(names)
+                )
+            if name in values or name in others:
                 raise ValueError(f"--case {text!r}: {name} is given twice")
-            values[name] = value
-        loras = tuple(one for one in values.pop("lora", "").split(",") if one)
-        steps = values.pop("steps", None)
-        if steps is not None and not (steps.isascii() and steps.isdigit() and 0 < int(steps) <= 10_000):
-            raise ValueError(f"--case {text!r}: steps={steps} is no whole number from 1 to 10000")
+            (others if name in names else values)[name] = word if name in names else value
+        if "lora" in values:
+            values["loras"] = tuple(one for one in values.pop("lora").split(",") if one)
+        steps = values.get("steps")
+        if steps is not None:
+            if not (steps.isascii() and steps.isdigit() and 0 < int(steps) <= 10_000):
+                raise ValueError(f"--case {text!r}: steps={steps} is no whole number from 1 to 10000")
+            values["steps"] = int(steps)
         if values.get("mode", "rescale") not in ("rescale", "truncate"):
             raise ValueError(f"--case {text!r}: mode is rescale or truncate")
-        given: dict[str, Any] = {name.replace("-", "_"): value for name, value in values.items()}
-        name = label.strip() or rest.strip() or "plain"
-        names = ("low_pass", "condition_noise", "guidance_interval")
+        case = cls(label.strip() or rest.strip() or "plain", **values, fixes=tuple(others.values()))
         try:
-            parse_strategies(**{name: given.get(name) for name in names})
+            parse_fixes(case.fixes)
         except ValueError as error:
             raise ValueError(f"--case {text!r}: {error}") from None
-        return cls(name, **given, steps=None if steps is None else int(steps), loras=loras)
+        return case
 
     @property
-    def strategies(self) -> tuple[BuiltIn, ...]:
-        """The strategies as `unleak.apply` takes them."""
-        return parse_strategies(
-            low_pass=self.low_pass, condition_noise=self.condition_noise, guidance_interval=self.guidance_interval
-        )
+    def strategies(self) -> tuple[Strategy, ...]:
+        """The fixes as `unleak.apply` takes them."""
+        return parse_fixes(self.fixes)
 
 
 def default_cases(
@@ -83,7 +85,7 @@ def default_cases(
     if guided:
         cases.append(Case("no guidance", guidance="1"))
     if low_pass:
-        cases.append(Case("low-pass image", low_pass="0.25"))
+        cases.append(Case("low-pass image", fixes=("low-pass=0.25",)))
     if timenoise:
         cases.append(Case("TimeNoise checkpoint", model=timenoise))
     return cases

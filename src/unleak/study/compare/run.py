@@ -92,6 +92,8 @@ class Plan:
     names: tuple[str, ...]
     """The metrics to measure."""
     device: Any
+    model: Any = None
+    """The loaded pipeline of the cases that name no model, where one was given."""
 
     @property
     def title(self) -> str:
@@ -109,7 +111,9 @@ class Plan:
             group = [(k, one) for k, one in enumerate(self.cases) if one.loaded == loaded]
             first = group[0][1]
             with first.loading.advising(first.spec, first.settings, self.device):
-                model = Model.load(first.spec, first.loading, device=self.device, say=listener.note)
+                own = first.case.model is None and self.model is not None
+                source = self.model if own else first.spec
+                model = Model.given_or_loaded(source, first.spec, first.loading, device=self.device, say=listener.note)
                 for k, one in group:
                     for video in self._of_case(model, k, one):
                         made.append(video)
@@ -168,7 +172,7 @@ def plan(
     photos: Sequence[str | Path],
     cases: Sequence[Case | str] = (),
     *,
-    model: str = "nano",
+    model: Any = "nano",
     start: str | None = None,
     models: str | None = None,
     seed: int = 0,
@@ -184,8 +188,9 @@ def plan(
 ) -> Plan:
     """Check a comparison; nothing is loaded.
 
-    model: of the cases that name none. start, models: a case for each start, or model, in a text with commas. Without
-    any case: plain, the recommended start, the same with Analytic-Init, and the rivals that the model allows.
+    model: of the cases that name none: a name, a folder, a Hub id, or a loaded pipeline.
+    start, models: a case for each start, or model, in a text with commas. Without any case: plain, the recommended
+    start, the same with Analytic-Init, and the rivals that the model allows.
     seed: of the first noise, the same for every case. seeds: number of noises for each photo.
     metrics: names of `unleak.measure.registry`; None: the usual ones.
     prompts: one for each photo, None for a photo without; without `prompts`, lists and folders bring their own.
@@ -218,7 +223,8 @@ def plan(
             raise ValueError(f"--{option}: {planned[0].spec.name} reads no prompts")
         if deaf:
             listener.note(f"no prompts are read by the models of: {', '.join(deaf)}")
-    return Plan(planned, shots, seed, seeds, names, picked)
+    given_pipe = None if isinstance(model, str | Path | ModelSpec) else model
+    return Plan(planned, shots, seed, seeds, names, picked, given_pipe)
 
 
 def _shot(entry: Entry, prompt: str | None, mask: str | Path | None) -> Shot:

@@ -1,8 +1,9 @@
 """A loaded model is diagnosed with the settings it is used with."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,10 +22,11 @@ from unleak.families.registry import families, family_of
 from unleak.families.view import view_of
 from unleak.study.diagnose.leakage import STARTS, STILL, TESTS, Diagnosis, Scenes, measure_leakage, videos_of
 from unleak.study.diagnose.stillness import Cause, causes
+from unleak.study.listener import Listener
 from unleak.zoo.classes import pipeline_class
 from unleak.zoo.registry import ModelSpec
 
-__all__ = ["check_examined", "examine", "known_clips", "parse_levels", "real_clips", "suspects"]
+__all__ = ["Effort", "check_examined", "examine", "known_clips", "parse_levels", "real_clips", "suspects"]
 
 Clips = UInt8[np.ndarray, "n f h w 3"]
 
@@ -62,11 +64,11 @@ def real_clips(
     count: int,
     fps: float | int,
     decoding: Decoding,
-    on_skipped: Callable[[str], None],
+    listener: Listener,
 ) -> Clips:
     """Read a clip of each of the first `count` of `videos` that can be read, of the size in `settings`, at `fps` Hz.
 
-    `on_skipped` hears why a video was left out. Raises ValueError if none can be used.
+    `listener` hears why a video was left out. Raises ValueError if none can be used.
     """
     assert settings.num_frames is not None
     assert settings.height is not None
@@ -77,7 +79,7 @@ def real_clips(
     with closing(read_clips(requests, decoding=decoding)) as outcomes:
         for outcome in outcomes:
             if isinstance(outcome, MediaError):
-                on_skipped(str(outcome))
+                listener.failure(f"skipped {outcome}")
             elif outcome is not None:
                 frames.append(outcome.frames)
             if len(frames) == count:
@@ -111,64 +113,70 @@ def known_clips(photos: Path, settings: Settings, *, count: int, seed: int = 0) 
     return truth, Scenes(alternatives, np.array([share for _, share in law]))
 
 
+@dataclass(frozen=True)
+class Effort:
+    """How much a diagnosis measures."""
+
+    clips: int = 8
+    seeds: int = 2
+    """Noises for each clip."""
+    starts: Sequence[str] = STARTS
+    """Noise levels to sample on from."""
+    tests: Sequence[str] = TESTS
+    steps: int | None = None
+    """Denoising steps below each start; None: as many as the model usually takes."""
+    pipeline: bool = True
+    """Whether the pipeline's own videos are measured too."""
+
+    def videos(self, clips: int, *, oracle: bool) -> int:
+        """Count the videos that are made of `clips` clips; `oracle`: with the exact posterior as a yardstick."""
+        counted = {"starts": len(self.starts), "seeds": self.seeds, "oracle": oracle, "pipeline": self.pipeline}
+        return videos_of(clips, **counted, tests=self.tests)
+
+
 def examine(
     pipe: Any,
     spec: ModelSpec,
     settings: Settings,
     clips: Clips,
     *,
+    effort: Effort,
     scenes: Scenes | None = None,
     mask: Image.Image | None = None,
-    starts: Sequence[str] = STARTS,
-    seeds: int = 1,
     seed: int = 0,
     batch_size: int = 4,
-    steps: int | None = None,
-    tests: Sequence[str] = TESTS,
-    pipeline: bool = True,
     fps: float | int | None = None,
     photos: Sequence[Path] = (),
     loras: Sequence[Mapping[str, Any]] = (),
-    on_video: Callable[[int, int], None] | None = None,
+    listener: Listener | None = None,
     about: Mapping[str, Any] | None = None,
 ) -> Diagnosis:
-    """Measure the leakage, with the pipeline's own videos if `pipeline`, and the other causes of stillness in `about`.
+    """Measure the leakage, with the pipeline's own videos if the effort has them, and other causes in `about`.
 
-    mask: where all clips move, for models that take one; it is scaled to their size. steps: below each start; None: as
-    in `settings`. fps: the rate at which the clips were read, Hz; None where they were made. photos, loras: see
-    `causes`. `on_video` hears how many videos of how many are done. Raises ValueError if no clip moves.
+    mask: where all clips move, for models that take one; it is scaled to their size. fps: the rate at which the clips
+    were read, Hz; None where they were made. photos, loras: see `causes`. `listener` hears how many videos of how many
+    are done. Raises ValueError if no clip moves.
     """
-    told, made = dict(settings.arguments), 0
-    steps = steps or settings.steps
-    total = videos_of(
-        len(clips), starts=len(starts), seeds=seeds, oracle=scenes is not None, pipeline=pipeline, tests=tests
-    )
-
+    told, numbers, listener = dict(settings.arguments), count(1), listener or Listener()
+    total = effort.videos(len(clips), oracle=scenes is not None)
     fitted = None if mask is None else mask.resize((clips.shape[3], clips.shape[2]), Image.Resampling.NEAREST)
-
-    def count() -> None:
-        nonlocal made
-        made += 1
-        if on_video is not None:
-            on_video(made, total)
 
     def generate(image: UInt8[np.ndarray, "h w 3"], seed: int) -> UInt8[np.ndarray, "f h w 3"]:
         return sample(pipe, Image.fromarray(image), replace(settings, seed=seed), mask=fitted).frames
 
-    if on_video is not None:
-        on_video(0, total)
+    listener.progress(0, total, "videos")
     done = measure_leakage(
         view_of(pipe, told if fitted is None else told | {"mask": fitted}),
         clips,
-        starts=starts,
-        steps=steps,
-        seeds=seeds,
+        starts=effort.starts,
+        steps=effort.steps or settings.steps,
+        seeds=effort.seeds,
         seed=seed,
         batch_size=batch_size,
-        tests=tests,
+        tests=effort.tests,
         scenes=scenes,
-        generate=generate if pipeline else None,
-        on_video=count,
+        generate=generate if effort.pipeline else None,
+        on_video=lambda: listener.progress(next(numbers), total, "videos"),
         about={
             "model": {"name": spec.name, "source": spec.source, "revision": spec.revision, "pipeline": spec.pipeline},
             "settings": told,
@@ -177,23 +185,26 @@ def examine(
             **(about or {}),
         },
     )
+    other = _other_causes(done, pipe, spec, settings, fps=fps, photos=photos, loras=loras)
+    done.about["other_causes"] = [vars(cause) for cause in other]
+    return done
+
+
+def _other_causes(done: Diagnosis, pipe: Any, spec: ModelSpec, settings: Settings, **known: Any) -> list[Cause]:
+    """Check the other causes of stillness; `known` are arguments of `causes`."""
     usual = {name: one.default for name, one in Call.of(pipeline_class(spec.pipeline)).parameters.items()}
     amounts = [done.mean(test, "image", of="amount") for test in ("pipeline", "fresh")]
-    other = causes(
+    return causes(
         pipe,
-        told,
+        settings.arguments,
         usual | dict(spec.defaults),
         motion=done.motion,
         still_below=STILL,
-        fps=fps,
         steps=settings.steps,
         pipeline_amount=amounts[0].value if amounts[0] else None,
         unguided_amount=amounts[1].value if amounts[1] else None,
-        photos=photos,
-        loras=loras,
+        **known,
     )
-    done.about["other_causes"] = [vars(cause) for cause in other]
-    return done
 
 
 def suspects(done: Diagnosis) -> list[Cause]:

@@ -21,7 +21,7 @@ from unleak.core.initial import InitialNoise
 from unleak.core.process import VP, NoiseProcess
 from unleak.core.start import Start, describe
 from unleak.families.spec import ModelSpec
-from unleak.study.fixed_call import FixedCall
+from unleak.study.fixed_call import FixedCall, loaded
 from unleak.study.sweep import check_measurable
 from unleak.study.tune.bisection import Goal, next_log_snr
 from unleak.study.tune.goal import Fidelity, TargetMotion
@@ -62,6 +62,7 @@ def tune(
 ) -> Tuned:
     """Find the start for one photo: the highest that moves `target_motion` while its first frame stays the photo.
 
+    pipe: a loaded pipeline, or what `unleak.load` takes: a name, a folder, a Hub id.
     target_motion: `8px/s` or `0.5px/frame`, pixels of the video, mean over the picture (`unleak.measure.speed`); None:
     4 % of the width a second.
     budget: previews at most. Each has the noise, photo and size of the final video, and fewer steps.
@@ -80,6 +81,7 @@ def tune(
     image = inputs.get("image")
     if not isinstance(image, Image.Image):
         raise ValueError(f"image: give one PIL image, not {type(image).__name__}: a start is found for one photo.")
+    pipe = loaded(pipe)
     call = FixedCall.checked(pipe, inputs, init=init, mode=mode, strategies=strategies, seed=seed, fps=fps)
     steps = inputs.get("num_inference_steps") or Call.of(type(pipe)).default("steps")
     fewer = preview_steps or steps_of_preview(steps)
