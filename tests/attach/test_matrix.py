@@ -13,18 +13,17 @@ from typing import Any
 
 import pytest
 import torch
-from einops import rearrange
 from torch import Tensor
 
 import unleak
 from benchmarks import support_table
 from tests.attach.conftest import SUPPORT
 from tests.attach.guided import GUIDED, NO_PHOTO, UNGUIDED
+from tests.attach.layouts import CLEAN, start_of, video
 from tests.attach.watch import Watched, all_tiny
 from tests.tiny.model import Tiny
 from unleak.attach import apply as applying
 from unleak.attach import session
-from unleak.attach.latent_space import latent_channels
 from unleak.attach.schedule import process_of
 from unleak.attach.seams import REFUSED, seam_of
 from unleak.core.initial import AnalyticInit
@@ -39,19 +38,12 @@ REFUSED_HERE = {"helios", "helios-pyramid", "helios-distilled", "ltx2-dfr"}
 NO_INIT = {"ltx-long"}
 ATTACHED = [tiny for name, tiny in ALL.items() if name not in REFUSED_HERE]
 
-FRAMES_FIRST = {"svd", "cogvideox-ddim", "cogvideox-dpm", "cogvideox1.5-ddim", "cogvideox1.5-dpm", "consisid"}
-FRAMES_FIRST |= {"cogvideox-control"}
-CHANNELS_LAST = {"kandinsky5", "kandinsky6"}
-CLEAN = {"ltx", "ltx-condition", "ltx2", "ltx2-condition", "ltx2-in-context", "sana-video", "sana-wm", "kandinsky5"}
-CLEAN |= {"cosmos3", "sana-video-dpm"}
-"""Frame 0 of the latents is the image."""
 LEAD = {"cogvideox1.5-ddim", "cogvideox1.5-dpm", "wan-vace", "wan-animate"}
 """One latent frame in front that is not of the video."""
 HELD = {"cosmos2.5-predict"}
 """Frame 0 has to be the condition from anywhere but sigma 1."""
 BLENDED = {"hunyuan-concat", "hunyuan-replace"}
 """0.999 of the noise and 0.001 of the image."""
-STARTS = {"VP": "820", "VE": "sigma=20", "RF": "sigma=0.8"}
 NETWORKS_TIMESTEP = {
     "VP": lambda level, process: process.timestep_of(level) - 1,
     "VE": lambda level, process: 0.25 * torch.tensor(level.sigma).log().item(),
@@ -60,25 +52,6 @@ NETWORKS_TIMESTEP = {
     "cosmos2.5-predict": lambda level, process: level.sigma,
     "cosmos2.5-transfer": lambda level, process: level.sigma,
 }
-
-
-def start_of(pipe: Any) -> tuple[str, Level]:
-    process = process_of(pipe.scheduler)
-    text = STARTS[process.kind]
-    return text, Start.parse(text).resolve(process)
-
-
-def video(tiny: Tiny, pipe: Any, tensor: Tensor, places: dict[str, Any], like: Tensor | None = None) -> Tensor:
-    """b c f h w of a draw, or of what prepare_latents returned."""
-    if tensor.ndim == 3:
-        sizes = tuple(places.values()) if len(places) == 3 else like.shape[2:]
-        count = sizes[0] * sizes[1] * sizes[2]
-        return pipe._unpack_latents(tensor[:, :count], *sizes, 1, 1)
-    if tiny.name in FRAMES_FIRST:
-        return tensor.transpose(1, 2)
-    if tiny.name in CHANNELS_LAST:
-        return rearrange(tensor, "b f h w c -> b c f h w")[:, : latent_channels(pipe.vae)]
-    return tensor
 
 
 def moments_of(shape: tuple[int, ...]) -> LatentMoments:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import unleak
-from tests.attach.test_matrix import CLEAN, start_of, video
+from tests.attach.layouts import CLEAN, start_of, video
 from tests.attach.watch import Watched, all_tiny
 from tests.tiny.model import noise
 from unleak.core.initial import Standard

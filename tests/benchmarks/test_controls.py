@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.evidence.distribution import kernel_distance
-from tests.measure.test_motion import as_rgb, clip
+from tests.measure.clips import as_rgb, clip
 from unleak.measure.fidelity import first_frame_psnr, flicker, nearest_clip
 from unleak.measure.motion import camera_pan, motion_score
 

@@ -8,12 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.measure import test_adapters
-from tests.measure.test_extractors import sha
+from tests.files import sha
 from unleak.data.video import write_video
 from unleak.measure import extractors
-
-packages = test_adapters.packages
 
 
 @pytest.fixture(autouse=True)

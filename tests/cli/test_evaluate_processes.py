@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.cli.test_processes import launch
-from tests.measure.test_extractors import sha
+from tests.cli.launching import launch
+from tests.files import sha
 from unleak.data.video import write_video
 
 KILLED = """

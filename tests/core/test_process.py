@@ -3,15 +3,9 @@ import math
 import pytest
 import torch
 
-from unleak.core.process import RF, VE, VP, Level, NoiseProcess, shift_sigma
+from tests.core.processes import BETAS, PROCESSES
+from unleak.core.process import VP, Level, NoiseProcess, shift_sigma
 
-BETAS = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
-PROCESSES = {
-    "vp": VP.from_betas(BETAS),
-    "vp-zero-snr": VP.from_betas(BETAS, zero_terminal_snr=True),
-    "ve": VE(0.002, 700),
-    "rf": RF(),
-}
 UNITS = ["timestep", "fraction", "sigma", "log_snr"]
 each_process = pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES)
 

@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from tests.core.test_process import PROCESSES
+from tests.core.processes import PROCESSES
 from unleak.core.start import Start, describe
 
 

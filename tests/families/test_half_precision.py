@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import unleak
-from tests.attach.test_strategies import GUIDED
+from tests.attach.guided import GUIDED
 from tests.attach.watch import all_tiny
 from tests.tiny.animate_anything import call as call_animate_anything
 from tests.tiny.animate_anything import tiny_animate_anything

@@ -23,18 +23,6 @@ RNG = np.random.default_rng(0)
 
 
 @pytest.fixture
-def packages(monkeypatch):
-    """The stand-ins, in the place of the packages."""
-    for name in [name for name in sys.modules if name.partition(".")[0] in MODULES]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.syspath_prepend(str(STANDINS))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(STANDINS), os.environ.get("PYTHONPATH", "")]))
-    yield
-    for name in [name for name in sys.modules if name.partition(".")[0] in MODULES]:
-        sys.modules.pop(name)
-
-
-@pytest.fixture
 def weights(tmp_path):
     torch.save({"gain": torch.tensor(2.0)}, tmp_path / "weights.pt")
     return tmp_path / "weights.pt"

@@ -1,10 +1,9 @@
-import hashlib
-
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from tests.files import sha
 from unleak.measure.extractors import ImageFeatures, TorchScript, VideoMAE, i3d
 
 VIDEO = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), dtype=np.uint8)
@@ -23,10 +22,6 @@ def script(tmp_path):
     file = tmp_path / "means.pt"
     torch.jit.save(torch.jit.script(Means()), str(file))
     return file
-
-
-def sha(file):
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def test_a_torchscript_is_given_frames_from_0_to_255(script):

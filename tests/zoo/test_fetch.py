@@ -9,8 +9,8 @@ from PIL import Image
 
 from tests.zoo.conftest import TOKEN
 from tests.zoo.hub_server import COMMIT, Mishap, sha256
-from unleak.families import registry
 from unleak.families.family import Family
+from unleak.families.registry import register_family, unregister_family
 from unleak.families.spec import File
 from unleak.families.svd.models import SVD
 from unleak.zoo import repository
@@ -31,10 +31,11 @@ SPEC = replace(
 
 
 @pytest.fixture
-def tiny(hub, tiny_folder, monkeypatch):
+def tiny(hub, tiny_folder):
     """A tiny SVD on that Hub, known here as `tiny`; its files by path."""
-    monkeypatch.setitem(registry._REGISTERED, "tiny", Family("tiny", models=(SPEC,)))
-    return hub.add("someone/tiny", tiny_folder)
+    register_family(Family("tiny", models=(SPEC,)))
+    yield hub.add("someone/tiny", tiny_folder)
+    unregister_family("tiny")
 
 
 def silent(text):
@@ -222,12 +223,13 @@ def checkpoint(hub, tiny, tiny_folder, tmp_path, monkeypatch):
     unet = UNetSpatioTemporalConditionModel.from_pretrained(tiny_folder / "unet")
     config = {name: value for name, value in unet.config.items() if not name.startswith("_")}
     monkeypatch.setattr("unleak.families.svd.convert.UNET", config)
-    monkeypatch.setitem(registry._REGISTERED, "tiny-cil", Family("tiny-cil", models=(CIL,)))
+    register_family(Family("tiny-cil", models=(CIL,)))
     state = {f"module.{name}": torch.full_like(value, 0.125) for name, value in unet.state_dict().items()}
     (tmp_path / "original").mkdir()
     torch.save({"state_dict": state}, tmp_path / "original/checkpoint-step-20000.ckpt")
     hub.add("someone/tiny-cil", tmp_path / "original")
-    return tmp_path / "original/checkpoint-step-20000.ckpt"
+    yield tmp_path / "original/checkpoint-step-20000.ckpt"
+    unregister_family("tiny-cil")
 
 
 def test_a_checkpoint_is_converted_once_and_loads_with_the_parts_of_its_base(hub, checkpoint, capfd):

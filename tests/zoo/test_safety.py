@@ -7,9 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from unleak.families import registry
 from unleak.families.family import Family
-from unleak.families.registry import MODELS
+from unleak.families.registry import MODELS, register_family, unregister_family
 from unleak.families.spec import File
 from unleak.zoo.cache import leftovers
 from unleak.zoo.conversion import converted
@@ -119,11 +118,13 @@ def web(hub, monkeypatch):
         spec = replace(
             MODELS["animate-anything"], name="boxed", source=f"{hub.store.address}/store/model.tar", **changes
         )
-        monkeypatch.setitem(registry._REGISTERED, "boxed", Family("boxed", models=(spec,)))
+        unregister_family("boxed")
+        register_family(Family("boxed", models=(spec,)))
         return spec
 
     served.made = made
-    return served
+    yield served
+    unregister_family("boxed")
 
 
 INDEX = ("original/model_index.json", b'{"_class_name": "AnimateAnythingPipeline"}')

@@ -561,11 +561,3 @@ def read_prompts(file: Path | None, photos: int, prompt: str | None) -> list[str
 
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print results and failures only.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-
-
-def parse_size(given: str | None) -> tuple[int | None, int | None]:
-    """Read `1024x576` as width and height in pixels; (None, None) if not given."""
-    try:
-        return (None, None) if given is None else to_size(given)
-    except ValueError as error:
-        raise ValueError(f"--size {error}") from None
