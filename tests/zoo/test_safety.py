@@ -1,6 +1,7 @@
 """Pickles and archives that are not what they should be."""
 
 import io
+import re
 import tarfile
 import zipfile
 from dataclasses import replace
@@ -243,8 +244,20 @@ def test_a_class_that_may_lead_to_other_code_is_refused(library, kind):
     index = {"_class_name": "StableVideoDiffusionPipeline", "unet": [library, kind]}
     with pytest.raises(ValueError, match=r"names .* for unet; only classes of diffusers, transformers and unleak"):
         check_index(index, "model m")
-    nested = index | {"unet": ["diffusers", "UNetSpatioTemporalConditionModel"]}
-    check_index(nested, "model m")
+
+
+def test_every_model_class_of_diffusers_may_be_named_but_not_those_that_choose_another():
+    import diffusers
+
+    models = [name for name in dir(diffusers) if re.search(r"(Model|Model2D|Model3D|^Autoencoder\w*)$", name)]
+    assert len(models) > 60
+    for name in models:
+        index = {"_class_name": "StableVideoDiffusionPipeline", "part": ["diffusers", name]}
+        if name in ("AutoModel", "OnnxRuntimeModel"):
+            with pytest.raises(ValueError, match="names diffusers"):
+                check_index(index, "model m")
+        else:
+            check_index(index, "model m")
 
 
 def test_every_source_is_one_that_can_be_checked():
