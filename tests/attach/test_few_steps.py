@@ -59,6 +59,25 @@ def test_truncating_a_distilled_schedule_gives_no_level_that_it_lacks(start: str
     assert (f"{STEPS - dropped} of {STEPS} steps are run (start='step:{dropped}')" in text) == bool(dropped)
 
 
+@pytest.mark.parametrize("given", [{}, {"motion": "medium"}, {"start": "sigma=0.96"}])
+def test_without_a_mode_few_steps_are_truncated_and_it_is_said(given: dict[str, Any]) -> None:
+    plain = timesteps("wan21", lightning(), num_inference_steps=STEPS)
+    with pytest.warns(UnleakWarning, match=r"3 of 4 steps are run \(start='step:1'\)"):
+        seen = timesteps("wan21", unleak.apply(lightning(), **given), num_inference_steps=STEPS)
+    assert seen == plain[1:]
+    told = unleak.summary(unleak.apply(lightning(), **given), num_inference_steps=STEPS)
+    assert told.level["timestep"] == pytest.approx(plain[1], rel=1e-5)
+    assert len(told.after) == STEPS
+
+
+def test_few_steps_of_a_distilled_svd_are_truncated() -> None:
+    scheduler = diffusers.EulerDiscreteScheduler(use_karras_sigmas=True, sigma_min=0.002, sigma_max=700.0)
+    known = started(scheduler, Level(1.0, 100.0), "auto", Limits(distilled="its weights are named svd-lcm"))
+    known.set_timesteps(4)
+    scheduler.set_timesteps(4)
+    assert known.sigmas.tolist() == scheduler.sigmas.tolist()[1:]
+
+
 @pytest.mark.parametrize("k", [0, 1, 3])
 @pytest.mark.parametrize("name", ["wan21", "svd", "pia", "ltx", "hunyuan-concat", "cogvideox-dpm"])
 @pytest.mark.filterwarnings("ignore::unleak.attach.plan.UnleakWarning")
@@ -103,7 +122,7 @@ def test_more_steps_than_there_are_cannot_be_left_out() -> None:
 
 
 def test_rescaling_a_distilled_schedule_is_refused_with_what_works() -> None:
-    pipe = unleak.apply(lightning(), start="sigma=0.981")
+    pipe = unleak.apply(lightning(), start="sigma=0.981", mode="rescale")
     message = r"levels that the schedule \(1, 0.9097, 0.7173, 0.02441\) lacks.*step:1"
     with pytest.raises(ValueError, match=message) as error:
         ALL["wan21"].call(pipe, num_inference_steps=STEPS)
@@ -122,7 +141,9 @@ def test_the_callers_own_sigmas_are_kept_to() -> None:
         [1000 * sigma for sigma in sigmas[2:]], rel=1e-5
     )
     with pytest.warns(UnleakWarning, match=r"start sigma=0.9 is ignored: this call brings its own sigmas"):
-        assert len(timesteps("ltx2", unleak.apply(pipe, start="sigma=0.9"), sigmas=sigmas)) == 8
+        assert len(timesteps("ltx2", unleak.apply(pipe, start="sigma=0.9", mode="rescale"), sigmas=sigmas)) == 8
+    with pytest.warns(UnleakWarning, match="2 of 8 steps are run"):
+        assert len(timesteps("ltx2", unleak.apply(pipe, start="sigma=0.9"), sigmas=sigmas)) == 2
     with pytest.raises(ValueError, match="draws its noise before it knows the level"):
         timesteps("ltx2", unleak.apply(pipe, start="step:2", init="unit"), sigmas=sigmas)
 

@@ -176,8 +176,10 @@ def test_schedules_of_the_caller() -> None:
     pipe = ALL["sana-video"].build()
     plain = call("sana-video", pipe, sigmas=[1.0, 0.6, 0.3])
     with pytest.warns(UnleakWarning, match="start 0.8T is ignored: this call brings its own sigmas"):
-        ours = call("sana-video", unleak.apply(pipe, start="0.8T"), sigmas=[1.0, 0.6, 0.3])
+        ours = call("sana-video", unleak.apply(pipe, start="0.8T", mode="rescale"), sigmas=[1.0, 0.6, 0.3])
     assert ours.equal(plain)
+    with pytest.warns(UnleakWarning, match="moves from sigma 0.8 to 0.6.*2 of 3 steps are run"):
+        assert not call("sana-video", unleak.apply(pipe, start="0.8T"), sigmas=[1.0, 0.6, 0.3]).equal(plain)
     ltx = unleak.apply(ALL["hunyuan-concat"].build(), init="unit")
     with pytest.raises(ValueError, match="draws its noise before it knows the level that sigmas begin at"):
         call("hunyuan-concat", ltx, sigmas=[1.0, 0.5])
@@ -185,7 +187,7 @@ def test_schedules_of_the_caller() -> None:
 
 def test_few_step_schedules_say_which_steps_run() -> None:
     pipe = ALL["wan21"].build()
-    with pytest.warns(UnleakWarning, match=r"moved from sigma 0.7 to .*of 4 steps are run"):
+    with pytest.warns(UnleakWarning, match=r"moves from sigma 0.7 to .*of 4 steps are run"):
         call("wan21", unleak.apply(pipe, start="sigma=0.7", mode="truncate"), num_inference_steps=4)
 
 

@@ -462,7 +462,7 @@ def test_few_steps_say_how_many_will_be_run() -> None:
     ours = started(CASES["flow-shift"].plain(), Level(1 - 0.9, 0.9), "truncate")
     ours.set_timesteps(sigmas=[1.0, 0.75, 0.5, 0.25])  # 1, 0.9375, 0.8333, 0.625 after the shift
     np.testing.assert_allclose(ours.sigmas, [0.8333, 0.625, 0], atol=1e-4)
-    assert "moved from sigma 0.9 to 0.8333" in few_steps(ours, "truncate")
+    assert "moves from sigma 0.9 to 0.8333" in few_steps(ours, "truncate")
     assert "2 of 4 steps are run (start='step:2')" in few_steps(ours, "truncate")
     ours.set_timesteps(12)
     assert few_steps(ours, "truncate") is None

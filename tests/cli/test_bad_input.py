@@ -171,7 +171,7 @@ OPTIONS = {
     "photo.png --start ''": r"'--start': it is empty; give a value, or leave the option out",
     "photo.png --motion low --start 940": r"give motion or start, not both",
     "photo.png --motion wild": r"'--motion': .*'wild' is not one of 'low', 'medium', 'high'",
-    "photo.png --mode sideways": r"'--mode': .*'sideways' is not one of 'rescale', 'truncate'",
+    "photo.png --mode sideways": r"'--mode': .*'sideways' is not one of 'auto', 'rescale', 'truncate'",
     "photo.png --init analytic": r"no moments for tiny yet; make them with `unleak stats",
     "photo.png --init none.safetensors": r"'none.safetensors': no such file; give standard, unit, analytic",
     "photo.png --init ''": r"'--init': it is empty; give a value, or leave the option out",

@@ -193,7 +193,7 @@ def test_the_grammar_of_a_case(text, case):
         (("--case", "condition-noise=much"), "BETA 'much' is not a number"),
         (("--case", "guidance-interval"), r"needs a limit: .*; write guidance-interval=\[LOW\]..\[HIGH\]"),
         (("--case", "guidance-interval=soon.."), "start 'soon' is not understood"),
-        (("--case", "mode=fast"), "mode is rescale or truncate"),
+        (("--case", "mode=fast"), "mode fast is unknown; give auto, rescale, truncate"),
         (("--case", "steps=1.5"), "no whole number"),
         (("--case", "init=analytic"), "no moments for tiny"),
         (("--case", "a:", "--case", "a:"), "two cases are called a"),

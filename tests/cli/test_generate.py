@@ -27,7 +27,7 @@ def test_a_photo_becomes_a_video_and_its_configuration(generate, photo, tmp_path
             "max_guidance_scale": 2.0, "fps": 5, "motion_bucket_id": 127, "noise_aug_strength": 0.02,
             "decode_chunk_size": 8,
         },
-        "fps": 5.0, "start": "sigma=100", "init": "standard", "mode": "rescale", "motion": None, "seed": 4,
+        "fps": 5.0, "start": "sigma=100", "init": "standard", "mode": "auto", "motion": None, "seed": 4,
         "strategies": [],
     }  # fmt: skip
     assert record["model"]["pipeline"] == "StableVideoDiffusionPipeline"

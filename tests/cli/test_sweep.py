@@ -28,7 +28,7 @@ def test_a_photo_becomes_a_page_and_all_it_shows(sweep, photo, tmp_path):
     record = json.loads((folder / "sweep.json").read_text())
     assert [run["sigmas"][0] for run in record["runs"]] == pytest.approx([700, 50])
     assert [len(run["sigmas"]) for run in record["runs"]] == [3, 3]
-    assert (record["seed"], record["init"], record["mode"]) == (4, "standard", "rescale")
+    assert (record["seed"], record["init"], record["mode"]) == (4, "standard", "auto")
     assert record["settings"]["num_inference_steps"] == 2
     assert {"unleak", "torch", "diffusers", "opencv"} < record["versions"].keys()
     text = (folder / "index.html").read_text(encoding="utf-8")

@@ -104,13 +104,14 @@ def fitting(pipe: Any) -> list[Any]:
 @both
 @each
 @pytest.mark.filterwarnings("ignore::unleak.attach.plan.UnleakWarning")
-def test_a_call_with_every_fix_that_fits(name: str, dtype: torch.dtype) -> None:
-    plain = ALL[name].call(half(name, dtype), num_inference_steps=9, **GUIDED.get(name, {}))
+@pytest.mark.parametrize(("steps", "init"), [(9, "unit"), (4, "standard")])
+def test_a_call_with_every_fix_that_fits(name: str, dtype: torch.dtype, steps: int, init: str) -> None:
+    plain = ALL[name].call(half(name, dtype), num_inference_steps=steps, **GUIDED.get(name, {}))
     pipe = half(name, dtype)
     strategies = fitting(pipe)
     unleak.remove(pipe)
-    unleak.apply(pipe, start="0.9T", init="unit", strategies=strategies)
-    fixed = ALL[name].call(pipe, num_inference_steps=9, **GUIDED.get(name, {}))
+    unleak.apply(pipe, start="0.9T", init=init, strategies=strategies)
+    fixed = ALL[name].call(pipe, num_inference_steps=steps, **GUIDED.get(name, {}))
     assert torch.isfinite(plain).all()
     assert torch.isfinite(fixed).all()
     assert fixed.shape == plain.shape

@@ -110,7 +110,7 @@ def test_starts_are_read_from_text_and_sequence():
 def test_what_a_function_call_leaves_to_reproduce_it(tiny_svd):
     about = unleak.sweep(tiny_svd, start="sigma=20", seed=5, fps=9, **CALL).about
     assert about["reproduce"] == (
-        "unleak.sweep(pipe, start=['sigma=20'], init='standard', mode='rescale', seed=5, fps=9, image=..., height=16,"
+        "unleak.sweep(pipe, start=['sigma=20'], init='standard', mode='auto', seed=5, fps=9, image=..., height=16,"
         " width=32, num_frames=3, num_inference_steps=5)"
     )
     assert about["settings"]["fps"] == 9

@@ -55,7 +55,7 @@ class Request:
     """`low`, `medium` or `high`: a preset of the model in place of a start."""
     init: str | None = None
     """`standard`, `unit`, `analytic`, or a moments file. None: the model's own with its own start, else `standard`."""
-    mode: str = "rescale"
+    mode: str = "auto"
     seed: int = 0
     strategies: Sequence[Any] = ()
     height: int | None = None

@@ -13,10 +13,12 @@ from unleak.animate.call import Call
 from unleak.animate.frames import frames_of
 from unleak.animate.settings import Settings
 from unleak.attach.apply import applied, summary
+from unleak.attach.schedule import level_of_step, process_of, started_later
 from unleak.core.initial import InitialNoise
+from unleak.core.start import describe
 from unleak.data.image import fit_image
 
-__all__ = ["OutOfMemoryError", "Sample", "check_mask", "sample", "shape_fault"]
+__all__ = ["NotFiniteError", "OutOfMemoryError", "Sample", "check_mask", "sample", "shape_fault"]
 
 
 class OutOfMemoryError(ValueError):
@@ -43,6 +45,10 @@ def shape_fault(mask: Image.Image, image: Image.Image) -> str | None:
     return f"{w}x{h} is another shape than the photo's {width}x{height}; draw it on the photo"
 
 
+class NotFiniteError(ValueError):
+    """The video has values that are not finite."""
+
+
 @dataclass(frozen=True)
 class Sample:
     """The frames, and what was run, as plain values for a JSON file."""
@@ -65,13 +71,16 @@ def sample(
     `mask`, drawn on the same photo, is scaled and cropped likewise; see `check_mask`.
 
     init: the initial noise that `initial_noise` makes of the settings. The random numbers depend on `settings.seed`
-    alone. Raises ValueError for moments of another model or a result that is not finite, OutOfMemoryError for too
-    little memory.
+    alone. Raises ValueError for moments of another model, NotFiniteError for a result that is not finite,
+    OutOfMemoryError for too little memory.
     """
     call = Call.of(type(pipe))
     seen: dict[str, Any] = {"timesteps": []}
+    process = process_of(pipe.scheduler)
 
     def after_step(pipe: Any, step: int, timestep: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+        if not seen["timesteps"] and started_later(pipe.scheduler):
+            seen["level"] = describe(level_of_step(pipe.scheduler), process)
         seen["timesteps"].append(float(torch.as_tensor(timestep).max()))  # some have one for each frame
         if getattr(pipe.scheduler, "sigmas", None) is not None:
             seen["sigmas"] = [float(sigma) for sigma in pipe.scheduler.sigmas]
@@ -108,8 +117,8 @@ def sample(
     try:
         frames = frames_of(output)
     except FloatingPointError as error:
-        raise ValueError(f"{error} in {pipe.dtype}; give a dtype of more range (bfloat16 or float32)") from error
-    started = {"start": {"asked": plan.start, **plan.level}, "init": plan.init}
+        raise NotFiniteError(f"{error} in {pipe.dtype}; give a dtype of more range (bfloat16 or float32)") from error
+    started = {"start": {"asked": plan.start, **seen.get("level", plan.level)}, "init": plan.init}
     made = {"frames": list(frames.shape[:3]), "timesteps": seen["timesteps"], "sigmas": seen.get("sigmas")}
     return Sample(frames, {"settings": settings.record, **started, **made})
 

@@ -13,7 +13,7 @@ from typing import Any, cast, get_args
 from unleak.attach.distilled import distilled
 from unleak.attach.latent_space import latent_channels, latent_space
 from unleak.attach.plan import Mode, Plan, Strategy, UnleakNote, UnleakWarning
-from unleak.attach.schedule import nearest, process_of, started
+from unleak.attach.schedule import level_of_step, nearest, process_of, started, started_later
 from unleak.attach.schedulers.adapter import Limits
 from unleak.attach.seams import seam_of
 from unleak.attach.session import session
@@ -55,9 +55,10 @@ def apply(
         where the pipeline does.
     init: `standard` (the pipeline's own Gaussian at that level, the default), `unit`, or an InitialNoise such as
         AnalyticInit.
-    mode: `rescale` (the default) spaces the N steps anew below the start; `truncate` leaves out the steps above it.
-        Schedules of distilled models, and those of rectified flows with at most 8 steps, are truncated only, and keep
-        to their own levels.
+    mode: `rescale` spaces the N steps anew below the start; `truncate` leaves out the steps above it. `auto` (the
+        default) rescales where it can, and truncates the schedules of distilled models, those of rectified flows with
+        at most 8 steps, and those that the call brings itself: such a schedule keeps to its own levels, a warning says
+        at which of them it starts, and `rescale` is refused for it.
     motion: `low`, `medium` or `high`, a preset of the pipeline's family in place of `start`.
     strategies: other training-free fixes, one or several, alone or beside these: see `unleak.fixes()`.
 
@@ -70,7 +71,7 @@ def apply(
         motion, strategies = _recommended(pipe)
     start = None if isinstance(start, Recommended) else start
     chosen: Sequence[Any] = [strategies] if isinstance(strategies, Strategy) else strategies or ()
-    plan = _plan(pipe, start, init or "standard", mode or "rescale", motion, chosen)
+    plan = _plan(pipe, start, init or "standard", mode or "auto", motion, chosen)
     with waiting(pipe):
         remove(pipe)
         pipe.__class__ = _attached(type(pipe), plan)
@@ -115,7 +116,8 @@ class Summary:
     mode: str
     init: str
     level: dict[str, Any]
-    """The start in every unit (`unleak.core.start.describe`)."""
+    """The start in every unit (`unleak.core.start.describe`); for a schedule of few steps, the level that it keeps to,
+    unless the size of the video decides on its levels."""
     before: tuple[float, ...] | None
     """Sigmas of the plain schedule, the final one included; None where the size of the video decides on them."""
     after: tuple[float, ...] | None
@@ -140,7 +142,7 @@ def summary(pipe: Any, *, num_inference_steps: int | None = None) -> Summary:
     """What `pipe` will do with `num_inference_steps` (None: its own default), applied or not."""
     seam = seam_of(pipe)
     plan_class = _plan_class(pipe)
-    plan = plan_class._unleak_plan if plan_class else Plan(None, Standard(), "rescale")
+    plan = plan_class._unleak_plan if plan_class else Plan(None, Standard(), "auto")
     steps = num_inference_steps or signature(type(pipe).__call__).parameters["num_inference_steps"].default
     process = process_of(pipe.scheduler)
     level = nearest(pipe.scheduler, plan.level(process))
@@ -151,6 +153,7 @@ def summary(pipe: Any, *, num_inference_steps: int | None = None) -> Summary:
             grids.append(None)
         else:
             scheduler.set_timesteps(**seam.grid(steps))
+            level = level_of_step(scheduler) if started_later(scheduler) else level
             grids.append(_sigmas(scheduler, process))
     return Summary(
         pipeline=type(pipe).__name__,
@@ -212,7 +215,7 @@ def _plan(
     """The plan that the arguments of `apply` ask for, checked against this pipeline as far as can be known now."""
     seam = seam_of(pipe)
     if mode not in get_args(Mode):
-        raise ValueError(f"mode {mode!r} is unknown: choose {' or '.join(get_args(Mode))}.")
+        raise ValueError(f"mode {mode!r} is unknown: choose {', '.join(get_args(Mode))}.")
     if motion is not None:
         if start is not None:
             raise ValueError(f"motion={motion!r} chooses the start: give motion or start, not both.")

@@ -10,7 +10,9 @@ from unleak.core.start import Start
 
 __all__ = ["Mode", "Plan", "Strategy", "UnleakNote", "UnleakWarning"]
 
-Mode = Literal["rescale", "truncate"]
+Mode = Literal["auto", "rescale", "truncate"]
+"""What becomes of the steps above a start: spaced anew below it (`rescale`) or left out (`truncate`). `auto` rescales,
+and truncates where a model may know no other levels than those of its schedule: with few steps, or distilled."""
 
 
 class UnleakWarning(UserWarning):

@@ -32,14 +32,11 @@ __all__ = [
     "nearest",
     "process_of",
     "started",
+    "started_later",
     "steps_counted",
     "steps_run",
 ]
 
-_LTX2_ADVICE = (
-    " Five of the eight levels of LTX-2 distilled lie at sigma 0.975 or above, so a start either does little or leaves"
-    " most steps out: Compress or ReferenceBias serves that model better."
-)
 _LTX2_ADVICE = (
     " Five of the eight levels of LTX-2 distilled lie at sigma 0.975 or above, so a start either does little or leaves"
     " most steps out: Compress or ReferenceBias serves that model better."
@@ -110,16 +107,30 @@ def started(scheduler: Any, level: Level, mode: Mode, limits: Limits | None = No
     level = adapter.nearest(scheduler, level)
     limits = limits or Limits()
     if level != adapter.process(scheduler).noisiest or limits.left_out:
-        mode = "truncate" if limits.left_out else mode
+        mode = _mode(mode, limits)
         if reason := adapter.refusal(scheduler, mode):
             raise ValueError(f"{type(scheduler).__name__} cannot start lower with mode={mode!r}: {reason}.")
         adapter.start(scheduler, level, mode, limits)
     return scheduler
 
 
+def _mode(mode: Mode, limits: Limits) -> Mode:
+    """Return the mode that is carried out; `auto` only where the number of steps decides, which is not known yet."""
+    if limits.left_out:
+        return "truncate"
+    if mode == "auto" and (limits.distilled or limits.own_schedule):
+        return "truncate"
+    return mode
+
+
 def steps_run(scheduler: Any) -> int:
     """Steps of a schedule that has been set, each from one level to the next, whatever the order of the solver."""
     return len(_adapter(scheduler).nodes(scheduler))
+
+
+def started_later(scheduler: Any) -> bool:
+    """Return whether a scheduler from `started` that has been set starts at another level than the one asked for."""
+    return getattr(scheduler, "unleak_moved", None) is not None or getattr(scheduler, "unleak_left_out", 0) > 0
 
 
 def level_of_step(scheduler: Any, step: int = 0) -> Level:
@@ -175,15 +186,15 @@ def few_steps(scheduler: Any, mode: Mode) -> str | None:
         )
     plain = getattr(scheduler, "unleak_plain_steps", None)
     moved = getattr(scheduler, "unleak_moved", None)
-    if plain is None or (moved is None and plain > FEW_STEPS):
+    left_out = getattr(scheduler, "unleak_left_out", 0)
+    if plain is None or (moved is None and (left_out or plain > FEW_STEPS)):
         return None
     run = steps_run(scheduler)
     if moved is not None:
         return (
-            f"the start is moved from sigma {moved[0]:.4g} to {moved[1]:.4g}, the next level of the schedule,"
-            f" since a distilled model knows no others: {run} of {plain} steps are run (start='step:{plain - run}')."
-            + _LTX2_ADVICE
-            * (grid_named(scheduler.unleak_grid) == LTX2)
+            f"the start moves from sigma {moved[0]:.4g} to {moved[1]:.4g}, the next level of the schedule, because a"
+            f" model distilled to few steps knows no others: {run} of {plain} steps are run"
+            f" (start='step:{plain - run}')." + _LTX2_ADVICE * (grid_named(scheduler.unleak_grid) == LTX2)
         )
     if mode == "truncate":
         return (

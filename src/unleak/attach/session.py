@@ -48,9 +48,9 @@ def session(pipe: Any, plan: Plan, arguments: dict[str, Any]) -> Iterator[None]:
     """
     seam, process = seam_of(pipe), process_of(pipe.scheduler)
     level = nearest(pipe.scheduler, plan.level(process))
-    limits = Limits(plan.start.steps_left_out if plan.start else 0, distilled(pipe, arguments))
     own = [name for name in seam.own_schedule if arguments.get(name) is not None]
-    if own and plan.start and plan.mode != "truncate" and not limits.left_out:
+    limits = Limits(plan.start.steps_left_out if plan.start else 0, distilled(pipe, arguments), bool(own))
+    if own and plan.start and plan.mode == "rescale" and not limits.left_out:
         _warn(
             f"start {plan.start} is ignored: this call brings its own {own[0]}, which only mode='truncate' can keep to."
         )
@@ -118,7 +118,7 @@ def _at_a_level_of_the_schedule(
     """Whether the first level is one that only the schedule of the call tells."""
     steps = arguments.get("num_inference_steps")
     few = limits.distilled is not None or (isinstance(process, RF) and isinstance(steps, int) and few_steps_run(steps))
-    return bool(limits.left_out) or (mode == "truncate" and few)
+    return bool(limits.left_out) or (mode != "rescale" and few)
 
 
 def _video(seam: Seam, init: InitialNoise, begins: Level | None, call: Mapping[str, Any]) -> Draw:

@@ -457,9 +457,13 @@ class Fix(Group):
         option("NAME|FILE", "Initial noise: standard, unit, analytic, or a file of moments.", parse=to_text),
     ] = None
     mode: Annotated[
-        Literal["rescale", "truncate"],
-        option("WAY", "rescale: space the steps anew below the start; truncate: drop the steps above it."),
-    ] = "rescale"
+        Literal["auto", "rescale", "truncate"],
+        option(
+            "WAY",
+            "rescale: space the steps anew below the start; truncate: drop the steps above it; auto: rescale, but "
+            "truncate where the model has few steps.",
+        ),
+    ] = "auto"
     fixes: Annotated[
         "list[Any] | None",
         option(

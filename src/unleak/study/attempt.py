@@ -201,7 +201,7 @@ def fix(
     budget: int = BUDGET,
     start: Start | str | float | int | None = None,
     init: InitialNoise | str = "standard",
-    mode: str = "rescale",
+    mode: str = "auto",
     seed: int = 0,
     strategies: Sequence[Any] = (),
     fps: float | int | None = None,

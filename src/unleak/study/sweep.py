@@ -154,7 +154,7 @@ def sweep(
     *,
     start: str | Sequence[Start | str | float | int],
     init: InitialNoise | str = "standard",
-    mode: str = "rescale",
+    mode: str = "auto",
     seed: int = 0,
     strategies: Sequence[Any] = (),
     fps: float | int | None = None,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from unleak.animate.call import Call
 from unleak.animate.noise import initial_noise
-from unleak.animate.sample import sample
+from unleak.animate.sample import NotFiniteError, sample
 from unleak.animate.settings import Settings
 from unleak.data.folder import find_images
 from unleak.data.image import load_image
@@ -70,7 +70,7 @@ class Validation:
                 for name, settings in self.settings.items():
                     try:
                         frames = sample(view.pipe, image, settings, self.noise[name]).frames
-                    except ValueError as error:  # an early average can be far off; the run goes on
+                    except NotFiniteError as error:  # an early average can be far off; the run goes on
                         console.print(f"step {step}: no {name} video of {photo.name}: {error}")
                         continue
                     made.append((photo.stem, name, frames))

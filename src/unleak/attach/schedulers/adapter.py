@@ -45,6 +45,8 @@ class Limits:
     """How many first steps are left out, in place of a level (`Start.step`)."""
     distilled: str | None = None
     """Why the model is known to be distilled to the levels of its schedule; None: it is not known to be."""
+    own_schedule: bool = False
+    """Whether the call brings a schedule of its own, whose levels cannot be spaced anew."""
 
     def cannot_rescale(self, steps: int, sigmas: Float64[np.ndarray, " n"], start: float) -> str:
         """Return why a schedule of few steps cannot be rescaled, and what can be done."""
@@ -167,6 +169,7 @@ class ScheduleAdapter(ABC):
         """
         plain, first = self.nodes(scheduler), self.first(scheduler, level)
         scheduler.unleak_plain_steps, scheduler.unleak_grid = len(plain), tuple(plain.sigmas.tolist())
+        scheduler.unleak_left_out = limits.left_out
         scheduler.unleak_moved, top, asked = None, plain.sigmas[0], first.sigmas.item()
         scheduler.unleak_above = (asked, top) if top < asked and not np.isclose(top, asked, rtol=1e-6) else None
         few = self.few_steps(scheduler, len(plain), limits)
@@ -175,7 +178,7 @@ class ScheduleAdapter(ABC):
                 f"start step:{limits.left_out} leaves out {limits.left_out} steps, and the schedule has {len(plain)}:"
                 f" leave out at most {len(plain) - 1}."
             )
-        if limits.left_out or (few and mode == "truncate"):
+        if limits.left_out or (few and mode != "rescale"):
             own = np.flatnonzero((plain.sigmas <= first.sigmas) | _close(plain.sigmas, first.sigmas))
             at = limits.left_out or (own[0] if len(own) else len(plain) - 1)
             scheduler.unleak_moved = None if limits.left_out else (first.sigmas.item(), plain.sigmas[at].item())
@@ -187,7 +190,7 @@ class ScheduleAdapter(ABC):
             return
         if few:
             raise ValueError(limits.cannot_rescale(len(plain), plain.sigmas, first.sigmas.item()))
-        if mode == "rescale":
+        if mode != "truncate":
             nodes = self.respaced(scheduler, plain, first, arguments)
         else:  # the first plain node gives way even if it lies below: never a step more than the plain schedule has
             below = (plain.sigmas < first.sigmas) & ~_close(plain.sigmas, first.sigmas)

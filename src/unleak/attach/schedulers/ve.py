@@ -46,7 +46,7 @@ class VarianceExploding(ScheduleAdapter):
 
     def laid(self, scheduler: Any, level: Level, mode: Mode) -> dict[str, Any]:
         """Rescaled, the grid is simply that of a scheduler of this sigma_max."""
-        return self.presented(scheduler, level) if mode == "rescale" else super().laid(scheduler, level, mode)
+        return super().laid(scheduler, level, mode) if mode == "truncate" else self.presented(scheduler, level)
 
     def respaced(self, scheduler: Any, plain: Nodes, first: Nodes, arguments: dict[str, Any]) -> Nodes:
         """As it was laid, but for a single step: exponential spacing puts that at sigma_min."""

@@ -163,7 +163,7 @@ class LTXView(FlowView):
         )
         space, time = self.pipe.vae_spatial_compression_ratio, self.pipe.vae_temporal_compression_ratio
         mu = self.mu((frames - 1) // time + 1, height // space, width // space)
-        scheduler = started(self.pipe.scheduler, self.level(start), "rescale")
+        scheduler = started(self.pipe.scheduler, self.level(start), "auto")
         scheduler.set_timesteps(**seam_of(self.pipe).grid(steps), mu=mu)
         return tuple(nearest(scheduler, self.level_of(sigma)) for sigma in scheduler.sigmas.tolist() if sigma > 0)
 

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from unleak.animate.call import Call
 from unleak.animate.settings import Settings
-from unleak.attach.plan import Strategy
+from unleak.attach.plan import Mode, Strategy
 from unleak.attach.strategies.registry import fixes, parse_fixes
 from unleak.zoo.classes import pipeline_class, seam_of_class
 from unleak.zoo.registry import MODELS, ModelSpec
@@ -25,7 +25,7 @@ class Case:
     model: str | None = None
     start: str | None = None
     init: str = "standard"
-    mode: str = "rescale"
+    mode: str = "auto"
     motion: str | None = None
     guidance: str | None = None
     steps: int | None = None
@@ -58,8 +58,8 @@ class Case:
             if not (steps.isascii() and steps.isdigit() and 0 < int(steps) <= 10_000):
                 raise ValueError(f"--case {text!r}: steps={steps} is no whole number from 1 to 10000")
             values["steps"] = int(steps)
-        if values.get("mode", "rescale") not in ("rescale", "truncate"):
-            raise ValueError(f"--case {text!r}: mode is rescale or truncate")
+        if (mode := values.get("mode", "auto")) not in get_args(Mode):
+            raise ValueError(f"--case {text!r}: mode {mode} is unknown; give {', '.join(get_args(Mode))}")
         case = cls(label.strip() or rest.strip() or "plain", **values, fixes=tuple(others.values()))
         try:
             parse_fixes(case.fixes)

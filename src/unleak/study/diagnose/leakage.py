@@ -252,7 +252,8 @@ def _tested(
         if "one step" in tests:
             yield "one step", start, predict(x_t, levels[start])
         if "restart" in tests:
-            yield "restart", start, sampled(predict, view.add_noise, x_t, view.levels(start, steps))
+            run = view.levels(start, steps)  # which begin below the start where a schedule of few steps lacks it
+            yield "restart", start, sampled(predict, view.add_noise, view.add_noise(x_0, eps, run[0]), run)
     if "fresh" in tests:
         full = view.levels("1.0T", steps)
         noise = float(np.hypot(full[0].alpha, full[0].sigma)) * eps

@@ -54,7 +54,7 @@ def tune(
     lowest: Start | str | float | int | None = None,
     preview_steps: int | None = None,
     init: InitialNoise | str = "standard",
-    mode: str = "rescale",
+    mode: str = "auto",
     seed: int = 0,
     strategies: Sequence[Any] = (),
     fps: float | int | None = None,
