@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.comfyui.engine.client import Graph, NodeError
-from tests.comfyui.workflows import TINY, conditioned, loaded, noise, sampled
+from tests.comfyui.workflows import SEED, TINY, conditioned, loaded, noise, sampled
 from unleak.core.moments import LatentMoments, MomentsMeta
 
 NODES = {
@@ -19,6 +19,7 @@ NODES = {
     "UnleakConditionNoise": ["model", "beta", "share", "seed"],
     "UnleakGuidanceInterval": ["model", "low", "high"],
     "UnleakMotionAmplitude": ["model", "amount"],
+    "UnleakReferenceBias": ["model", "gamma", "share"],
     "UnleakCompress": ["image", "crf"],
     "UnleakMotionScore": ["image"],
     "UnleakMoments": ["model", "vae", "name", "num_frames", "folder", "width", "height", "fps", "existing", "images"],
@@ -141,22 +142,29 @@ SCHEDULERS = [
     "simple", "sgm_uniform", "karras", "exponential", "ddim_uniform", "beta", "normal", "linear_quadratic",
     "kl_optimal",
 ]  # fmt: skip
-PAIRS = [*((sampler, "simple") for sampler in SAMPLERS), *(("euler", scheduler) for scheduler in SCHEDULERS[1:])]
 
 
-@pytest.mark.parametrize(("sampler", "scheduler"), PAIRS)
-def test_every_sampler_and_scheduler_starts_where_it_is_told(engine, sampler, scheduler):
-    name = f"pair-{sampler}-{scheduler}"
-    asked = {"sampler_name": sampler, "scheduler": scheduler, "cfg": 1.0, "steps": 9}
-    calls, latents = recorded(engine, name, "wan22_high", start("sigma=0.9"), **asked)
-    before, _ = recorded(engine, f"{name}-plain", "wan22_high", plain, **asked)
-    sigmas, plain_sigmas = calls[0]["sigmas"], before[0]["sigmas"]
-    assert calls[0]["sigma"].item() == pytest.approx(0.9, abs=1e-6)
-    assert (sigmas.diff() < 0).all()
-    assert len(sigmas) == len(plain_sigmas)
-    assert sigmas[-1] == plain_sigmas[-1]
-    assert len(calls) == len(before)
-    assert latents.isfinite().all()
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_sampler_and_scheduler_starts_where_it_is_told(engine, sampler):
+    g = Graph()
+    model = loaded(g, "wan22_high")[0]
+    parts = conditioned(g, "wan22_high")
+    names = {scheduler: f"pair-{sampler}-{scheduler}" for scheduler in SCHEDULERS}
+    for scheduler, name in names.items():
+        for end, attach in (("", start("sigma=0.9")), ("-plain", plain)):
+            used = g("TestRecord", model=attach(g, model), name=name + end)[0]
+            asked = {"sampler_name": sampler, "scheduler": scheduler, "cfg": 1.0, "steps": 9}
+            g("TestSave", latent=sampled(g, used, parts, **asked), name=f"{name}{end}/latents/1")
+    engine.run(g, timeout=300)
+    for name in names.values():
+        calls, before = engine.calls(name), engine.calls(f"{name}-plain")
+        sigmas, plain_sigmas = calls[0]["sigmas"], before[0]["sigmas"]
+        assert calls[0]["sigma"].item() == pytest.approx(0.9, abs=1e-6)
+        assert (sigmas.diff() < 0).all()
+        assert len(sigmas) == len(plain_sigmas)
+        assert sigmas[-1] == plain_sigmas[-1]
+        assert len(calls) == len(before)
+        assert engine.saved(f"{name}/latents/1")["samples"].isfinite().all()
 
 
 def experts(g, high, low, *, steps=20, switch=10, name, record=True):
@@ -363,9 +371,51 @@ def test_with_context_windows_the_model_is_told_the_moved_sigmas(engine):
     assert latents.isfinite().all()
 
 
+VIDEO, SOUND = (1, 128, 3, 4, 4), (1, 8, 5, 16)
+
+
+def with_sound(engine, name, attach, mask=""):
+    """Sample a video and its sound, packed into one latent; return what the denoiser was given, and both latents."""
+    g = Graph()
+    positive, negative, _ = conditioned(g, "ltxv")
+    model = attach(g, g("TestWithSound", model=loaded(g, "ltxv"))[0])
+    model = g("TestRecord", model=model, name=name)[0]
+    latent = g("TestSoundLatent", shape=str(list(VIDEO)), sound=str(list(SOUND)), mask=mask)
+    g("TestSave", latent=sampled(g, model, (positive, negative, latent)), name=f"{name}/latents/1")
+    engine.run(g)
+    return engine.calls(name), engine.saved(f"{name}/latents/1")
+
+
+@pytest.mark.parametrize("mask", ["", "[0, 1, 1]"])
+def test_video_and_sound_packed_together_both_start_lower(engine, mask):
+    """As LTX-2 has them. What a noise mask holds of the video keeps its noise."""
+    name = f"sound-{len(mask)}"
+    calls, latents = with_sound(engine, name, start("sigma=0.9"), mask)
+    assert latents["samples"].shape == VIDEO
+    assert latents["sound"].shape == SOUND
+    assert calls[0]["sigma"].unique().item() == pytest.approx(0.9, abs=1e-6)
+    generator = torch.Generator().manual_seed(SEED)
+    eps = [torch.randn(shape, generator=generator) * math.hypot(0.9, 0.1) for shape in (VIDEO, SOUND)]
+    if mask:
+        eps[0][:, :, 0] = 0  # the image, which is empty here
+    wanted = torch.cat([part.reshape(1, 1, -1) for part in eps], -1)
+    assert torch.allclose(calls[0]["x"][:1], wanted, atol=1e-6)
+    before, _ = with_sound(engine, f"{name}-plain", plain, mask)
+    off, _ = with_sound(engine, f"{name}-off", motion("off"), mask)
+    assert all(torch.equal(a["x"], b["x"]) for a, b in zip(before, off, strict=True))
+
+
+def test_analytic_of_video_and_sound_packed_together_is_refused(engine):
+    held = LatentMoments(9, torch.zeros(128, 1, 4, 4).double(), torch.ones(128, 1, 4, 4).double(), MomentsMeta("test"))
+    (engine.base / "models" / "unleak").mkdir(exist_ok=True)
+    held.save(engine.base / "models" / "unleak" / "ltx.safetensors")
+    with pytest.raises(NodeError, match=r"sound and video packed together.*choose init unit"):
+        with_sound(engine, "sound-analytic", start("sigma=0.9", init="analytic", moments="ltx.safetensors"))
+
+
 BAD = [
     ("UnleakMotion", {"motion": "huge"}, "motion 'huge' is unknown: choose off, low, medium, high"),
-    ("UnleakStart", {"mode": "stretch"}, "mode 'stretch' is unknown: choose rescale, truncate"),
+    ("UnleakStart", {"mode": "stretch"}, "mode 'stretch' is unknown: choose auto, rescale, truncate"),
     ("UnleakStart", {"init": "gaussian"}, "init 'gaussian' is unknown: choose unit, standard, analytic"),
     ("UnleakStart", {"moments": "gone.safetensors"}, "moments 'gone.safetensors' is unknown: choose none"),
     ("UnleakStart", {"init": "analytic"}, "init analytic needs moments of this model's latents"),
@@ -382,6 +432,32 @@ DEFAULTS = {
 }
 
 
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({"mode": "stretch"}, "mode 'stretch' is unknown: choose auto, rescale, truncate"),
+        ({"start": "0.94"}, "start 0.94 is ambiguous: 0.94T or sigma=0.94"),
+        ({"start": "sigma=1.5"}, "sigma 1.5 lies outside this RF process"),
+        ({"start": "step:3"}, "start step:3 leaves no step: this sampler has 3"),
+        ({"start": "sigma=0.2"}, "below the last step of this sampler (sigma 0.5)"),
+    ],
+)
+def test_bad_input_for_sigmas_is_one_sentence(engine, inputs, message):
+    g = Graph()
+    given = {"start": "0.94T", "mode": "truncate"} | inputs
+    sigmas = g("TestSigmas", values="[1.0, 0.8, 0.5, 0.0]")
+    g(
+        "TestSaveSigmas",
+        sigmas=g("UnleakStartSigmas", model=loaded(g, "wan21")[0], sigmas=sigmas, **given),
+        name="bad/s",
+    )
+    with pytest.raises(NodeError) as error:
+        engine.run(g)
+    assert error.value.node == "UnleakStartSigmas"
+    assert message in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+
+
 @pytest.mark.parametrize(("node", "inputs", "message"), BAD)
 def test_bad_input_is_one_sentence_of_the_node(engine, node, inputs, message):
     g = Graph()
@@ -392,6 +468,13 @@ def test_bad_input_is_one_sentence_of_the_node(engine, node, inputs, message):
     assert error.value.node == node
     assert message in str(error.value)
     assert len(str(error.value).splitlines()) == 1
+    _, latents = recorded(engine, f"after-{node}-{len(message)}", "wan21", plain)
+    if "wan21" not in PLAIN:
+        PLAIN["wan21"] = latents
+    assert torch.equal(latents, PLAIN["wan21"])  # nothing is left on the loaded model
+
+
+PLAIN = {}
 
 
 def test_moments_of_other_channels_are_refused(engine, moments):

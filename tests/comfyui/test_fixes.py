@@ -53,6 +53,7 @@ def plain(engine):
         ("UnleakConditionNoise", {"beta": 0.0, "share": 1.0, "seed": 0}),
         ("UnleakGuidanceInterval", {"low": "", "high": "1.0T"}),
         ("UnleakMotionAmplitude", {"amount": 1.0}),
+        ("UnleakReferenceBias", {"gamma": 0.0, "share": 1.0}),
     ],
 )
 def test_a_setting_that_does_nothing_changes_no_bit(engine, plain, fix):
@@ -170,6 +171,47 @@ def test_compress_is_a_round_trip_through_h264(engine, crf):
     assert np.array_equal((after * 255).round().byte().numpy(), np.stack(wanted))
 
 
+TOKENS = {  # of the video, and of its first frame
+    "wan21": (48, 16),
+    "wan22_5b": (12, 4),
+    "ltxv": (48, 16),
+    "hunyuan": (48, 16),
+    "hunyuan_v2": (48, 16),
+}
+
+
+@pytest.mark.parametrize("tiny", TOKENS)
+def test_reference_bias_takes_gamma_from_the_logits_of_the_photo(engine, plain, tiny):
+    """Against the attention written out, with a mask of logits."""
+    gamma, (video, photo) = 1.5, TOKENS[tiny]
+    calls, latents = run(engine, f"bias-{tiny}", tiny, ("UnleakReferenceBias", {"gamma": gamma, "share": 1.0}))
+    told = {"video": video, "photo": photo, "joined": tiny.startswith("hunyuan"), "gamma": gamma}
+    wanted, _ = run(engine, f"bias-{tiny}-wanted", tiny, ("TestMaskedAttention", told))
+    before = plain(tiny)[0]
+    for call, masked in zip(calls, wanted, strict=True):
+        assert torch.allclose(call["output"], masked["output"], atol=1e-4)
+    changed, ordinary = split(calls[0], "output"), split(before[0], "output")
+    assert torch.allclose(changed[1], ordinary[1], atol=1e-5)
+    assert not torch.allclose(changed[0], ordinary[0], atol=1e-3)
+    assert latents.isfinite().all()
+
+
+def test_reference_bias_acts_in_the_first_steps(engine, plain):
+    calls, _ = run(engine, "bias-share", "wan21", ("UnleakReferenceBias", {"gamma": 1.5, "share": 0.3}))
+    overridden = [bool(call["overridden"]) for call in calls]
+    assert overridden == [step / (STEPS - 1) <= 0.3 for step in range(STEPS)]
+    assert not any(call["overridden"] for call in plain("wan21")[0])
+
+
+def test_reference_bias_needs_a_photo_that_is_tokens(engine):
+    g = Graph()
+    g("TestShow", text=g("UnleakReferenceBias", model=g("UnleakNano")[0], gamma=0.6, share=0.2))
+    with pytest.raises(NodeError, match=r"cannot act on this model \(SVD_img2vid\): its photo is no frame of tokens"):
+        engine.run(g)
+    with pytest.raises(NodeError, match=r"cannot act on this model \(WAN21\)"):
+        run(engine, "refused", "wan21_t2v", ("UnleakReferenceBias", {"gamma": 0.6, "share": 0.2}))
+
+
 REFUSED = [
     ("ltxv", "holds the image in place by a noise mask"),
     ("wan22_5b", "holds the image in place by a noise mask"),
@@ -232,6 +274,7 @@ def test_a_start_and_fixes_together(engine):
         ("UnleakConditionNoise", {"beta": 0.1, "share": 1.0, "seed": 0}),
         ("UnleakGuidanceInterval", {"low": "0.6T", "high": ""}),
         ("UnleakMotionAmplitude", {"amount": 1.2}),
+        ("UnleakReferenceBias", {"gamma": 0.6, "share": 0.5}),
     ]
     calls, latents = run(engine, "together", "wan21", *fixes)
     assert calls[0]["sigma"].max().item() == pytest.approx(0.9, abs=1e-6)

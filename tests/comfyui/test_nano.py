@@ -249,6 +249,58 @@ def test_moments_of_images_and_of_a_folder_are_those_of_the_clips(engine):
     assert LatentMoments.load(path).count == 1
 
 
+def test_nanos_vae_encodes_and_decodes_in_tiles(engine):
+    """Its encoder is linear in patches, so tiles change nothing; a tile as large as the video is no tile."""
+    width, height, _ = loader.video_size(WEIGHTS)
+    g = Graph()
+    vae = g("UnleakNano")[2]
+    image = g("TestImages", shape=f"[{FRAMES}, {2 * height}, {width}, 3]", seed=4)
+    sizes = {"overlap": 0, "temporal_size": 64, "temporal_overlap": 8}
+    latents = g("VAEEncode", pixels=image, vae=vae)
+    g("TestSave", latent=latents, name="tiles/whole")
+    g("TestSave", latent=g("VAEEncodeTiled", pixels=image, vae=vae, tile_size=64, **sizes), name="tiles/latents")
+    g("TestSaveImage", image=g("VAEDecode", samples=latents, vae=vae), name="tiles/decoded")
+    for name, size in (("one", 4 * height), ("many", 64)):
+        tiled = g("VAEDecodeTiled", samples=latents, vae=vae, tile_size=size, **sizes)
+        g("TestSaveImage", image=tiled, name=f"tiles/{name}")
+    engine.run(g)
+    whole, latents = (engine.saved(f"tiles/{name}")["samples"] for name in ("whole", "latents"))
+    assert torch.allclose(latents, whole, atol=2e-2)
+    decoded, one, many = (engine.saved(f"tiles/{name}")["image"] for name in ("decoded", "one", "many"))
+    assert torch.allclose(one, decoded, atol=1e-4)
+    assert many.shape == decoded.shape == (FRAMES, 2 * height, width, 3)
+    assert (many - decoded).abs().mean() < 0.1
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_moments_of_a_vae_of_videos(engine, full):
+    """Wan's; where memory runs out, ComfyUI encodes in tiles."""
+    g = Graph()
+    vae = g("VAELoader", vae_name="wan_vae.safetensors")
+    used = g("TestFullMemory", vae=vae) if full else vae
+    model = g("UNETLoader", unet_name="wan21.safetensors", weight_dtype="default")
+    clips = [g("TestImages", shape="[5, 64, 64, 3]", seed=seed) for seed in (1, 2)]
+    both = g("ImageBatch", image1=clips[0], image2=clips[1])
+    name = f"wan-{full}"
+    g("UnleakMoments", model=model, vae=used, images=both, name=name, num_frames=5, folder="", width=64, height=64,
+      fps=0.0, existing="replace")  # fmt: skip
+    for number, clip in enumerate(clips):
+        g("TestSave", latent=g("VAEEncode", pixels=clip, vae=vae), name=f"{name}/{number}")
+    engine.run(g)
+    held = LatentMoments.load(engine.base / "models" / "unleak" / f"{name}.safetensors")
+    # Wan's latents as its denoiser sees them: every channel has a mean and a scale of its own.
+    mean = torch.tensor([-0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508,
+                         0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921])  # fmt: skip
+    std = torch.tensor([2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743,
+                        3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160])  # fmt: skip
+    latents = torch.cat([engine.saved(f"{name}/{number}")["samples"] for number in (0, 1)])
+    latents = ((latents - mean.view(1, -1, 1, 1, 1)) / std.view(1, -1, 1, 1, 1)).double()
+    assert held.shape == latents.shape[1:] == (16, 2, 8, 8)
+    assert held.count == 2
+    assert torch.allclose(held.mean, latents.mean(0), atol=1e-4)
+    assert torch.allclose(held.mean_square, latents.square().mean(0), atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [

@@ -169,7 +169,18 @@ def test_the_pack_imports_without_diffusers_and_without_unleak(built, tmp_path):
 def test_the_sources_import_without_diffusers():
     """The same of the package itself."""
     blocked = "import sys\nfor n in ('diffusers', 'transformers', 'accelerate'): sys.modules[n] = None\n"
-    modules = ["conditions", "gather", "hooks", "motion", "nano", "noise", "pack", "sampling", "strategies"]
+    modules = [
+        "attention",
+        "conditions",
+        "gather",
+        "hooks",
+        "motion",
+        "nano",
+        "noise",
+        "pack",
+        "sampling",
+        "strategies",
+    ]
     code = blocked + "\n".join(f"import unleak.comfyui.{name}" for name in modules)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -76,11 +76,17 @@ def test_truncate_keeps_the_levels_below():
 LIGHTNING = torch.tensor([1.0, 0.9375, 0.8333, 0.625, 0.0])
 
 
-@pytest.mark.parametrize("mode", ["truncate", "auto"])
+@pytest.mark.parametrize("mode", ["truncate", "auto", "nearest"])
 def test_with_few_steps_it_starts_at_a_level_of_the_schedule(mode):
     result = moved(LIGHTNING, Start.parse("sigma=0.95"), mode, Sampling.of(stand_ins.flow(5.0)))
     assert torch.equal(result.sigmas, LIGHTNING[1:])
     assert "0.9375" in result.remarks[0]
+
+
+@pytest.mark.parametrize(("mode", "left"), [("auto", 2), ("truncate", 2), ("nearest", 1)])
+def test_a_motion_takes_the_nearest_level_and_a_start_the_next_one_below(mode, left):
+    result = moved(LIGHTNING, Start.parse("sigma=0.93"), mode, Sampling.of(stand_ins.flow(5.0)))
+    assert torch.equal(result.sigmas, LIGHTNING[left:])
 
 
 def test_with_few_steps_rescale_is_refused_and_says_what_works():

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-__all__ = ["ImagePlace", "image_place", "with_image"]
+__all__ = ["ImagePlace", "image_place", "text_length", "with_image"]
 
 Conditioning = list[dict[str, Any]]
 
@@ -95,3 +95,12 @@ def _with_image(
     concat = held.cond.clone()
     concat[:, place.channels] = change(place.image(held.cond), place.shown(held.cond)).to(concat)
     return {**entry, "model_conds": {**entry["model_conds"], "c_concat": type(held)(concat)}}
+
+
+def text_length(conditioning: Conditioning | None) -> int:
+    """Return the number of tokens of the prompt in `conditioning` (as a sampler runs it), 0 if it has none."""
+    for entry in conditioning or ():
+        held = entry.get("model_conds", {}).get("c_crossattn")
+        if held is not None:
+            return int(held.cond.shape[1])
+    return 0

@@ -12,6 +12,7 @@ from unleak.attach.strategies.condition_noise import ConditionNoise
 from unleak.attach.strategies.guidance_interval import GuidanceInterval
 from unleak.attach.strategies.low_pass import LowPass
 from unleak.attach.strategies.motion_amplitude import MotionAmplitude
+from unleak.attach.strategies.reference_bias import ReferenceBias
 from unleak.comfyui.gather import clips_of_batch, clips_of_folder, gather
 from unleak.comfyui.hooks import Plan, attach_start
 from unleak.comfyui.motion import MOTIONS, starts_of
@@ -23,6 +24,7 @@ from unleak.comfyui.strategies import (
     attach_guidance_interval,
     attach_low_pass,
     attach_motion_amplitude,
+    attach_reference_bias,
 )
 from unleak.core.moments import LatentMoments, MomentsMeta
 from unleak.core.start import Start
@@ -35,8 +37,9 @@ _START = (
     " out). 1.0T is full. Lower: more motion, less likeness to the image."
 )
 _MODE = (
-    "rescale spaces all steps anew below the start. truncate drops the steps above it, for few-step LoRAs: it starts at"
-    " a level that their schedule has."
+    "What becomes of the steps above the start. rescale spaces all steps anew below it. truncate leaves them out."
+    " auto rescales; with 8 steps or fewer of Wan, HunyuanVideo or LTX it leaves steps out, because few-step LoRAs know"
+    " no other noise levels."
 )
 
 
@@ -83,7 +86,7 @@ class Motion(io.ComfyNode):
             return io.NodeOutput(model)
         sampling = Sampling.of(model.get_model_object("model_sampling"))
         start = starts_of(model, sampling)[motion]
-        return io.NodeOutput(attach_start(model, Plan(start, mode="auto")))
+        return io.NodeOutput(attach_start(model, Plan(start, mode="nearest")))
 
 
 class StartNode(io.ComfyNode):
@@ -100,7 +103,7 @@ class StartNode(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="An image-to-video model; with two experts, the high-noise one."),
                 io.String.Input("start", default="0.94T", tooltip=_START),
-                io.Combo.Input("mode", options=list(MODES), default="rescale", tooltip=_MODE),
+                io.Combo.Input("mode", options=list(MODES), default="auto", tooltip=_MODE),
                 io.Combo.Input(
                     "init",
                     options=list(INITS),
@@ -153,7 +156,7 @@ class StartSigmas(io.ComfyNode):
                 io.Model.Input("model", tooltip="The model that the sigmas are for."),
                 io.Sigmas.Input("sigmas", tooltip="The sigmas of any scheduler."),
                 io.String.Input("start", default="0.94T", tooltip=_START),
-                io.Combo.Input("mode", options=list(MODES), default="rescale", tooltip=_MODE),
+                io.Combo.Input("mode", options=list(MODES), default="auto", tooltip=_MODE),
             ],
             outputs=[io.Sigmas.Output(tooltip="The sigmas from the start down.")],
         )
@@ -161,11 +164,12 @@ class StartSigmas(io.ComfyNode):
     @classmethod
     def execute(cls, model: Any, sigmas: Any, start: str, mode: str) -> io.NodeOutput:
         """Move the sigmas."""
+        how: Any = _chosen("mode", mode, MODES)
         sampling = Sampling.of(model.get_model_object("model_sampling"))
         parsed = Start.parse(start)
         if len(sigmas) < 2:
             return io.NodeOutput(sigmas)
-        result = moved(sigmas, parsed, _chosen("mode", mode, MODES), sampling)  # type: ignore[arg-type]
+        result = moved(sigmas, parsed, how, sampling)
         return io.NodeOutput(result.sigmas, ui=ui.PreviewText("; ".join(result.remarks)) if result.remarks else None)
 
 
@@ -251,6 +255,47 @@ class ConditionNoiseNode(io.ComfyNode):
     def execute(cls, model: Any, beta: float, share: float, seed: int) -> io.NodeOutput:
         """Attach the fix."""
         return io.NodeOutput(attach_condition_noise(model, ConditionNoise(beta, (0.0, share), seed)))
+
+
+class ReferenceBiasNode(io.ComfyNode):
+    """unleak Reference Bias."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        return io.Schema(
+            node_id="UnleakReferenceBias",
+            display_name="unleak Reference Bias",
+            category="unleak/fixes",
+            description="In the first steps the model attends less to the image (DyMoS, arXiv 2605.19398). For Wan,"
+            " HunyuanVideo and LTX; it costs next to no time.",
+            inputs=[
+                io.Model.Input("model", tooltip="An image-to-video model that is a transformer; not SVD."),
+                io.Float.Input(
+                    "gamma",
+                    default=0.6,
+                    min=0.0,
+                    max=100.0,
+                    step=0.05,
+                    tooltip="How much less: the image's weight in the attention is multiplied by e^-gamma. 0 changes"
+                    " nothing.",
+                ),
+                io.Float.Input(
+                    "share",
+                    default=0.2,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Share of this sampler's steps, from the first on, in which it acts.",
+                ),
+            ],
+            outputs=[io.Model.Output(tooltip="The model with this fix.")],
+        )
+
+    @classmethod
+    def execute(cls, model: Any, gamma: float, share: float) -> io.NodeOutput:
+        """Attach the fix."""
+        return io.NodeOutput(attach_reference_bias(model, ReferenceBias(gamma, share)))
 
 
 class MotionAmplitudeNode(io.ComfyNode):
@@ -560,6 +605,7 @@ class UnleakExtension(ComfyExtension):
             ConditionNoiseNode,
             GuidanceIntervalNode,
             MotionAmplitudeNode,
+            ReferenceBiasNode,
             CompressNode,
             MotionScoreNode,
             MomentsNode,

@@ -19,9 +19,13 @@ from unleak.core.start import Start
 
 __all__ = ["MODES", "Mode", "Moved", "Sampling", "moved"]
 
-Mode = Literal["rescale", "truncate", "auto"]
-"""`auto` is `rescale`; where there are so few steps that the model is distilled for them it drops the first ones."""
-MODES: tuple[Mode, ...] = ("rescale", "truncate")
+Mode = Literal["auto", "rescale", "truncate", "nearest"]
+"""What becomes of the steps above a start: spaced anew below it (`rescale`) or left out (`truncate`).
+
+`auto` is `rescale`, and `truncate` where there are so few steps that the model is distilled for them. `nearest` is the
+same with the level that is nearest to the start instead of the next one below, but never the first: motion presets.
+"""
+MODES: tuple[Mode, ...] = ("auto", "rescale", "truncate")
 
 
 @dataclass(frozen=True)
@@ -117,12 +121,12 @@ def moved(sigmas: Float[Tensor, " n"], start: Start, mode: Mode, sampling: Sampl
             "mode rescale would give a few-step model noise levels that it was not distilled for: choose mode"
             f" truncate, which drops steps and begins at sigma {node:.4g} of the plain schedule, or more than 8 steps."
         )
-    if mode == "auto" and distilled:
+    if mode == "nearest" and distilled:
         new = _nearest(falling, sigma, sampling)
-    elif mode == "rescale" or mode == "auto":
-        new = rescale(falling, sigma, sampling.coordinate, anchor=_anchor(last, sampling))
-    else:
+    elif mode == "truncate" or distilled:
         new = truncate(falling, sigma, snap=distilled)
+    else:
+        new = rescale(falling, sigma, sampling.coordinate, anchor=_anchor(last, sampling))
     if len(new) < 2:
         raise ValueError(
             f"start {start} is sigma {sigma:.4g}, below the last step of this sampler (sigma {falling[-2]:.4g}): it"

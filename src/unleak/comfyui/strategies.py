@@ -15,10 +15,18 @@ from unleak.attach.strategies.condition_noise import ConditionNoise
 from unleak.attach.strategies.guidance_interval import GuidanceInterval
 from unleak.attach.strategies.low_pass import LowPass
 from unleak.attach.strategies.motion_amplitude import MotionAmplitude, amplified
-from unleak.comfyui.conditions import ImagePlace, image_place, with_image
+from unleak.attach.strategies.reference_bias import ReferenceBias
+from unleak.comfyui.attention import BiasedAttention, photo_tokens
+from unleak.comfyui.conditions import ImagePlace, image_place, text_length, with_image
 from unleak.comfyui.sampling import Sampling
 
-__all__ = ["attach_condition_noise", "attach_guidance_interval", "attach_low_pass", "attach_motion_amplitude"]
+__all__ = [
+    "attach_condition_noise",
+    "attach_guidance_interval",
+    "attach_low_pass",
+    "attach_motion_amplitude",
+    "attach_reference_bias",
+]
 
 Branches = list[Any]
 """What the denoiser predicts for each branch, or the conditioning of each."""
@@ -30,7 +38,8 @@ class Evaluation:
     def __init__(self, executor: Any, model: Any, conds: Branches, x: Tensor, sigma: Tensor, options: Any, rest: Any):
         self.conds, self.sigma, self.model_sampling = conds, float(sigma.max()), model.model_sampling
         self._call = (executor, model, x, sigma, options, rest)
-        self.sigmas = options.get("transformer_options", {}).get("sample_sigmas")
+        self.transformer_options = options.get("transformer_options", {})
+        self.sigmas = self.transformer_options.get("sample_sigmas")
 
     @property
     def guided(self) -> bool:
@@ -45,9 +54,19 @@ class Evaluation:
         begun = int((self.sigmas.double() >= self.sigma * (1 - 1e-6)).sum())
         return min(max(begun - 1, 0) / max(len(self.sigmas) - 2, 1), 1.0)
 
-    def run(self, conds: Sequence[Any]) -> Branches:
-        """Evaluate these conditionings; the prediction of a missing one (None) is of no use."""
+    @property
+    def shape(self) -> torch.Size:
+        """The shape of the latents."""
+        return self._call[2].shape
+
+    def run(self, conds: Sequence[Any], **transformer_options: Any) -> Branches:
+        """Evaluate these conditionings; the prediction of a missing one (None) is of no use.
+
+        transformer_options: what to tell the denoiser beside what it is told already.
+        """
         executor, model, x, sigma, options, rest = self._call
+        if transformer_options:
+            options = {**options, "transformer_options": {**self.transformer_options, **transformer_options}}
         result: Branches = executor(model, list(conds), x, sigma, options, *rest)
         return result
 
@@ -181,3 +200,28 @@ def attach_motion_amplitude(model: Any, strategy: MotionAmplitude) -> Any:
     model.remove_wrappers_with_key(WrappersMP.SAMPLER_SAMPLE, key)
     model.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, key, wrapper)
     return model
+
+
+def attach_reference_bias(model: Any, strategy: ReferenceBias) -> Any:
+    """Return a copy of `model` whose conditional branch attends less to the photo in the first steps (DyMoS).
+
+    Self-attention takes gamma from its logits for the tokens of the photo, those of the first frame.
+    """
+    patch = photo_tokens(model)
+
+    def answer(evaluation: Evaluation) -> Branches:
+        window = evaluation.transformer_options.get("context_window")
+        away = window is not None and window.index_list[0] != 0  # a part that does not begin with the photo
+        if not strategy.gamma or evaluation.progress > strategy.until or away:
+            return evaluation.run(evaluation.conds)
+        attention = BiasedAttention(
+            strategy.gamma,
+            patch.tokens(evaluation.shape),
+            text=text_length(evaluation.conds[0]),
+            earlier=evaluation.transformer_options.get("optimized_attention_override"),
+        )
+        predictions = evaluation.run(evaluation.conds, optimized_attention_override=attention)
+        attention.check()
+        return predictions
+
+    return model if not strategy.gamma else _attached(model, "unleak.reference_bias", answer)

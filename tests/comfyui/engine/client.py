@@ -60,7 +60,7 @@ class Engine:
         self.process = None
         self.url = ""
 
-    def start(self, timeout=120):
+    def start(self, timeout=300):
         for name in ("custom_nodes", "input", "output", "models"):
             (self.base / name).mkdir(parents=True, exist_ok=True)
         shutil.copytree(HERE / "nodes", self.base / "custom_nodes" / "unleak_tests", dirs_exist_ok=True)
@@ -87,6 +87,7 @@ class Engine:
                 time.sleep(0.2)
             else:
                 return
+        self.stop()
         raise RuntimeError(f"ComfyUI did not start:\n{self.said()[-4000:]}")
 
     def stop(self):

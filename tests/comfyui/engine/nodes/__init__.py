@@ -1,8 +1,12 @@
 """Nodes for the tests: conditioning without a text encoder, latents with masks, and what the denoiser was given."""
 
+import copy
 import json
 from pathlib import Path
 
+import comfy.conds
+import comfy.model_management
+import comfy.nested_tensor
 import folder_paths
 import torch
 from comfy.patcher_extension import WrappersMP
@@ -65,6 +69,73 @@ def latent(shape, seed, mask):
     return (result,)
 
 
+def sound_latent(shape, sound, mask):
+    """An empty video with sound, as LTX-2 has; with `mask` (a number per frame) a noise mask that leaves the sound."""
+    shape, sound = json.loads(shape), json.loads(sound)
+    result = {"samples": comfy.nested_tensor.NestedTensor([torch.zeros(shape), torch.zeros(sound)])}
+    if mask:
+        held = torch.tensor(json.loads(mask), dtype=torch.float32).view(1, 1, -1, 1, 1).expand(shape)
+        result["noise_mask"] = torch.cat([held.reshape(1, 1, -1), torch.ones(sound).reshape(1, 1, -1)], -1)
+    return (result,)
+
+
+def with_sound(model):
+    """Let a model of LTX make a sound beside the video, as LTX-2 does: ComfyUI packs both into one latent."""
+    plain = model.model.extra_conds
+
+    def extra_conds(latent_shapes, noise, **given):
+        del given["denoise_mask"]
+        known = plain(noise=noise.new_zeros(latent_shapes[0]), **given)
+        return known | {"latent_shapes": comfy.conds.CONDConstant(latent_shapes)}
+
+    def both(executor, x, *args, **kwargs):
+        video, sound = x
+        return [executor(video, *args, **kwargs), 0.1 * sound]
+
+    model = model.clone()
+    model.add_object_patch("extra_conds", extra_conds)
+    model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "test.sound", both)
+    return (model,)
+
+
+def full_memory(vae):
+    """Let a VAE find no memory, so that ComfyUI cuts what it encodes and decodes into tiles."""
+
+    def full(*args):
+        raise comfy.model_management.OOM_EXCEPTION("no memory is left")
+
+    vae = copy.copy(vae)
+    vae.memory_used_encode = vae.memory_used_decode = full
+    return (vae,)
+
+
+def masked_attention(model, video, photo, joined, gamma):
+    """The attention of ReferenceBias written out, in every step: `photo` of `video` tokens are the image's."""
+
+    def attend(func, q, k, v, heads, *args, skip_reshape=False, skip_output_reshape=False, **kwargs):
+        length = {x.shape[2 if skip_reshape else 1] for x in (q, k)}
+        own = min(length) > video and 3 not in length if joined else length == {video}
+        if not own:
+            return func(
+                q, k, v, heads, *args, skip_reshape=skip_reshape, skip_output_reshape=skip_output_reshape, **kwargs
+            )
+        if not skip_reshape:
+            q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
+        logits = q @ k.mT / q.shape[-1] ** 0.5
+        if kwargs.get("mask") is not None:
+            logits = logits + kwargs["mask"]
+        branches = kwargs["transformer_options"]["cond_or_uncond"]
+        for branch, part in zip(branches, logits.chunk(len(branches)), strict=True):
+            if branch == 0:
+                part[..., :photo] -= gamma
+        out = logits.softmax(-1) @ v
+        return out if skip_output_reshape else out.transpose(1, 2).flatten(2)
+
+    model = model.clone()
+    model.model_options["transformer_options"]["optimized_attention_override"] = attend
+    return (model,)
+
+
 def record(model, name):
     """Save what the denoiser is given in each evaluation: sigma, x, the latents beside it, and the branches."""
     calls = []
@@ -73,6 +144,7 @@ def record(model, name):
         options = args[2] if len(args) > 2 else kwargs["transformer_options"]
         found = {"sigma": t.clone(), "x": x.clone(), "branches": torch.tensor(options["cond_or_uncond"])}
         found["sigmas"] = options["sample_sigmas"].clone()
+        found["overridden"] = torch.tensor("optimized_attention_override" in options)
         if c_concat is not None:
             found["concat"] = c_concat.clone()
         output = executor(x, t, c_concat, *args, **kwargs)
@@ -86,7 +158,13 @@ def record(model, name):
 
 
 def save(latent, name):
-    save_file({"samples": latent["samples"].contiguous()}, path(name))
+    samples = latent["samples"]
+    held = (
+        {"samples": samples}
+        if torch.is_tensor(samples)
+        else dict(zip(("samples", "sound"), samples.unbind(), strict=True))
+    )
+    save_file({key: value.contiguous() for key, value in held.items()}, path(name))
     return {"ui": {}, "result": ()}
 
 
@@ -142,6 +220,14 @@ NODES = {
         image,
     ),
     "TestLatent": node({"shape": TEXT, "seed": INT, "mask": TEXT}, ("LATENT",), latent),
+    "TestSoundLatent": node({"shape": TEXT, "sound": TEXT, "mask": TEXT}, ("LATENT",), sound_latent),
+    "TestWithSound": node({"model": ("MODEL",)}, ("MODEL",), with_sound),
+    "TestFullMemory": node({"vae": ("VAE",)}, ("VAE",), full_memory),
+    "TestMaskedAttention": node(
+        {"model": ("MODEL",), "video": INT, "photo": INT, "joined": ("BOOLEAN", {}), "gamma": ("FLOAT", {})},
+        ("MODEL",),
+        masked_attention,
+    ),
     "TestRecord": node({"model": ("MODEL",), "name": TEXT}, ("MODEL",), record),
     "TestSave": node({"latent": ("LATENT",), "name": TEXT}, (), save, output_node=True),
     "TestSaveImage": node({"image": ("IMAGE",), "name": TEXT}, (), save_image, output_node=True),
