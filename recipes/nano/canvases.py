@@ -1,13 +1,14 @@
-"""Clips of nano's law in bulk: of every canvas (a piece of a photo) the code of all seven clips that it can become.
+"""Canvases: pieces of photos, larger than a frame, on which nano's clips are cut out.
 
     python recipes/nano/canvases.py PHOTOS OUT [--split train] [--count 30]
 
-The camera rests, pans by 1.5 px/frame (content to the right, left, down, up) or zooms by 2 % a frame (in, out). The
-encoder is a linear code (`unleak.families.nano.patch16`), so a clip's latents cost one strided convolution. With
-all seven clips of a canvas at hand, E[x_0 | x_t] over the motions is known exactly: see pretrain.py.
+The camera rests or pans in one of eight directions by 2 px a frame. All frames are windows of the canvas at even
+offsets, and the encoder is a linear code of 8x8 patches (`unleak.families.nano.autoencoder`). So one convolution of
+stride 2 encodes every frame of all nine clips of a canvas, and E[x_0 | x_t] over the motions is known exactly: see
+pretrain.py.
 
-OUT/code.safetensors holds the code (fitted to the photos when it is missing), OUT/latents/SPLIT/NNNN.npy 100 canvases
-each: float16 [100, 67, 8, 8, 64], frame 0 and then frames 1 to 11 of the six motions.
+OUT/code.safetensors holds the code (fitted to the photos when it is missing), OUT/canvases/SPLIT/NNNN.npy holds 100
+canvases each: uint8 [100, 3, 172, 172].
 """
 
 import argparse
@@ -24,24 +25,24 @@ from torch import Tensor
 
 from unleak.data.atomic import written_whole
 from unleak.data.synthetic import PHOTO_SUFFIXES
-from unleak.families.nano.autoencoder import PatchCode
-from unleak.families.nano.patch16 import principal_code
+from unleak.families.nano.autoencoder import PATCH, PatchCode, principal_code
 
 SIZE = 128
 NUM_FRAMES = 12
-SPEED = 1.5  # px/frame
-ZOOM = 0.02  # log zoom per frame
-CHANNELS = 64
-PANS = ((1, 0), (-1, 0), (0, 1), (0, -1))  # where the content goes: right, left, down, up
-MOTIONS = 1 + len(PANS) + 2
-_DRAWN = 2  # canvas pixels per clip pixel, so that motion below a pixel is visible
-_REACH = math.ceil(_DRAWN * SPEED * (NUM_FRAMES - 1))  # canvas pixels that a pan needs on each side
-_SIDE = _DRAWN * SIZE + 2 * _REACH
-assert _DRAWN * SIZE * math.exp(ZOOM * (NUM_FRAMES - 1)) <= _SIDE, "zooming out leaves the canvas"
+SPEED = 2  # px/frame, along each axis that moves
+CHANNELS = 16
+WHITENING = 0.75
+# Where the content goes; (0, 0) rests.
+MOTIONS = ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
+_REACH = SPEED * (NUM_FRAMES - 1)  # pixels that a pan needs on each side
+SIDE = SIZE + 2 * _REACH
 _PER_FILE = 100
 
-FRAMES = torch.tensor([[0] * NUM_FRAMES] + [[0, *range(1 + 11 * m, 12 + 11 * m)] for m in range(MOTIONS - 1)])
-"""[motion, frame] -> which of a canvas's 67 frames it is."""
+# [motion, frame, row] and [motion, frame, column] -> where the stride-2 code of a canvas holds it; windows move against
+# the content.
+_CELLS = torch.arange(SIZE // PATCH) * (PATCH // SPEED)
+_PATHS = (NUM_FRAMES - 1) - torch.tensor(MOTIONS)[:, None, :] * torch.arange(NUM_FRAMES)[:, None]
+_COLUMNS, _ROWS = _PATHS[..., 0, None] + _CELLS, _PATHS[..., 1, None] + _CELLS
 
 
 class Canvases:
@@ -57,23 +58,17 @@ class Canvases:
         if not self.photos:
             raise ValueError(f"no photo in {photos}: expected JPEG, PNG or WebP files there")
 
-    def draw(self, rng: np.random.Generator) -> Float[Tensor, "3 322 322"]:
+    def draw(self, rng: np.random.Generator) -> Float[Tensor, "3 172 172"]:
         """Draw one canvas in [-1, 1]: a square of half to all of a photo's short side."""
-        photo = self.photos[rng.integers(len(self.photos))].float() / 127.5 - 1
+        photo = self.photos[rng.integers(len(self.photos))]
         side = int(min(photo.shape[1:]) * math.exp(rng.uniform(math.log(0.5), 0)))
         y, x = (rng.uniform(0, 1, 2) * (np.array(photo.shape[1:]) - side)).astype(int)
-        piece = photo[None, :, y : y + side, x : x + side]
-        canvas = F.interpolate(piece, size=(_SIDE, _SIDE), mode="bicubic", antialias=True, align_corners=False)[0]
+        piece = photo[None, :, y : y + side, x : x + side].float() / 127.5 - 1
+        canvas = F.interpolate(piece, size=(SIDE, SIDE), mode="bicubic", antialias=True, align_corners=False)[0]
         return (self._vary(canvas, rng) if self.varied else canvas).clamp(-1, 1).contiguous()
 
     @staticmethod
     def _vary(canvas: Tensor, rng: np.random.Generator) -> Tensor:
-        if rng.random() < 0.5:
-            canvas = canvas.flip(2)
-        if rng.random() < 0.15:
-            canvas = canvas.flip(1)
-        if rng.random() < 0.2:
-            canvas = canvas.transpose(1, 2)
         if rng.random() < 0.4:
             canvas = canvas[torch.from_numpy(rng.permutation(3))]
         if rng.random() < 0.5:
@@ -82,24 +77,16 @@ class Canvases:
         return canvas
 
 
-def frames(canvas: Float[Tensor, "3 322 322"]) -> Float[Tensor, "67 3 128 128"]:
-    """Return the frames of the seven clips of a canvas; `FRAMES` says which is whose."""
-    side, step = _DRAWN * SIZE, round(_DRAWN * SPEED)
+def clips(code: PatchCode, canvases: Float[Tensor, "b 3 172 172"]) -> Float[Tensor, "b 9 12 16 16 k"]:
+    """Return the latents of the nine clips of each canvas; motion 0 rests."""
+    dense = F.conv2d(canvases, code.project, code.offset, stride=SPEED).permute(0, 2, 3, 1)
+    return dense[:, _ROWS[..., :, None], _COLUMNS[..., None, :]]
 
-    def window(x: int, y: int) -> Tensor:
-        return canvas[:, _REACH + y : _REACH + y + side, _REACH + x : _REACH + x + side]
 
-    views = [window(0, 0)]
-    for dx, dy in PANS:  # the window moves against the content
-        views += [window(-k * step * dx, -k * step * dy) for k in range(1, NUM_FRAMES)]
-    axis = (torch.arange(side) + 0.5 - side / 2) / (_SIDE / 2)
-    for sign in (1, -1):
-        for k in range(1, NUM_FRAMES):
-            scaled = axis * math.exp(-sign * ZOOM * k)
-            y, x = torch.meshgrid(scaled, scaled, indexing="ij")
-            grid = torch.stack([x, y], -1)[None]
-            views.append(F.grid_sample(canvas[None], grid, padding_mode="border", align_corners=False)[0])
-    return F.avg_pool2d(torch.stack(views), _DRAWN)
+def frames(canvas: Float[Tensor, "3 172 172"], motion: int) -> Float[Tensor, "12 3 128 128"]:
+    """Return the pixels of one clip of a canvas."""
+    x, y = _COLUMNS[motion, :, 0] * SPEED, _ROWS[motion, :, 0] * SPEED
+    return torch.stack([canvas[:, b : b + SIZE, a : a + SIZE] for a, b in zip(x.tolist(), y.tolist(), strict=True)])
 
 
 def load_code(out: Path, canvases: Canvases | None = None) -> PatchCode:
@@ -107,8 +94,8 @@ def load_code(out: Path, canvases: Canvases | None = None) -> PatchCode:
     path = out / "code.safetensors"
     if not path.exists() and canvases is not None:
         rng = np.random.default_rng(7)
-        pieces = [F.avg_pool2d(canvases.draw(rng)[None], _DRAWN)[..., :160, :160] for _ in range(1200)]
-        code = principal_code(torch.cat(pieces), channels=CHANNELS)
+        pieces = torch.stack([canvases.draw(rng)[:, :SIZE, :SIZE] for _ in range(1000)])
+        code = principal_code(pieces, channels=CHANNELS, whitening=WHITENING)
         path.parent.mkdir(parents=True, exist_ok=True)
         with written_whole(path) as temporary:
             save_file({"project": code.project, "offset": code.offset}, temporary)
@@ -122,20 +109,20 @@ def main() -> None:
     parser.add_argument("photos", type=Path, help="folder with train/ and test/ (recipes/nano/photos.py writes it)")
     parser.add_argument("out", type=Path)
     parser.add_argument("--split", choices=("train", "test"), default="train")
-    parser.add_argument("--count", type=int, default=30, help="files of 100 canvases each, 55 MB and 15 s a file")
+    parser.add_argument("--count", type=int, default=30, help="files of 100 canvases each, 9 MB a file")
     options = parser.parse_args()
-    code = load_code(options.out, Canvases(options.photos / "train", varied=True))
+    load_code(options.out, Canvases(options.photos / "train", varied=True))
     canvases = Canvases(options.photos / options.split, varied=options.split == "train")
-    folder = options.out / "latents" / options.split
+    folder = options.out / "canvases" / options.split
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(options.count):
         path = folder / f"{number:04d}.npy"
         if path.exists():
             continue
         rng = np.random.default_rng(number + (10**6 if options.split == "test" else 0))
-        latents = [code.encode(frames(canvases.draw(rng))).permute(0, 2, 3, 1).half() for _ in range(_PER_FILE)]
+        drawn = torch.stack([((canvases.draw(rng) + 1) * 127.5).round().byte() for _ in range(_PER_FILE)])
         with written_whole(path) as temporary, temporary.open("wb") as file:
-            np.save(file, torch.stack(latents).numpy())
+            np.save(file, drawn.numpy())
         print(f"{path}: {_PER_FILE} canvases", flush=True)
 
 

@@ -2,16 +2,16 @@
 
     python recipes/nano/pretrain.py recipes/nano/pretrain.yaml [KEY=VALUE ...]
 
-The recipe's keys are the fields of `Recipe`. Files that canvases.py writes while the training runs are used too.
+The recipe's keys are the fields of `Recipe`.
 `output`/state.safetensors holds everything (a run that finds it goes on), log.txt the course.
 
 What makes it quicker than `unleak train` from scratch, beside the kernels of `unleak.families.nano.fast`:
 
-- the target at every noise level is E[x_0 | x_t] over the seven motions of the canvas, under the law of which
+- the target at every noise level is E[x_0 | x_t] over the nine motions of the canvas, under the law of which
   `prior_still` rests: at high noise it varies far less than the clip, at low noise it is the clip;
 - more clips move than the law says where motion is visible (a share `still_low` rests below sigma 4, `still_high` above
   12): the target stays that of the law;
-- two linear read-outs, after the first and after the middle block, have to name the motion at every position; they are
+- two linear read-outs, before and after the middle block, have to name the motion at every position; they are
   thrown away;
 - the network begins as a linear map that hands the image through (`pass_image`), so that copying need not be learned.
 """
@@ -27,7 +27,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import yaml
-from canvases import CHANNELS, FRAMES, MOTIONS, NUM_FRAMES
+from canvases import CHANNELS, MOTIONS, NUM_FRAMES, SIZE, clips, load_code
 from diffusers import UNetSpatioTemporalConditionModel
 from diffusers.models.resnet import ResnetBlock2D, TemporalResnetBlock
 from diffusers.models.transformers.transformer_temporal import TransformerSpatioTemporalModel
@@ -40,10 +40,14 @@ from torch import Tensor, nn
 from unleak.core.process import VE
 from unleak.core.timenoise import TimeNoise
 from unleak.data.atomic import written_whole
+from unleak.families.nano.autoencoder import PATCH
 from unleak.families.nano.fast import FastDenoiser
 from unleak.train.optimizer import Muon
 
-WIDTH = 2 * CHANNELS  # the noisy clip and the image pass side by side
+WIDTHS = (
+    96,
+    128,
+)  # of the 16x16 and the 8x8 grid; 96 is three for each of the 32 groups of a normalisation: see pass_image
 CONTEXT = 16
 TIME_IDS = (6.0, 127.0, 0.0)  # fps, motion bucket, augmentation noise: constant, so that they tell nothing
 
@@ -59,8 +63,8 @@ class Recipe(BaseModel):
     batch: int = 8
     steps: int = 20_000
     seed: int = 0
-    lr: float = 4e-3
-    other_lr: float = 1e-3  # of what Muon does not take: first and last layer, norms, biases, read-outs
+    lr: float = 1.5e-3
+    other_lr: float = 7.5e-4  # of what Muon does not take: first and last layer, norms, biases, read-outs
     warmup: int = 50
     cooldown: int = 0  # last steps, over which the rates fall to zero
     ema: float = 0.998
@@ -70,23 +74,23 @@ class Recipe(BaseModel):
     still_low: float = 0.2
     still_high: float = 0.85
     readout: float = 0.3
-    dropout: float = 0.1  # of the image, for guidance
+    dropout: float = 0.06  # of the image, for guidance
     beta_m: float = 0.0  # above 0: TimeNoise on the image, with exponent a
     a: float = 5.0
-    save_seconds: float = 120.0
+    save_seconds: float = 300.0
 
 
 def denoiser() -> UNetSpatioTemporalConditionModel:
-    """Return the untrained network: one level of 8x8, 7.7 M parameters; residual branches are zero."""
+    """Return the untrained network: convolutions on 16x16 cells, transformers on 8x8; residual branches are zero."""
     torch.manual_seed(0)
     unet = UNetSpatioTemporalConditionModel(
-        sample_size=8,
+        sample_size=SIZE // PATCH,
         in_channels=2 * CHANNELS,
         out_channels=CHANNELS,
-        down_block_types=("CrossAttnDownBlockSpatioTemporal",),
-        up_block_types=("CrossAttnUpBlockSpatioTemporal",),
-        block_out_channels=(WIDTH,),
-        num_attention_heads=(2,),
+        down_block_types=("DownBlockSpatioTemporal", "CrossAttnDownBlockSpatioTemporal"),
+        up_block_types=("CrossAttnUpBlockSpatioTemporal", "UpBlockSpatioTemporal"),
+        block_out_channels=WIDTHS,
+        num_attention_heads=(2, 2),
         layers_per_block=1,
         cross_attention_dim=CONTEXT,
         addition_time_embed_dim=32,
@@ -112,56 +116,62 @@ def _zero(layer: Any) -> None:
 def pass_image(unet: Any, deviation: Float[Tensor, " k"], *, lift: float = 2.0, carrier: float = 6.0) -> None:
     """Make the untrained network say x_0 = image at high noise: F = -image, through all levels.
 
-    The last group normalisation would divide the amplitude of every frame away. Each of its groups of four therefore
-    carries (constant, p, q, -p - q), as in the autoencoder's encoder, and a bias lifts them to where SiLU is nearly
-    linear. Components are brought to the same size by their `deviation` on the way in.
+    The last group normalisation would divide the amplitude of every frame away. The first `CHANNELS` of its groups of
+    three therefore carry (constant, p, -p): the constant dwarfs p, a bias lifts both to where SiLU is nearly linear,
+    and the last convolution takes their difference. Components are brought to the same size by their `deviation` on the
+    way in.
     """
-    first, last = (block.spatial_res_block.conv_shortcut for block in unet.up_blocks[0].resnets)
+    first, last = (block.spatial_res_block.conv_shortcut for block in unet.up_blocks[-1].resnets)
     mixed = ((deviation**2 + 1) / 2).sqrt()  # of the noisy clip, near sigma 1
-    unet.conv_in.weight.zero_()
+    unet.conv_in.weight[: 2 * CHANNELS].zero_()
     unet.conv_in.bias.zero_()
     for i in range(CHANNELS):
         unet.conv_in.weight[i, i, 1, 1] = 1 / mixed[i]
         unet.conv_in.weight[CHANNELS + i, CHANNELS + i, 1, 1] = 1 / deviation[i]
-    half = torch.eye(WIDTH) / 2
-    first.weight.copy_(torch.cat([half, half], 1)[:, :, None, None])
-    for parameter in (first.bias, last.weight, last.bias):
-        parameter.zero_()
+    fine, coarse = WIDTHS
+    first.weight.zero_()
+    first.weight[:, coarse:, 0, 0] = torch.eye(fine)
+    first.bias.zero_()
+    last.weight[: 3 * CHANNELS].zero_()
+    last.bias.zero_()
     gate = 1 / (1 + math.exp(-lift))
-    slope, level = gate + lift * gate * (1 - gate), lift * gate
-    last.bias[::4] = carrier
+    slope = gate + lift * gate * (1 - gate)
     norm, out = unet.conv_norm_out, unet.conv_out
+    for tensor in (out.weight, out.bias, norm.bias):
+        tensor.zero_()
     norm.weight.fill_(1.0)
-    norm.bias.zero_()
+    spread = (2 * carrier**2 / 9 + 2 / 3) ** 0.5
     for i in range(CHANNELS):
-        group, at = i // 2 * 4, i // 2 * 4 + 1 + i % 2
-        last.weight[at, CHANNELS + i], last.weight[group + 3, CHANNELS + i] = -1, 1
-        norm.weight[at], norm.bias[at] = (3 * carrier**2 / 16 + 0.5) ** 0.5, carrier / 4 + lift
-        out.weight[i] = 0
-        out.weight[i, at, 1, 1] = deviation[i] / slope
-        out.bias[i] = -deviation[i] * level / slope
+        constant, plus, minus = 3 * i, 3 * i + 1, 3 * i + 2
+        last.bias[constant] = carrier
+        for image in (CHANNELS + i, fine + CHANNELS + i):
+            last.weight[plus, image], last.weight[minus, image] = 0.5, -0.5
+        norm.weight[[plus, minus]], norm.bias[[plus, minus]] = spread, carrier / 3 + lift
+        out.weight[i, plus, 1, 1], out.weight[i, minus, 1, 1] = -deviation[i] / (2 * slope), deviation[i] / (2 * slope)
 
 
-class Latents:
-    """Canvases of a folder of files; new files are seen within a minute."""
+class Clips:
+    """Draws the clips of canvases; with `varied`, mirrored and turned."""
 
-    def __init__(self, folder: Path):
-        self.folder, self.files, self.looked = folder, {}, 0.0  # type: ignore[var-annotated]
+    def __init__(self, folder: Path, split: str = "train"):
+        self.code, self.varied = load_code(folder), split == "train"
+        files = sorted((folder / "canvases" / split).glob("[0-9]*.npy"))
+        if not files:
+            raise SystemExit(f"no canvases in {folder / 'canvases' / split}: run recipes/nano/canvases.py first")
+        self.files = [np.load(path, mmap_mode="r") for path in files]
 
-    def draw(self, g: torch.Generator, count: int) -> Float[Tensor, "b 67 8 8 k"]:
-        """Draw canvases."""
-        if time.monotonic() - self.looked > 60:
-            self.looked = time.monotonic()
-            for path in self.folder.glob("[0-9]*.npy"):
-                self.files.setdefault(path, np.load(path, mmap_mode="r"))
-        if not self.files:
-            raise SystemExit(f"no clips in {self.folder}: run recipes/nano/canvases.py first")
-        names = sorted(self.files)
+    def draw(self, g: torch.Generator, count: int) -> Float[Tensor, "b 9 12 16 16 k"]:
+        """Draw the nine clips of each of `count` canvases."""
         drawn = []
         for _ in range(count):
-            file = self.files[names[int(torch.randint(len(names), (), generator=g))]]
-            drawn.append(torch.from_numpy(file[int(torch.randint(len(file), (), generator=g))].astype("float32")))
-        return torch.stack(drawn)
+            file = self.files[int(torch.randint(len(self.files), (), generator=g))]
+            canvas = torch.from_numpy(file[int(torch.randint(len(file), (), generator=g))].copy())
+            if self.varied:
+                mirrored, flipped, turned = (torch.rand(3, generator=g) < torch.tensor([0.5, 0.2, 0.2])).tolist()
+                canvas = canvas.flip([d for d, yes in ((2, mirrored), (1, flipped)) if yes])
+                canvas = canvas.transpose(1, 2) if turned else canvas
+            drawn.append(canvas)
+        return clips(self.code, torch.stack(drawn).float() / 127.5 - 1)
 
 
 def draw_sigma(g: torch.Generator, recipe: Recipe) -> Float[Tensor, " b"]:
@@ -172,28 +182,37 @@ def draw_sigma(g: torch.Generator, recipe: Recipe) -> Float[Tensor, " b"]:
     return torch.where(torch.rand(recipe.batch, generator=g) < recipe.wide_share, wide, sigma).clamp(0.01, 700)
 
 
-def batch(latents: Latents, g: torch.Generator, recipe: Recipe) -> tuple[Tensor, ...]:
+def batch(source: Clips, g: torch.Generator, recipe: Recipe) -> tuple[Tensor, ...]:
     """Return x_t, sigma, its target, the image's latents as the network sees them, and P(motion | x_t)."""
-    canvases, sigma = latents.draw(g, recipe.batch), draw_sigma(g, recipe)
+    every, sigma = source.draw(g, recipe.batch), draw_sigma(g, recipe)
     towards = ((sigma.log() - math.log(4)) / math.log(3)).clamp(0, 1)
     still = recipe.still_low + towards * (recipe.still_high - recipe.still_low)
     rests = torch.rand(recipe.batch, generator=g) < still
-    motion = torch.where(rests, 0, torch.randint(1, MOTIONS, (recipe.batch,), generator=g))
-    clips = canvases[:, FRAMES.flatten()].unflatten(1, FRAMES.shape)
-    clip = clips[torch.arange(recipe.batch), motion]
+    motion = torch.where(rests, 0, torch.randint(1, len(MOTIONS), (recipe.batch,), generator=g))
+    clip = every[torch.arange(recipe.batch), motion]
     x = clip + sigma.view(-1, 1, 1, 1, 1) * torch.randn(clip.shape, generator=g)
-    prior = torch.full((MOTIONS,), (1 - recipe.prior_still) / (MOTIONS - 1))
-    prior[0] = recipe.prior_still
-    distance = (x[:, None] - clips).square().sum((2, 3, 4, 5))
-    posterior = (prior.log() - distance / (2 * sigma[:, None] ** 2)).softmax(1)
-    target = einsum(posterior, clips, "b m, b m f h w c -> b f h w c")
-    image = canvases[:, 0]
+    posterior, target = oracle(x, sigma, every, recipe.prior_still)
+    image = every[:, 0, 0]
     if recipe.beta_m:
         process = VE(sigma_min=0.002, sigma_max=700.0)
         at = torch.tensor([process.fraction_of(process.level_at_sigma(float(s))) for s in sigma])
         image, _ = TimeNoise(recipe.beta_m, recipe.a)(image, at, generator=g)
     kept = torch.rand(recipe.batch, generator=g) >= recipe.dropout
     return x, sigma, target, image * kept.view(-1, 1, 1, 1), posterior
+
+
+def oracle(
+    x: Float[Tensor, "b f h w k"],
+    sigma: Float[Tensor, " b"],
+    every: Float[Tensor, "b m f h w k"],
+    prior_still: float,
+) -> tuple[Float[Tensor, "b m"], Float[Tensor, "b f h w k"]]:
+    """Return P(motion | x_t) and E[x_0 | x_t] of a clip that is one of `every`, the first with `prior_still`."""
+    prior = torch.full((every.shape[1],), (1 - prior_still) / (every.shape[1] - 1))
+    prior[0] = prior_still
+    distance = (x[:, None] - every).square().sum((2, 3, 4, 5))
+    posterior = (prior.log() - distance / (2 * sigma[:, None] ** 2)).softmax(1)
+    return posterior, einsum(posterior, every, "b m, b m f h w c -> b f h w c")
 
 
 def predict(
@@ -211,11 +230,11 @@ class Training:
 
     def __init__(self, recipe: Recipe):
         self.recipe, self.step = recipe, 0
-        self.latents = Latents(recipe.clips / "latents" / "train")
+        self.source = Clips(recipe.clips)
         self.unet = denoiser()
-        sample = self.latents.draw(torch.Generator().manual_seed(0), 64)[:, 0]
+        sample = self.source.draw(torch.Generator().manual_seed(0), 64)[:, 0, 0]
         pass_image(self.unet, sample.flatten(0, 2).std(0))
-        self.readouts = nn.ModuleList([nn.Linear(WIDTH, MOTIONS) for _ in range(2)])
+        self.readouts = nn.ModuleList([nn.Linear(WIDTHS[1], len(MOTIONS)) for _ in range(2)])
         self.weights = dict(self.unet.named_parameters())
         self.weights |= {f"readout.{name}": p for name, p in self.readouts.named_parameters()}
         self.average = {name: p.detach().clone() for name, p in self.weights.items()}
@@ -229,12 +248,14 @@ class Training:
         """Take one step; return the loss and the read-outs' cross-entropy (of both)."""
         recipe = self.recipe
         g = torch.Generator().manual_seed(recipe.seed * 10**7 + self.step)
-        x, sigma, target, image, posterior = batch(self.latents, g, recipe)
+        x, sigma, target, image, posterior = batch(self.source, g, recipe)
         s = sigma.view(-1, 1, 1, 1, 1)
         out, features = predict(self.network, x, sigma, image)
         loss = (out - (x - (s**2 + 1) * target) / (s * (s**2 + 1).sqrt())).square().mean()
         entropy = sum(
-            -(posterior[:, None, None, None] * read(F.layer_norm(h.float(), (WIDTH,))).log_softmax(-1)).sum(-1).mean()
+            -(posterior[:, None, None, None] * read(F.layer_norm(h.float(), (WIDTHS[1],))).log_softmax(-1))
+            .sum(-1)
+            .mean()
             for read, h in zip(self.readouts, features, strict=True)
         )
         (loss + recipe.readout * entropy).backward()

@@ -7,17 +7,17 @@ from diffusers import UNetSpatioTemporalConditionModel
 from unleak.families.nano.fast import FastDenoiser
 
 
-def network(levels: int = 1) -> UNetSpatioTemporalConditionModel:
+def network(layers: int = 1) -> UNetSpatioTemporalConditionModel:
     torch.manual_seed(0)
     unet = UNetSpatioTemporalConditionModel(
         sample_size=4,
         in_channels=8,
         out_channels=4,
-        down_block_types=("CrossAttnDownBlockSpatioTemporal",) * levels,
-        up_block_types=("CrossAttnUpBlockSpatioTemporal",) * levels,
-        block_out_channels=(32,) * levels,
-        num_attention_heads=(2,) * levels,
-        layers_per_block=1,
+        down_block_types=("DownBlockSpatioTemporal", "CrossAttnDownBlockSpatioTemporal"),
+        up_block_types=("CrossAttnUpBlockSpatioTemporal", "UpBlockSpatioTemporal"),
+        block_out_channels=(32, 64),
+        num_attention_heads=(2, 2),
+        layers_per_block=layers,
         cross_attention_dim=6,
         addition_time_embed_dim=8,
         projection_class_embeddings_input_dim=24,
@@ -53,6 +53,6 @@ def test_output_and_gradients_are_those_of_diffusers(inputs):
             torch.testing.assert_close(unet.get_parameter(name).grad, gradient, rtol=1e-3, atol=1e-6)
 
 
-def test_networks_of_more_levels_are_refused():
-    with pytest.raises(ValueError, match="one level"):
-        FastDenoiser(network(levels=2))
+def test_networks_of_more_layers_are_refused():
+    with pytest.raises(ValueError, match="one layer per block"):
+        FastDenoiser(network(layers=2))

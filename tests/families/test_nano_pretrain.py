@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
+from unleak.families.nano.autoencoder import principal_code
 from unleak.families.nano.fast import FastDenoiser
 from unleak.measure.motion import camera_motion
 
@@ -27,36 +28,62 @@ def recipe_modules():
 
 
 @pytest.fixture(scope="module")
-def clips(tmp_path_factory):
-    """One file of three random canvases' latents."""
-    folder = tmp_path_factory.mktemp("clips")
-    (folder / "latents" / "train").mkdir(parents=True)
-    latents = np.random.default_rng(0).normal(size=(3, 67, 8, 8, 64)).astype("float16")
-    np.save(folder / "latents" / "train" / "0000.npy", latents)
+def clips(tmp_path_factory, recipe_modules):
+    """A folder with three random canvases, for training and for testing, and a code of theirs."""
+    canvases, _ = recipe_modules
+    folder, g = tmp_path_factory.mktemp("clips"), torch.Generator().manual_seed(0)
+    coarse = torch.randn(3, 3, 22, 22, generator=g).mul(0.4)
+    drawn = torch.nn.functional.interpolate(coarse, canvases.SIDE, mode="bicubic").clamp(-1, 1)
+    code = principal_code(drawn[..., :168, :168], channels=canvases.CHANNELS)
+    save_file({"project": code.project, "offset": code.offset}, folder / "code.safetensors")
+    for split in ("train", "test"):
+        (folder / "canvases" / split).mkdir(parents=True)
+        np.save(folder / "canvases" / split / "0000.npy", ((drawn + 1) * 127.5).round().byte().numpy())
     return folder
 
 
 def test_the_frames_of_a_canvas_move_as_the_law_says(recipe_modules):
     canvases, _ = recipe_modules
-    coarse = torch.randn(1, 3, 40, 40, generator=torch.Generator().manual_seed(0)).mul(0.4).clamp(-1, 1)
-    canvas = torch.nn.functional.interpolate(coarse, 322, mode="bicubic", align_corners=False)[0].clamp(-1, 1)
-    frames = ((canvases.frames(canvas) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
-    speed, zoom = canvases.SPEED, canvases.ZOOM
-    law = [(0, 0, 0), (speed, 0, 0), (-speed, 0, 0), (0, speed, 0), (0, -speed, 0), (0, 0, zoom), (0, 0, -zoom)]
-    for rows, expected in zip(canvases.FRAMES, law, strict=True):
-        dx, dy, grown, _ = np.median(camera_motion(frames[rows[:4]]), 0)
-        assert (dx, dy) == pytest.approx(expected[:2], abs=0.03)
-        assert grown == pytest.approx(expected[2], abs=0.001)
+    coarse = torch.randn(1, 3, 22, 22, generator=torch.Generator().manual_seed(0)).mul(0.4)
+    canvas = torch.nn.functional.interpolate(coarse, canvases.SIDE, mode="bicubic")[0].clamp(-1, 1)
+    for motion, (x, y) in enumerate(canvases.MOTIONS):
+        frames = ((canvases.frames(canvas, motion)[:4] + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+        dx, dy, zoom, _ = np.median(camera_motion(frames), 0)
+        assert (dx, dy, zoom) == pytest.approx((canvases.SPEED * x, canvases.SPEED * y, 0), abs=0.05)
+
+
+def test_one_convolution_encodes_every_frame(recipe_modules, clips):
+    canvases, pretrain = recipe_modules
+    source = pretrain.Clips(clips, "test")
+    canvas = torch.from_numpy(source.files[0][:1].copy()).float() / 127.5 - 1
+    every = canvases.clips(source.code, canvas)[0]
+    for motion in range(len(canvases.MOTIONS)):
+        encoded = source.code.encode(canvases.frames(canvas[0], motion)).permute(0, 2, 3, 1)
+        torch.testing.assert_close(every[motion], encoded, rtol=1e-4, atol=1e-4)
+
+
+def test_the_oracle_is_sure_of_a_clean_clip_and_believes_the_law_in_noise(recipe_modules, clips):
+    _, pretrain = recipe_modules
+    every = pretrain.Clips(clips).draw(torch.Generator().manual_seed(0), 2)
+    share, clean = pretrain.oracle(every[:, 3], torch.full((2,), 0.1), every, 0.85)
+    assert share[:, 3].min() > 0.999
+    torch.testing.assert_close(clean, every[:, 3], rtol=1e-3, atol=1e-3)
+    share, mean = pretrain.oracle(1e4 * torch.randn_like(every[:, 0]), torch.full((2,), 1e4), every, 0.85)
+    torch.testing.assert_close(share[:, 0], torch.full((2,), 0.85), rtol=0, atol=0.1)
+    weighted = (share[:, :, None, None, None, None] * every).sum(1)
+    torch.testing.assert_close(mean, weighted, rtol=1e-4, atol=1e-4)
 
 
 @torch.no_grad()
 def test_the_untrained_network_says_that_the_image_stays(recipe_modules):
-    _, pretrain = recipe_modules
+    canvases, pretrain = recipe_modules
     unet = pretrain.denoiser()
-    pretrain.pass_image(unet, torch.linspace(3, 0.4, 64))
-    image = torch.randn(1, 8, 8, 64) * torch.linspace(3, 0.4, 64)
+    deviation = torch.linspace(2, 0.4, canvases.CHANNELS)
+    pretrain.pass_image(unet, deviation)
+    image = torch.randn(1, 16, 16, canvases.CHANNELS) * deviation
     network = FastDenoiser(unet, dtype=torch.float32, compiled=False)
-    out, _ = pretrain.predict(network, torch.randn(1, 12, 8, 8, 64) * 50, torch.tensor([50.0]), image)
+    noise = torch.randn(1, 12, 16, 16, canvases.CHANNELS)
+    out, _ = pretrain.predict(network, noise * 50, torch.tensor([50.0]), image)
     assert (out + image[:, None]).square().mean() < 0.1 * image.square().mean()
 
 

@@ -35,19 +35,12 @@ class PatchCode:
 
 
 def principal_code(images: Float[Tensor, "b 3 hh ww"], *, channels: int, whitening: float = 0.5) -> PatchCode:
-    """Return `principal_components` of 8x8 patches."""
-    return principal_components(images, channels=channels, whitening=whitening, patch=PATCH)
-
-
-def principal_components(
-    images: Float[Tensor, "b 3 hh ww"], *, channels: int, whitening: float, patch: int
-) -> PatchCode:
-    """Return the first `channels` principal components of the patches of `images`, in [-1, 1].
+    """Return the first `channels` principal components of the 8x8 patches of `images`, in [-1, 1].
 
     Component i is scaled by std_i^-whitening: 0 keeps the pixels' own scale, where brightness drowns detail, 1 makes
     all variances equal. The whole code has mean square 1, which is what the noise schedule expects.
     """
-    patches = rearrange(images, "b c (h y) (w x) -> (b h w) (c y x)", y=patch, x=patch).double()
+    patches = rearrange(images, "b c (h y) (w x) -> (b h w) (c y x)", y=PATCH, x=PATCH).double()
     mean = patches.mean(0)
     variance, axes = torch.linalg.eigh(torch.cov((patches - mean).T))
     std, axes = variance.flip(0)[:channels].clamp_min(1e-12).sqrt(), axes.flip(1)[:, :channels].T
@@ -55,12 +48,15 @@ def principal_components(
     gain = gain / ((gain * std) ** 2).mean().sqrt()
     project = gain[:, None] * axes
     return PatchCode(
-        rearrange(project, "k (c y x) -> k c y x", c=3, y=patch, x=patch).float(), -(project @ mean).float()
+        rearrange(project, "k (c y x) -> k c y x", c=3, y=PATCH, x=PATCH).float(), -(project @ mean).float()
     )
 
 
-def linear_autoencoder(code: PatchCode) -> AutoencoderKLTemporalDecoder:
-    """An autoencoder whose encoder is `code` and whose decoder is random, to be trained."""
+def linear_autoencoder(code: PatchCode, *, sample_size: int = 64) -> AutoencoderKLTemporalDecoder:
+    """Return an autoencoder whose encoder is `code` and whose decoder is random, to be trained.
+
+    `sample_size` is the side of its frames in pixels, for the configuration.
+    """
     channels = len(code.project)
     assert 4 * channels <= _CHANNELS[-1], "the last block has room for 32 components"
     vae = AutoencoderKLTemporalDecoder(
@@ -68,7 +64,7 @@ def linear_autoencoder(code: PatchCode) -> AutoencoderKLTemporalDecoder:
         block_out_channels=_CHANNELS,
         layers_per_block=1,
         latent_channels=channels,
-        sample_size=64,
+        sample_size=sample_size,
         scaling_factor=1.0,
         force_upcast=False,
     )

@@ -2,8 +2,8 @@
 
 diffusers' `UNetSpatioTemporalConditionModel` spends most of a CPU's time on copies between layouts and on slow kernels
 (group normalisation, 3-D convolutions, attention over 12 frames in bfloat16). Here every tensor is [b, f, h, w, c], a
-convolution over time is one matrix product, attention is two, and `torch.compile` fuses what is left. Only networks of
-one level with one layer per block are covered, which is what nano is.
+convolution over time is one matrix product, attention is two, and `torch.compile` fuses what is left. Only networks
+with one layer per block are covered, which is what nano is.
 """
 
 from collections.abc import Callable
@@ -18,17 +18,16 @@ Weights = dict[str, Tensor]
 
 
 class FastDenoiser:
-    """Calls a one-level `UNetSpatioTemporalConditionModel`; gradients reach the parameters of `unet` itself.
+    """Calls a `UNetSpatioTemporalConditionModel` of one layer per block.
 
-    `dtype` is that of the products; normalisations are in float32. With `compiled`, blocks are compiled at their first
-    call, which takes a minute or two for each new batch size.
+    Gradients reach the parameters of `unet` itself. `dtype` is that of the products; normalisations are in float32.
+    With `compiled`, blocks are compiled at their first call, which takes a minute or two for each new batch size.
     """
 
     def __init__(self, unet: Any, *, dtype: torch.dtype = torch.bfloat16, compiled: bool = True):
-        if len(unet.down_blocks) != 1 or len(unet.down_blocks[0].resnets) != 1:
-            raise ValueError("FastDenoiser covers networks of one level with one layer per block")
+        if any(len(block.resnets) != 1 for block in unet.down_blocks):
+            raise ValueError("FastDenoiser covers networks with one layer per block")
         self.unet, self.dtype = unet, dtype
-        self.heads = unet.down_blocks[0].attentions[0].num_attention_heads
         whole: dict[str, Any] = {"dynamic": False, "fullgraph": True}
         self._residual: Callable[..., Tensor] = torch.compile(residual, **whole) if compiled else residual
         self._attention: Callable[..., Tensor] = torch.compile(transformer, **whole) if compiled else transformer
@@ -40,7 +39,7 @@ class FastDenoiser:
         context: Float[Tensor, "b e"],
         time_ids: Float[Tensor, "b 3"],
     ) -> tuple[Float[Tensor, "b f h w k"], tuple[Float[Tensor, "b f h w d"], Float[Tensor, "b f h w d"]]]:
-        """Return the network's output, and the features after its first block and after its middle block.
+        """Return the network's output, and the features after its last block down and after its middle block.
 
         `x` is the scaled noisy latents and the image's latents, `context` the one token of the image's embedding,
         `time_ids` are fps, motion bucket and augmentation noise.
@@ -51,19 +50,29 @@ class FastDenoiser:
         context = context.to(self.dtype)
         x = _space(x.to(self.dtype), u.conv_in.weight, u.conv_in.bias)
         skips = [x]
-        down, middle, up = u.down_blocks[0], u.mid_block, u.up_blocks[0]
-        x = self._transform(down.attentions[0], self._resolve(down.resnets[0], x, embedding), context)
-        skips.append(x)
-        first = x
+        for block in u.down_blocks:
+            x = self._layers(block, 0, x, embedding, context)
+            skips.append(x)
+            for down in block.downsamplers or []:
+                x = _space(x, down.conv.weight, down.conv.bias, stride=2)
+                skips.append(x)
+        lowest, middle = x, u.mid_block
         x = self._resolve(middle.resnets[0], x, embedding)
         x = self._resolve(middle.resnets[1], self._transform(middle.attentions[0], x, context), embedding)
         central = x
-        for resnet, attention in zip(up.resnets, up.attentions, strict=True):
-            x = self._resolve(resnet, torch.cat([x, skips.pop()], -1), embedding)
-            x = self._transform(attention, x, context)
+        for block in u.up_blocks:
+            for layer in range(len(block.resnets)):
+                x = self._layers(block, layer, torch.cat([x, skips.pop()], -1), embedding, context)
+            for up in block.upsamplers or []:
+                x = x.repeat_interleave(2, 2).repeat_interleave(2, 3)
+                x = _space(x, up.conv.weight, up.conv.bias)
         out = u.conv_norm_out
         x = F.silu(_grouped(x, out.weight, out.bias, out.eps, (2, 3))).to(self.dtype)
-        return _space(x, u.conv_out.weight, u.conv_out.bias).float(), (first, central)
+        return _space(x, u.conv_out.weight, u.conv_out.bias).float(), (lowest, central)
+
+    def _layers(self, block: Any, layer: int, x: Tensor, embedding: Tensor, context: Tensor) -> Tensor:
+        x = self._resolve(block.resnets[layer], x, embedding)
+        return self._transform(block.attentions[layer], x, context) if hasattr(block, "attentions") else x
 
     def _resolve(self, block: Any, x: Tensor, embedding: Tensor) -> Tensor:
         epsilon = block.spatial_res_block.norm1.eps, block.temporal_res_block.norm1.eps
@@ -71,7 +80,7 @@ class FastDenoiser:
 
     def _transform(self, block: Any, x: Tensor, context: Tensor) -> Tensor:
         frames = block.time_pos_embed(block.time_proj(torch.arange(x.shape[1])))
-        return self._attention(x, context, frames, _transformer_weights(block), self.heads)
+        return self._attention(x, context, frames, _transformer_weights(block), block.num_attention_heads)
 
 
 def residual(
@@ -120,9 +129,16 @@ def transformer(
 
 def _grouped(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float, over: tuple[int, ...]) -> Tensor:
     """Normalise 32 groups of the last dimension over `over` too; float32."""
-    grouped = x.float().reshape(*x.shape[:-1], 32, x.shape[-1] // 32)
-    variance, mean = torch.var_mean(grouped, (*over, grouped.ndim - 1), correction=0, keepdim=True)
-    return ((grouped - mean) * torch.rsqrt(variance + epsilon)).reshape(x.shape) * weight + bias
+    x = x.float()
+    mean, square = (_over_group(moment.mean(over, keepdim=True)) for moment in (x, x.square()))
+    scale = torch.rsqrt((square - mean.square()).clamp_min(0) + epsilon) * weight
+    return x * scale + (bias - mean * scale)
+
+
+def _over_group(x: Tensor) -> Tensor:
+    """Replace each channel by the mean of its group of 32."""
+    groups = x.reshape(*x.shape[:-1], 32, x.shape[-1] // 32)
+    return groups.mean(-1, keepdim=True).expand_as(groups).reshape(x.shape)
 
 
 def _layer(x: Tensor, p: Weights, name: str) -> Tensor:
@@ -133,11 +149,13 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return F.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
 
 
-def _space(x: Float[Tensor, "b f h w c"], weight: Float[Tensor, "d c 3 3"], bias: Float[Tensor, " d"]) -> Tensor:
+def _space(
+    x: Float[Tensor, "b f h w c"], weight: Float[Tensor, "d c 3 3"], bias: Float[Tensor, " d"], stride: int = 1
+) -> Tensor:
     b, f, h, w, c = x.shape
     kernel = weight.to(x.dtype).contiguous(memory_format=torch.channels_last)
-    y = F.conv2d(x.reshape(b * f, h, w, c).permute(0, 3, 1, 2), kernel, bias.to(x.dtype), padding=1)
-    return y.permute(0, 2, 3, 1).reshape(b, f, h, w, len(weight))
+    y = F.conv2d(x.reshape(b * f, h, w, c).permute(0, 3, 1, 2), kernel, bias.to(x.dtype), padding=1, stride=stride)
+    return y.permute(0, 2, 3, 1).reshape(b, f, h // stride, w // stride, len(weight))
 
 
 def _time(x: Float[Tensor, "b f h w c"], weight: Float[Tensor, "d c 3 1 1"], bias: Float[Tensor, " d"]) -> Tensor:
