@@ -2,6 +2,7 @@
 # make test    the fast tests, about five minutes on two cores
 # make check    everything else that a change must pass
 # make comfyui-test    the nodes in ComfyUI itself
+# make figures    the pictures and figures of the documentation that come from nano; COMFYUI=URL makes those of that page too
 # make site    the documentation, into out/site
 # make benchmark    the evidence again, written into README.md and docs/evidence.md
 # Each makes .venv first. PYTHON=python3.12 picks another interpreter, ARGS is handed to pytest.
@@ -10,14 +11,20 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: help demo test check slow typed comfyui-test site lint types contracts format nano nano-seeds benchmark clean
+.PHONY: help demo figures test check slow typed comfyui-test site lint types contracts format nano nano-seeds benchmark clean
 .DELETE_ON_ERROR:
 
 help:
-	@echo "make demo | test | check | comfyui-test | site | lint | types | contracts | format | nano | nano-seeds | benchmark | clean"
+	@echo "make demo | figures | test | check | comfyui-test | site | lint | types | contracts | format | nano | nano-seeds | benchmark | clean"
 
 demo: .venv/.evaluate
 	$(BIN)/python examples/demo.py out/demo
+
+# Needs Chromium. COMFYUI is the address of a running ComfyUI that has the pack. The tables are `make benchmark`'s.
+figures: .venv/.dev
+	$(BIN)/python examples/demo.py out/demo && cp out/demo/demo.webp docs/demo.webp
+	rm -rf out/gallery && $(BIN)/python docs/gallery.py
+	$(if $(COMFYUI),$(BIN)/python docs/comfyui.py $(COMFYUI))
 
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 test: .venv/.dev
@@ -76,6 +83,7 @@ benchmark: .venv/.benchmark
 	$(BIN)/python recipes/nano/photos.py out/nano/photos $(PHOTOS)
 	$(BENCH) out/nano/photos/test $(ARGS) --worker 1/2 & $(BENCH) out/nano/photos/test $(ARGS) --worker 0/2 && wait
 	$(BENCH) report --write .
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.speed out/nano/photos/test
 
 # unleak's nodes in ComfyUI itself, in an environment of its own. Where that cannot be had, its tests are skipped and say so.
 comfyui-test: .venv/.dev

@@ -1,4 +1,4 @@
-"""What unleak costs and what it saves, each beside the bare thing in one run: the table in the README.
+"""What unleak costs and what it saves, each beside the bare thing in one run: the table in docs/evidence.md.
 
     OMP_NUM_THREADS=1 python -m benchmarks.speed PHOTOS [--only NAME ...] [--out benchmarks/results/speed]
 

@@ -1,8 +1,11 @@
-"""The pictures of docs/gallery.md, by its own commands: python docs/gallery.py, from the repository's root.
+"""The pictures and the verdict of docs/gallery.md, by its own commands, and docs/ui.png, the page in a browser.
+
+    python docs/gallery.py      from the repository's root; `make figures` runs it
 
 Commands whose results are there are not run again (`rm -r out/gallery` to begin anew). Needs the extra `dev`, Chromium.
 """
 
+import json
 import re
 import shlex
 import shutil
@@ -18,6 +21,7 @@ from unleak.data.video import read_video
 PAGE = Path("docs/gallery.md")
 MADE, PICTURES = Path("out/gallery"), Path("docs/gallery")
 TILE, FPS = 96, 6
+VERDICT = "<!-- verdict: written by docs/gallery.py -->"
 SHOTS = {
     "compare": "h2 >> text=Means",
     "sweep": "h1",
@@ -71,9 +75,42 @@ def take_screenshots() -> None:
         browser.close()
 
 
+def write_verdict() -> None:
+    """Put the diagnosis, in its own words, below its picture in the gallery."""
+    sentences = json.loads((MADE / "diagnosis/diagnosis.json").read_text())["verdict"]["sentences"]
+    said = "> " + " ".join(one for one in sentences if not one.startswith("Limits:"))
+    text = re.sub(
+        f"{VERDICT}.*?<!-- /verdict -->", f"{VERDICT}\n{said}\n<!-- /verdict -->", PAGE.read_text(), flags=re.DOTALL
+    )
+    PAGE.write_text(text)
+
+
+def take_page() -> None:
+    """Animate the example photo on the page, as a visitor does, and take a picture of both videos."""
+    from playwright.sync_api import sync_playwright
+
+    from unleak.ui.serve import serving
+
+    with serving(["nano"], device="cpu") as address, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"))
+        view = browser.new_page(viewport={"width": 1280, "height": 1050}, color_scheme="light")
+        view.set_default_timeout(600_000)
+        view.goto(address)
+        view.wait_for_selector("#videos .unleak-empty")
+        view.set_input_files("input[type=file]", "examples/photo.jpg")
+        view.wait_for_selector("img[src*='gradio_api/file=']")
+        view.get_by_role("button", name="Animate").click()
+        view.wait_for_selector("#videos video")
+        view.wait_for_timeout(2000)
+        view.screenshot(path="docs/ui.png")
+        browser.close()
+
+
 if __name__ == "__main__":
     PICTURES.mkdir(exist_ok=True)
     run_commands()
     write_grid()
     take_screenshots()
     shutil.copy(MADE / "diagnosis" / "diagnosis.png", PICTURES / "diagnosis.png")
+    write_verdict()
+    take_page()

@@ -78,6 +78,20 @@ def recipes() -> str:
     return "\n".join(parts)
 
 
+def costs() -> str:
+    """Return the table that `python -m benchmarks.speed` wrote."""
+    return (ROOT / "benchmarks/results/speed/table.md").read_text(encoding="utf-8").replace("| |", "| what |", 1)
+
+
+def extensions() -> str:
+    """Return the files of examples/extend, each as code under its first sentence."""
+    parts = []
+    for name in ("fix", "metric", "family"):
+        text = (ROOT / f"examples/extend/{name}.py").read_text(encoding="utf-8")
+        parts += [f"## A {name}", "", f"`examples/extend/{name}.py`:", "", f"```python\n{text.strip()}\n```", ""]
+    return "\n".join(parts)
+
+
 def _leaves(command: Any, name: str) -> Iterator[tuple[str, Any]]:
     below = getattr(command, "commands", None)
     if not below:
@@ -91,4 +105,4 @@ def _markdown(text: str) -> str:
     return text.strip().replace("|", "\\|").replace("<", "&lt;")
 
 
-FILL = {function.__name__: function for function in (api, commands, models, recipes)}
+FILL = {function.__name__: function for function in (api, commands, costs, extensions, models, recipes)}

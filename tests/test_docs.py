@@ -61,6 +61,7 @@ def folder(tmp_path, monkeypatch):
     Path("prompts.txt").write_text("a boat drifts by\n", encoding="utf-8")
     for name in ("recipes", "examples"):
         Path(name).symlink_to(ROOT / name)
+    Path("my-svd").symlink_to(ROOT / "src/unleak/families/nano/weights")
     Path("ucf101").mkdir()
     Path("ucf101/list.jsonl").write_text('{"dir": "1.jpg", "text": "apply eye makeup", "id": "v_1", "seed": 0}\n')
     shutil.copy("photo.jpg", "ucf101/1.jpg")
@@ -118,6 +119,13 @@ def test_the_site_builds_and_every_link_of_it_leads_somewhere(tmp_path):
     for name in unleak._HOME:
         assert f'id="{getattr(unleak, name).__module__}.{name}"' in reference, name
     assert "unleak generate" in (tmp_path / "site/cli/index.html").read_text(encoding="utf-8")
+    assert ">Fade<" in (tmp_path / "site/extend/index.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "README.md"], ids=lambda page: page.name)
+def test_every_page_has_a_picture_or_a_command(page):
+    text = page.read_text(encoding="utf-8")
+    assert re.search(r"^ {4}(unleak|make) |`(unleak|python) |!\[|^```python|fill: commands", text, re.MULTILINE)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
