@@ -13,6 +13,8 @@ matched     sampling with `truncate` at the recommended start, against the plain
 generate    `unleak generate photo.jpg` from a cold start to the mp4, against a bare script on diffusers that loads the
             same model and samples as many steps
 help        `unleak --help`, against a Python that imports typer
+refusal     `unleak generate` with a wrong size, which is answered before torch is imported, against a Python that
+            imports typer, numpy and Pillow
 import      `import unleak`, against a Python that does nothing
 train       an optimizer step of `unleak train`, against a bare loop over the same clips (batch, CLIP, loss, clipping,
             AdamW, EMA)
@@ -181,6 +183,16 @@ def help_(arguments: argparse.Namespace) -> Iterator[Row]:
     yield Row.of("unleak --help", "python -c 'import typer'", costs["unleak"], costs["bare"])
 
 
+def refusal(arguments: argparse.Namespace) -> Iterator[Row]:
+    wrong = ("-m", "unleak", "generate", str(PHOTO), "--size", "20x21")
+    costs = take_turns(
+        {"unleak": lambda: child_cost(*wrong, status=2), "bare": lambda: child_cost("-c", "import typer, numpy, PIL")},
+        rounds=arguments.rounds,
+    )
+    what, against = "unleak generate with a wrong size, refused", "python -c 'import typer, numpy, PIL'"
+    yield Row.of(what, against, costs["unleak"], costs["bare"])
+
+
 def import_(arguments: argparse.Namespace) -> Iterator[Row]:
     costs = children({"unleak": ("-c", "import unleak"), "bare": ("-c", "pass")}, rounds=arguments.rounds)
     yield Row.of("import unleak", "python -c pass", costs["unleak"], costs["bare"])
@@ -286,8 +298,8 @@ def quiet(pipe: Any) -> Any:
 
 
 SECTIONS: dict[str, Callable[[argparse.Namespace], Iterator[Row]]] = {
-    "step": step, "matched": matched, "generate": generate, "help": help_, "import": import_, "train": train,
-    "stats": stats,
+    "step": step, "matched": matched, "generate": generate, "help": help_, "refusal": refusal, "import": import_,
+    "train": train, "stats": stats,
 }  # fmt: skip
 
 

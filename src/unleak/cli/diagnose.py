@@ -38,6 +38,12 @@ class Clips(Group):
         float, option("S", "Time to read a clip before its video is skipped.", parse=number(0.001, 86_400))
     ] = 60.0
 
+    def __post_init__(self) -> None:
+        if bool(self.videos) == (self.photos is not None):
+            raise ValueError(
+                "give --videos DIR (real clips that move) or --photos DIR (to make clips of known motion), one of them"
+            )
+
 
 @dataclass(frozen=True)
 class DiagnoseOutput(Spoken):
