@@ -97,7 +97,7 @@ class Call:
         return next((name for name in OPTIONS[option] if name in self.parameters), None)
 
     def default(self, option: str) -> Any:
-        """The pipeline's own value of `option`; None if it has no such argument, or decides while running."""
+        """Return the pipeline's own value of `option`; None if it has no such argument, or decides while running."""
         name = self.name(option)
         return None if name is None else self.parameters[name].default
 
@@ -109,7 +109,7 @@ class Call:
         return name
 
     def set(self, text: str) -> tuple[str, Any]:
-        """The argument and the value of `NAME=VALUE`; ValueError for what is not a plain argument of this pipeline."""
+        """Read `NAME=VALUE` as argument and value; ValueError for what is no plain argument of this pipeline."""
         name, equals, value = text.partition("=")
         if not equals or not name:
             raise ValueError(f"--set {text}: give NAME=VALUE, such as {self._example()}=VALUE")
@@ -142,7 +142,7 @@ _NAMED |= {f"list[{kind.__name__}]": types.GenericAlias(list, (kind,)) for kind 
 
 
 def _plain_types(annotation: Any) -> tuple[frozenset[type], frozenset[type]]:
-    """The plain types in an annotation, and those of which it takes lists; dictionaries, tensors, functions are not."""
+    """Return the plain types in an annotation, and those of which it takes lists; tensors are not plain."""
     if isinstance(annotation, str):  # a module that postpones its annotations
         annotation = Union[*(_NAMED.get(name.strip(), object) for name in annotation.split("|"))]
     if get_origin(annotation) in (Union, types.UnionType):

@@ -43,7 +43,7 @@ class Job:
 
     @property
     def record(self) -> Path:
-        """The file for the record of the video."""
+        """Return the file for the record of the video."""
         return self.video.with_suffix(".json")
 
     def read(self) -> Photo:
@@ -128,7 +128,7 @@ def _made(job: Job) -> _Made | None:
 
 
 def _is_of_its_photo(job: Job) -> bool:
-    """Whether the video that exists was made of this photo as it is now."""
+    """Return whether the video that exists was made of this photo as it is now."""
     made = _made(job)
     if made is None or Path(made.video).name != job.video.name:
         return False
@@ -140,7 +140,7 @@ def _is_of_its_photo(job: Job) -> bool:
 
 
 def _is_replaceable(job: Job) -> bool:
-    """Whether the files that exist are a video, and its own record or none, or one whose video is gone."""
+    """Return whether the files that exist are a video, and its own record or none, or one whose video is gone."""
     if job.video.is_dir() or job.record.is_dir():
         return False
     if not job.record.exists():

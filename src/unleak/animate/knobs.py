@@ -39,12 +39,12 @@ class Knob:
 
     @property
     def option(self) -> str:
-        """The option of the command line that sets it."""
+        """Return the option of the command line that sets it."""
         return _OPTIONS.get(self.name, f"--set {self.name}=")
 
     @property
     def text(self) -> str:
-        """The knob in a line."""
+        """Return the knob in a line."""
         default = "the model decides" if self.default is None else f"by default {self.default}"
         return f"{self.option}: {self.meaning}; {default}"
 

@@ -75,7 +75,7 @@ class Estimate:
         return needed + _LIBRARIES
 
     def fitting(self, device_bytes: int, memory_bytes: int) -> str | None:
-        """The fastest way to offload that fits the accelerator and, for the weights, the machine; None if none does."""
+        """Return the fastest way to offload with which the model fits this memory; None if it fits with none."""
         held = sum(self.weights.values())
         ways = [way for way in BY_SPEED if self.peak(way) <= device_bytes and (way == "none" or held <= memory_bytes)]
         return ways[0] if ways else None
@@ -199,7 +199,7 @@ def _decoding(
 
 
 def _latent_size(spec: ModelSpec, settings: Settings) -> tuple[int, int, int]:
-    """Frames, height and width of the latents."""
+    """Return the frames, the height and the width of the latents."""
     if not (settings.num_frames and settings.height and settings.width):
         raise ValueError(f"a {spec.pipeline} takes its size from the photo: give --size and --num-frames")
     frames = (settings.num_frames - 1) // spec.frame_multiple + 1

@@ -41,7 +41,7 @@ class Loading:
 
     @property
     def record(self) -> dict[str, Any]:
-        """As plain values."""
+        """Return it as plain values."""
         return {
             "loras": [lora.record for lora in self.loras],
             "offload": self.offload,

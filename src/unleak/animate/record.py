@@ -35,12 +35,12 @@ class Photo:
 
     @property
     def notes(self) -> list[str]:
-        """What a person should know about how the file was read."""
+        """Return what a person should know about how the file was read."""
         return list(self.image.info.get("notes", []))
 
     @property
     def record(self) -> dict[str, Any]:
-        """As plain values."""
+        """Return it as plain values."""
         digest = self.image.info["sha256"]  # of what was read: the file may have changed since
         return {"file": str(self.path), "sha256": digest, "size": list(self.image.size), "notes": self.notes}
 
@@ -100,7 +100,7 @@ def versions() -> dict[str, str]:
 
 
 def _plain(config: Any) -> dict[str, Any]:
-    """The entries of a configuration that JSON can hold; private ones say where files lay."""
+    """Return the entries of a configuration that JSON can hold; private ones say where files lay."""
     kinds = (str, int, float, bool, list, type(None))
     return {name: value for name, value in config.items() if isinstance(value, kinds) and not name.startswith("_")}
 

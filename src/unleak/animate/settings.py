@@ -34,7 +34,7 @@ class Settings:
 
     @classmethod
     def for_model(cls, spec: ModelSpec, request: Request | None = None, **asked: Any) -> "Settings":
-        """The defaults of a model, with what `request` asks (not None) in their place; or the same as keywords.
+        """Take the defaults of a model, and what `request` (or the same as keywords) asks in place of them.
 
         Without `start` and `motion` the model's recommended fix is chosen: the `medium` of its family, unless the model
         has its own. A given `start` comes with the `standard` initial noise, so that 1.0T is the plain pipeline.
@@ -85,18 +85,18 @@ class Settings:
 
     @property
     def num_frames(self) -> int | None:
-        """Frames of the video; None where the pipeline decides."""
+        """Return the frames of the video; None where the pipeline decides."""
         return self.arguments.get("num_frames", self.arguments.get("frames"))
 
     @property
     def size_text(self) -> str:
-        """Frames and size, in words."""
+        """Say how many frames, and how large."""
         frames = f"{self.num_frames} frames" if self.num_frames else "frames as the pipeline decides"
         return frames + (f" of {self.width}x{self.height}" if self.width and self.height else ", sized by the photo")
 
     @property
     def start_text(self) -> str:
-        """The start in one unit, the one it was given in."""
+        """Return the start in one unit, the one it was given in."""
         if self.motion:
             return f"motion {self.motion}"
         if self.start is None:
@@ -111,7 +111,7 @@ class Settings:
 
     @property
     def record(self) -> dict[str, Any]:
-        """As plain values."""
+        """Return it as plain values."""
         start = None if self.start is None else str(self.start)
         strategies = [repr(one) for one in self.strategies]
         return {**vars(self), "arguments": dict(self.arguments), "start": start, "strategies": strategies}
@@ -124,11 +124,11 @@ class Settings:
         return f"{self.num_frames} frames: {spec.name} is made for {made_for}; longer videos may repeat, blur or stop"
 
     def prompted(self, prompt: str | None) -> "Settings":
-        """The same for a photo with a prompt of its own (None: as it is)."""
+        """Return the same settings for a photo with a prompt of its own (None: as it is)."""
         return self if prompt is None else replace(self, arguments={**self.arguments, "prompt": prompt})
 
     def level(self, spec: ModelSpec) -> dict[str, Any]:
-        """The start in every unit, before the model is loaded; `text` alone where that cannot be known yet."""
+        """Return the start in every unit, before the model is loaded; `text` alone where that cannot be known yet."""
         scheduler = scheduler_from(spec.scheduler)
         if scheduler is None:
             return {"text": "known once the model is loaded"}
@@ -147,7 +147,7 @@ _MORE_THAN_A_PHOTO = frozenset({"id_cond", "pose_video", "control_video", "contr
 
 
 def _arguments(call: Call, spec: ModelSpec, asks: Request) -> dict[str, Any]:
-    """The plain arguments of the pipeline's call: its own defaults, then the model's, then what is asked."""
+    """Return the plain arguments of the pipeline's call: its own defaults, then the model's, then what is asked."""
     arguments = {name: parameter.default for name, parameter in call.parameters.items()}
     arguments |= {name: value for name, value in spec.defaults.items() if name in arguments}
     given = {
@@ -182,7 +182,7 @@ def _arguments(call: Call, spec: ModelSpec, asks: Request) -> dict[str, Any]:
 
 
 def _guidance(call: Call, asked: Guidance) -> dict[str, float]:
-    """The guidance scales under the names that this pipeline has for them."""
+    """Return the guidance scales under the names that this pipeline has for them."""
     if asked.experts:
         if "guidance_scale_2" not in call.parameters:
             raise ValueError(f"--guidance {asked}: a {call.pipeline} has one denoiser, no experts; give one number")
@@ -195,7 +195,7 @@ def _guidance(call: Call, asked: Guidance) -> dict[str, float]:
 
 
 def _check_guided(arguments: Mapping[str, Any]) -> None:
-    """ValueError if a negative prompt would be without effect: what pipelines ask is whether their scale exceeds 1."""
+    """Raise ValueError if a negative prompt would have no effect: pipelines read it where their scale exceeds 1."""
     scale = next((name for name in ("true_cfg_scale", "guidance_scale") if name in arguments), None)
     if scale is not None and arguments[scale] is not None and arguments[scale] <= 1:
         how = "--guidance" if scale == "guidance_scale" else f"--set {scale}="

@@ -53,7 +53,7 @@ class Measured(Group):
     ] = None
 
     def arguments(self) -> dict[str, Any]:
-        """The same as arguments of `unleak.evaluate`."""
+        """Return these options as arguments of `unleak.evaluate`."""
         return {
             "videos": self.videos or (),
             "reference": self.reference or (),
@@ -95,7 +95,7 @@ class Estimators(Group):
     ] = None
 
     def networks(self, packages: "Packages") -> "Networks":
-        """The same as `unleak.evaluate` takes them."""
+        """Return the networks as `unleak.evaluate` takes them."""
         from unleak.study.evaluate.networks import Networks
 
         named = ("flow", "features", "i3d", "i3d_sha256", "c3d", "c3d_sha256", "videomae")

@@ -259,7 +259,7 @@ def _made(batch: "Batch", fix: StartOrFix, processes: Processes, terminal: Termi
 
 
 def _words(result: "Result", spec: "ModelSpec", *, advise: bool) -> "Iterator[str]":
-    """What a person wants to know of a video that was made; `advise`: what to try where it came out still."""
+    """Say what a person wants to know of a video; `advise`: also what to try where it came out still."""
     name, video = result.job.photo.name, result.video
     assert video is not None
     yield from (f"{name}: {note}" for note in result.notes)

@@ -104,7 +104,7 @@ class CommandLine:
     """The option of each parameter; None for an argument."""
 
     def text(self, **resolved: Any) -> str:
-        """The command as a line for a shell; `resolved` replaces what was typed for these parameters."""
+        """Return the command as a line for a shell; `resolved` replaces what was typed for these parameters."""
         said = {name: [str(one) for one in _listed(value)] for name, value in resolved.items()}
         line = ["unleak", self.name]
         for name, option in self.options.items():
@@ -130,7 +130,8 @@ def command(function: Callable[..., Any]) -> Callable[..., Any]:
         if kind is CommandLine:
             typed = name
         elif isinstance(kind, type) and issubclass(kind, Group):
-            own = [_parameter(kind, field) for field in fields(kind)]  # type: ignore[arg-type]
+            mine = vars(kind).get("__annotations__", {})  # of a derived group: what a command adds comes first
+            own = [_parameter(kind, one) for one in sorted(fields(kind), key=lambda one: one.name not in mine)]  # type: ignore[arg-type]
             groups[name] = kind, [one.name for one in own]
             shown |= {one.name: one for one in own}
         else:
@@ -147,14 +148,19 @@ def command(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(**values, **arguments)
 
     shown = dict(sorted(shown.items(), key=lambda one: _place(one[1])))
-    run.__name__, run.__doc__, run.__module__ = function.__name__, function.__doc__, function.__module__
+    run.__name__, run.__doc__, run.__module__ = function.__name__, _paragraphs(function.__doc__), function.__module__
     run.__signature__ = inspect.Signature(list(shown.values()))  # type: ignore[attr-defined]
     run.__annotations__ = {name: parameter.annotation for name, parameter in shown.items()}
     return run
 
 
+def _paragraphs(text: str | None) -> str:
+    """Join the lines of each paragraph: the help page breaks them to the width of the terminal."""
+    return "\n\n".join(" ".join(one.split()) for one in inspect.cleandoc(text or "").split("\n\n"))
+
+
 def _place(parameter: inspect.Parameter) -> int:
-    """Where a parameter stands on the help page: arguments first, then the panels in their order."""
+    """Return where a parameter stands on the help page: arguments first, then the panels in their order."""
     declared = next(iter(getattr(parameter.annotation, "__metadata__", ())), None)
     if isinstance(declared, typer.models.ArgumentInfo):
         return 0
@@ -163,7 +169,7 @@ def _place(parameter: inspect.Parameter) -> int:
 
 
 def _parameter(group: type, field: Any) -> inspect.Parameter:
-    """A field of a group as a parameter of a command."""
+    """Turn a field of a group into a parameter of a command."""
     annotation = field.type
     assert get_origin(annotation) is Annotated, f"{group.__name__}.{field.name} declares no option"
     kind, declared = get_args(annotation)
@@ -425,7 +431,7 @@ class Video(Group):
         return spec
 
     def request(self, fix: "Fix | None" = None, **more: Any) -> "Request":
-        """What the user asks of a video, as `Settings.for_model` takes it; `more` are fields of `Request`."""
+        """Return what the user asks of a video, as `Settings.for_model` takes it; `more` are fields of `Request`."""
         from unleak.animate.request import Request
 
         width, height = self.size or (None, None)
@@ -507,13 +513,13 @@ class Memory(Group):
 
     @property
     def loading(self) -> "Loading":
-        """How the model is loaded."""
+        """Return how the model is loaded."""
         from unleak.animate.model import Loading
 
         return Loading(self.device, self.dtype, self.offload, self.vae_tiling, tuple(self.lora or ()))
 
     def picked(self) -> Any:
-        """The device, as torch has it."""
+        """Return the device, as torch has it."""
         from unleak.zoo.hub import pick_device
 
         return pick_device(self.device)
@@ -531,7 +537,7 @@ class Output(Group):
     dry_run: Annotated[bool, option("", "Check everything; load no model and write nothing.", "--dry-run")] = False
 
     def terminal(self) -> Terminal:
-        """Where the command's words go."""
+        """Return the terminal to which the command speaks."""
         return Terminal(self.quiet, self.as_json, self.verbose)
 
 

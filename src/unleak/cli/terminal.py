@@ -93,7 +93,7 @@ _EVERY = 15.0
 
 
 def _in_lines(terminal: Terminal) -> Any:
-    """The class of a progress that writes lines for logs: when loading begins, and from time to time."""
+    """Return the class of a progress that writes lines for logs: when loading begins, and from time to time."""
     from rich.progress import Progress
 
     class Lines(Progress):

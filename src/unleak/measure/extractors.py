@@ -105,7 +105,7 @@ class ImageFeatures:
 
     @property
     def reads(self) -> bool:
-        """Whether the network also has features of texts."""
+        """Return whether the network also has features of texts."""
         return hasattr(self.network, "get_text_features")
 
     @cached_property

@@ -19,7 +19,7 @@ class Estimate:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The 95 % interval by the normal approximation; the bootstrap's own percentiles are biased upwards here."""
+        """Return the 95 % interval by the normal approximation: the bootstrap's percentiles are biased upwards here."""
         return self.value - 1.96 * self.error, self.value + 1.96 * self.error
 
 

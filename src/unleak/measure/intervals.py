@@ -26,7 +26,7 @@ class Mean:
 
     @property
     def record(self) -> dict[str, Any]:
-        """The same as plain values; bounds that are not known are None."""
+        """Return the same as plain values; bounds that are not known are None."""
         return {name: None if value in (np.inf, -np.inf) else value for name, value in asdict(self).items()}
 
 

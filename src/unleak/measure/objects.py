@@ -29,7 +29,7 @@ class Track:
 
     @property
     def vanished(self) -> bool:
-        """Whether the object is gone, or no longer looks like itself, in more than a third of the frames."""
+        """Return whether the object is gone, or no longer looks like itself, in more than a third of the frames."""
         return bool((self.correlation < LOST).mean() > 1 / 3)
 
 
@@ -104,7 +104,7 @@ def track(frames: UInt8[np.ndarray, "f h w 3"], centre: tuple[float, float], rad
 
 
 def _peak(line: np.ndarray, at: int) -> float:
-    """Where between its neighbours the maximum lies: vertex of the parabola, in (-0.5, 0.5)."""
+    """Return where the maximum lies between its neighbours: the vertex of the parabola, in (-0.5, 0.5)."""
     if not 0 < at < len(line) - 1 or line[at - 1] <= -1 or line[at + 1] <= -1:
         return 0.0
     low, middle, high = (float(v) for v in line[at - 1 : at + 2])

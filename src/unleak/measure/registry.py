@@ -60,7 +60,7 @@ class Metric:
 
     @property
     def about(self) -> str:
-        """What the metric says, in a sentence: the first paragraph of the function's docstring."""
+        """Return what the metric says, in a sentence: the first paragraph of the function's docstring."""
         return " ".join((self.measure.__doc__ or "").partition("\n\n")[0].split())
 
     def fits(self, video: Video) -> bool:
@@ -152,7 +152,7 @@ def extend(file: str | Path) -> None:
 
 
 def _origin(function: Measure) -> tuple[str, str]:
-    """The place of a function: a file that is run twice registers the same metric again."""
+    """Return the place of a function: a file that is run twice registers the same metric again."""
     code = getattr(function, "__code__", None)
     return getattr(code, "co_filename", ""), getattr(function, "__qualname__", repr(function))
 

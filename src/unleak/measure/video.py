@@ -41,7 +41,7 @@ class Video:
 
     @cached_property
     def motion(self) -> MotionScore:
-        """The motion score and the speed; the flow at 800x450 is computed here, once."""
+        """Return the motion score and the speed; the flow at 800x450 is computed here, once."""
         return motion_score(self.frames, flow=self.flow)
 
     @cached_property
@@ -51,7 +51,7 @@ class Video:
 
     @cached_property
     def flows(self) -> Sequence[Float[np.ndarray, "h w 2"]]:
-        """The optical flow from each frame to the next at the video's own size, px."""
+        """Return the optical flow from each frame to the next at the video's own size, px."""
         return [self.flow(a, b) for a, b in pairwise(self.frames)]
 
     @cached_property

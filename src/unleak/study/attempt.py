@@ -67,7 +67,7 @@ class Candidate:
 
     @property
     def label(self) -> str:
-        """Its start and seed."""
+        """Return its start and seed."""
         return f"{self.start}, seed {self.seed}"
 
 
@@ -82,19 +82,19 @@ class Attempt:
 
     @property
     def found(self) -> bool:
-        """Whether a video is worth keeping."""
+        """Return whether a video is worth keeping."""
         return any(one.rejected(self.plain) is None for one in self.candidates)
 
     @property
     def best(self) -> Candidate:
-        """The candidate that moves most of those worth keeping; of none, the sharp one that moves most."""
+        """Return the candidate that moves most of those worth keeping; of none, the sharp one that moves most."""
         kept = [one for one in self.candidates if one.rejected(self.plain) is None]
         sharp = [one for one in self.candidates if one.verdict.sharp]
         return max(kept or sharp or self.candidates, key=lambda one: one.run.motion.value)
 
     @property
     def frames(self) -> Frames:
-        """The frames of the best video."""
+        """Return the frames of the best video."""
         return self.best.run.frames
 
     @property
@@ -105,12 +105,12 @@ class Attempt:
 
     @property
     def seconds(self) -> float:
-        """How long all videos took."""
+        """Return how long all videos took."""
         return sum(one.seconds for one in (self.plain, *self.candidates))
 
     @property
     def text(self) -> str:
-        """What came of it, in a line."""
+        """Say what came of it, in a line."""
         best = self.best
         sharp = "sharp" if best.verdict.sharp else "not sharp"
         moved = "moved, which plain did not" if self.moved is None else f"moved {self.moved:.1f}x plain"
@@ -122,7 +122,7 @@ class Attempt:
 
     @property
     def record(self) -> dict[str, Any]:
-        """All but the frames, as plain values for a JSON file."""
+        """Return all but the frames, as plain values for a JSON file."""
         f, h, w, _ = self.frames.shape
         runs = []
         for number, one in enumerate((self.plain, *self.candidates)):
@@ -307,7 +307,7 @@ def _tried(
 
 
 def _pairs(starts: Sequence[Start], budget: int, seed: int) -> Iterable[tuple[Start, int]]:
-    """Pairs of start and seed: the first start with the first seeds early, every start with some seed soon."""
+    """Return pairs of start and seed: the first start with the first seeds early, every start with some seed soon."""
     pairs = ((place, number) for place in range(len(starts)) for number in range(budget))
     order = sorted(pairs, key=lambda pair: (sum(pair), pair))
     return ((starts[place], seed + number) for place, number in islice(order, budget))

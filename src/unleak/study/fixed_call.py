@@ -54,7 +54,7 @@ class FixedCall:
         seed: int,
         fps: float | int | None,
     ) -> "FixedCall":
-        """`fps` is handed to a pipeline that takes one. ValueError for arguments that it lacks, and for ours."""
+        """Check the arguments; ValueError for those that the pipeline lacks or that we set. `fps` is given if it has one."""
         parameters = signature(type(pipe).__call__).parameters
         for name in sorted(_OURS.keys() & inputs.keys()):
             raise ValueError(f"{name}= is what unleak sets itself (see {_OURS[name]}): leave it out.")
@@ -68,19 +68,19 @@ class FixedCall:
 
     @property
     def plan(self) -> dict[str, Any]:
-        """What `apply` takes besides the start."""
+        """Return what `apply` takes besides the start."""
         return {"init": self.init, "mode": self.mode, "strategies": self.strategies}
 
     @property
     def rate(self) -> float:
-        """Of the videos, Hz."""
+        """Return the frame rate of the videos, Hz."""
         parameters = signature(type(self.pipe).__call__).parameters
         usual = (parameters[name].default for name in ("fps", "frame_rate") if name in parameters)
         known = [self.fps, self.inputs.get("fps"), self.inputs.get("frame_rate"), *usual]
         return next((float(value) for value in known if isinstance(value, int | float)), _FPS)
 
     def frames(self, start: Start, **changes: Any) -> UInt8[np.ndarray, "f h w 3"]:
-        """The video from `start`; `changes` go over the inputs. ValueError for more than one, and for NaN."""
+        """Return the video from `start`; `changes` go over the inputs. ValueError for more than one, and for NaN."""
         with applied(self.pipe, start=start, **self.plan):
             generator = torch.Generator("cpu").manual_seed(self.seed)
             output = self.pipe(**{**self.inputs, **changes}, generator=generator, output_type="np")

@@ -101,7 +101,7 @@ def generate(
 
 
 def _verdict(frames: UInt8[np.ndarray, "f h w 3"], photo: Photo, settings: Settings) -> Verdict | None:
-    """What was measured; None where what measures is not installed, which making a video does not need."""
+    """Measure the video; None where the packages that measure are not installed: making a video does not need them."""
     try:
         return verdict(frames, photo.image, fps=settings.fps)
     except ModuleNotFoundError:
@@ -109,7 +109,7 @@ def _verdict(frames: UInt8[np.ndarray, "f h w 3"], photo: Photo, settings: Setti
 
 
 def _masked(job: Job, mask: Image.Image, frames: UInt8[np.ndarray, "f h w 3"], cautions: list[str]) -> dict[str, Any]:
-    """The mask, and the motion inside and outside of it; a caution where that cannot be measured."""
+    """Describe the mask, and the motion inside and outside of it; add a caution where that cannot be measured."""
     from unleak.families.animate_anything.mask import moving
 
     assert job.mask is not None
@@ -169,7 +169,7 @@ class Batch:
         return cls(spec, settings, loading, tuple(todo), tuple(done), search)
 
     def share(self, rank: int, count: int) -> tuple[Job, ...]:
-        """The jobs of process `rank` of `count`."""
+        """Return the jobs of process `rank` of `count`."""
         return self.jobs[rank::count]
 
     def videos(

@@ -27,17 +27,17 @@ class Processes(Protocol):
 
     @property
     def rank(self) -> int:
-        """The number of this process, from 0."""
+        """Return the number of this process, from 0."""
         ...
 
     @property
     def count(self) -> int:
-        """The number of processes."""
+        """Return the number of processes."""
         ...
 
     @property
     def is_main(self) -> bool:
-        """Whether this process is the one that checks the input and has the result."""
+        """Return whether this process is the one that checks the input and has the result."""
         ...
 
     def device(self, device: str | None) -> Any:

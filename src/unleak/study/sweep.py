@@ -54,14 +54,14 @@ class Run:
 
     @property
     def pan(self) -> float | None:
-        """Speed of the camera at the frame's centre, px of the video per frame: the median over the explained pairs."""
+        """Return the camera's speed at the frame's centre, px of the video a frame: the median of explained pairs."""
         if np.isnan(self.camera).all():
             return None
         return float(np.hypot(*np.nanmedian(self.camera[:, :2], 0)))
 
     @cached_property
     def record(self) -> dict[str, Any]:
-        """All but the frames, as plain values."""
+        """Return all but the frames, as plain values."""
         pairs = [None if np.isnan(pair).any() else pair.tolist() for pair in self.camera]
         return {
             "start": self.start,
@@ -83,22 +83,22 @@ class Sweep:
 
     @property
     def starts(self) -> tuple[dict[str, Any], ...]:
-        """The start of each run in every unit."""
+        """Return the start of each run in every unit."""
         return tuple(run.start for run in self.runs)
 
     @property
     def frames(self) -> tuple[Frames, ...]:
-        """The frames of each run, uint8 RGB [f h w 3]."""
+        """Return the frames of each run, uint8 RGB [f h w 3]."""
         return tuple(run.frames for run in self.runs)
 
     @property
     def scores(self) -> tuple[float, ...]:
-        """The motion score of each run: sums over the pairs of frames, in px at 800x450."""
+        """Return the motion score of each run: sums over the pairs of frames, in px at 800x450."""
         return tuple(run.motion.value for run in self.runs)
 
     @property
     def record(self) -> dict[str, Any]:
-        """All but the frames, as plain values for a JSON file."""
+        """Return all but the frames, as plain values for a JSON file."""
         f, h, w, _ = self.runs[0].frames.shape
         found: dict[str, Any] = {
             "unleak": __version__,

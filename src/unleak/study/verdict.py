@@ -36,24 +36,24 @@ class Verdict:
 
     @property
     def still(self) -> bool:
-        """Whether a person would call it a still picture."""
+        """Return whether a person would call it a still picture."""
         return self.speed < STILL
 
     @property
     def sharp(self) -> bool:
-        """Whether the last frame is about as sharp as the first."""
+        """Return whether the last frame is about as sharp as the first."""
         return SHARP[0] <= self.sharpness <= SHARP[1]
 
     @property
     def text(self) -> str:
-        """The verdict in a few words."""
+        """Return the verdict in a few words."""
         moves = "stands still" if self.still else "moves"
         blurs = "blurs" if self.sharpness < 1 else "turns to noise"
         return f"{moves} ({self.speed:.1%} of its width a second), {'sharp' if self.sharp else blurs}"
 
     @property
     def record(self) -> dict[str, float | bool | str]:
-        """As plain values."""
+        """Return it as plain values."""
         return {
             "score": self.motion.value,
             "estimator": self.motion.estimator,

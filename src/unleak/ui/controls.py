@@ -40,7 +40,7 @@ class Controls:
 
     @property
     def chosen(self) -> list[Any]:
-        """All but the photo, in the order of `wish_of`."""
+        """Return all but the photo, in the order of `wish_of`."""
         head = [self.model, self.motion, self.start, self.init, self.prompt, self.seed, self.steps, self.own]
         return [*head, *self.others]
 
@@ -109,7 +109,7 @@ def _copier(site: Site, file: Path) -> Any:
 
 
 def _thumbnail(file: Path) -> str:
-    """A small square of a photo, as an address that is the picture itself."""
+    """Return a small square of a photo, as an address that is the picture itself."""
     written = io.BytesIO()
     fit_image(load_image(file), _THUMBNAIL, _THUMBNAIL).save(written, "JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(written.getvalue()).decode()

@@ -59,7 +59,7 @@ def wish_of(
 
 
 def _fix_texts(values: tuple[Any, ...]) -> tuple[str, ...]:
-    """The fixes that are switched on, as the command line takes them; `values` of all the fields of `fix_fields`."""
+    """Return the fixes that are switched on, as the command line takes them; `values` are those of `fix_fields`."""
     texts, rest = list[str](), list(values)
     for fix in fixes() if values else ():
         on, *given = rest[: 1 + len(fix.parameters)]

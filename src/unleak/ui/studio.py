@@ -79,7 +79,7 @@ class Wish:
     """Other fixes, each as the command line takes it: `low-pass=0.25:0.1`."""
 
     def request(self) -> Request:
-        """What is asked of the fixed video; ValueError for more than the page allows."""
+        """Return what is asked of the fixed video; ValueError for more than the page allows."""
         if self.motion not in (*MOTIONS, OWN):
             raise ValueError(f"motion {self.motion!r} is unknown; choose {', '.join(MOTIONS)} or {OWN}")
         if self.init not in INITS:
@@ -101,16 +101,16 @@ class Wish:
         )
 
     def settings(self, spec: ModelSpec) -> Settings:
-        """Settings of the fixed video; ValueError for what this model cannot be asked."""
+        """Return the settings of the fixed video; ValueError for what this model cannot be asked."""
         return Settings.for_model(spec, self.request())
 
     def plain(self, spec: ModelSpec) -> Settings:
-        """Settings of the same video without any fix."""
+        """Return the settings of the same video without any fix."""
         plain = replace(self.request(), start=Start.fraction(1.0), motion=None, init="standard", strategies=())
         return Settings.for_model(spec, plain)
 
     def at(self, spec: ModelSpec, starts: Sequence[Start]) -> dict[Start, Settings]:
-        """Settings of the same video from every one of `starts`."""
+        """Return the settings of the same video from each of `starts`."""
         init = self.init if self.motion == OWN else None
         return settings_of_starts(spec, replace(self.request(), start=None, motion=None, init=init), starts)
 
@@ -174,7 +174,7 @@ class Studio:
         self._loaded: Model | None = None
 
     def spec(self, name: str) -> ModelSpec:
-        """An offered model; ValueError for any other."""
+        """Return an offered model; ValueError for any other."""
         if name not in self.models:
             raise ValueError(f"model {name!r} is not offered here; choose one of {', '.join(self.models)}")
         return self.models[name]
@@ -346,6 +346,6 @@ class Studio:
             yield self._loaded
 
     def _record(self, model: Model, photo: Photo) -> dict[str, Any]:
-        """How a video was made, without the places of files: they are no visitor's business."""
+        """Say how a video was made, without the places of files, which are no visitor's business."""
         record: dict[str, Any] = public(provenance(model, photo))
         return record

@@ -168,5 +168,5 @@ def _downloads(names: dict[str, str]) -> list[Any]:
 
 
 def _ready(file: Any) -> Any:
-    """A download button for a file."""
+    """Return a download button for a file."""
     return gr.update(value=str(file), interactive=True)

@@ -38,7 +38,7 @@ EMPTY = """<div class="unleak-pair unleak-empty">
 
 
 def level(found: Mapping[str, Any]) -> str:
-    """A level, as `Settings.level` or a run's start has it, in every unit; the text alone where no more is known."""
+    """Show a level, as `Settings.level` or a run's start has it, in every unit; its text where no more is known."""
     if "process" not in found:
         return f'<p class="unleak-soft">{escape(found["text"])}</p>'
     cells = "".join(f"<div><dt>{name}</dt><dd>{_number(found[unit], unit)}</dd></div>" for unit, name in _UNITS.items())
@@ -48,12 +48,12 @@ def level(found: Mapping[str, Any]) -> str:
 
 
 def beside(strategies: Iterable[object]) -> str:
-    """The strategies that act beside the start, as Python has them."""
+    """Name the strategies that act beside the start, as Python has them."""
     return "".join(f'<p class="unleak-soft">with {escape(repr(one))}</p>' for one in strategies)
 
 
 def knobs(own: Iterable[Knob]) -> str:
-    """The arguments of a model's own that change its motion, each with its meaning."""
+    """List the arguments of a model's own that change its motion, each with its meaning."""
     rows = "".join(f"<li><code>{escape(one.name)}</code> {escape(one.meaning)}</li>" for one in own)
     return f'<ul class="unleak-knobs">{rows}</ul>' if rows else '<p class="unleak-soft">This model has none.</p>'
 
@@ -84,7 +84,7 @@ def pair(plain: Made, fixed: Made, videos: tuple[Path, Path], *, still: bool = F
 
 
 def _measurements(names: tuple[str, str], plain: Made, fixed: Made) -> str:
-    """A table of every metric that was measured on both videos, folded away."""
+    """Show a table of every metric that was measured on both videos, folded away."""
     rows = []
     for name in (name for name in plain.values if name in fixed.values):
         one = metrics()[name]
@@ -99,13 +99,13 @@ def _measurements(names: tuple[str, str], plain: Made, fixed: Made) -> str:
 
 
 def attempt(done: Attempt, page: str) -> str:
-    """What came of several tries, and the page of all of them."""
+    """Show what came of several tries, and the page of all of them."""
     said = escape(done.text[:1].upper() + done.text[1:])
     return f'<section class="unleak-verdict"><p class="unleak-first">{said}.</p></section>{framed(page)}'
 
 
 def framed(page: str) -> str:
-    """A whole page of its own, in a frame that can run its scripts and reach nothing else."""
+    """Put a whole page into a frame that can run its scripts and reach nothing else."""
     return (
         f'<iframe class="unleak-frame" title="Sweep" sandbox="allow-scripts" srcdoc="{escape(page, quote=True)}">'
         "</iframe>"
@@ -113,7 +113,7 @@ def framed(page: str) -> str:
 
 
 def diagnosis(done: Diagnosis, folder: Path) -> str:
-    """The verdict in words, the chart that `folder` holds, and every other cause of stillness."""
+    """Show the verdict in words, the chart that `folder` holds, and every other cause of stillness."""
     first, *others = done.verdict.sentences
     chart = base64.b64encode((folder / CHART).read_bytes()).decode()
     causes = "".join(
@@ -127,7 +127,7 @@ def diagnosis(done: Diagnosis, folder: Path) -> str:
 
 
 def found(done: Tuned, page: str = "") -> str:
-    """The start that was found for a photo, why, and every preview; `page` shows their videos."""
+    """Show the start that was found for a photo, why, and every preview; `page` shows their videos."""
     rows = []
     for one in done.previews:
         name = ' class="unleak-chosen"' if one is done.chosen else ""
@@ -143,7 +143,7 @@ def found(done: Tuned, page: str = "") -> str:
 
 
 def _worded(sentence: str) -> str:
-    """A sentence as HTML, its commands as such."""
+    """Return a sentence as HTML, its commands marked as code."""
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(sentence))
 
 

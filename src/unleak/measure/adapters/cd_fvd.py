@@ -49,7 +49,7 @@ class CDFVD:
         return np.asarray(mean, dtype=np.float32)
 
     def distance(self, x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m d"]) -> float:
-        """The package's own, between features of real videos `y` and of others `x`."""
+        """Return the package's own, between features of real videos `y` and of others `x`."""
         stats = type(self.evaluator.fake_stats)
         fake, real = stats(capture_mean_cov=True), stats(capture_mean_cov=True)
         fake.append(x)

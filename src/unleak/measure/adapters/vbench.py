@@ -67,7 +67,7 @@ class VBench:
     def __call__(
         self, videos: Sequence[Path], prompts: Sequence[str], images: Sequence[Path | None]
     ) -> dict[str, dict[str, Any]]:
-        """Each dimension's number, as VBench gives it, by `vbench DIMENSION`, with an interval over videos.
+        """Return each dimension's number, as VBench gives it, by `vbench DIMENSION`, with an interval over videos.
 
         `prompts` name the videos. The dimensions of images need `images`. Raises ValueError if VBench fails.
         """
@@ -88,7 +88,7 @@ class VBench:
         return {f"vbench {name}": _record(name, found[name]) for name in self.dimensions if name in found}
 
     def check(self, prompts: Sequence[str], images: Sequence[Path | None]) -> None:
-        """ValueError for what the dimensions of images cannot be measured of."""
+        """Raise ValueError for what the dimensions of images cannot be measured of."""
         wanted = [name for name in self.dimensions if name in _OF_IMAGES]
         if not wanted:
             return

@@ -69,7 +69,7 @@ class Case:
 
     @property
     def strategies(self) -> tuple[Strategy, ...]:
-        """The fixes as `unleak.apply` takes them."""
+        """Return the fixes as `unleak.apply` takes them."""
         return parse_fixes(self.fixes)
 
 

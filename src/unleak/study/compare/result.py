@@ -90,12 +90,12 @@ class Comparison:
 
     @property
     def names(self) -> list[str]:
-        """The metrics that at least one video has a value of."""
+        """Return the metrics that at least one video has a value of."""
         return [name for name in self.made[0].values if any(one.values.get(name) is not None for one in self.made)]
 
     @property
     def record(self) -> dict[str, Any]:
-        """Everything but the frames, as plain values."""
+        """Return everything but the frames, as plain values."""
         first = self.made[0].run
         f, h, w, _ = first.frames.shape
         return {

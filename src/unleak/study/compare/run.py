@@ -44,7 +44,7 @@ class Shot:
 
     @property
     def record(self) -> dict[str, Any]:
-        """As plain values."""
+        """Return it as plain values."""
         given = {"prompt": self.prompt, "mask": None if self.mask_file is None else str(self.mask_file)}
         return self.photo.record | {name: value for name, value in given.items() if value is not None}
 
@@ -62,12 +62,12 @@ class Planned:
 
     @property
     def loaded(self) -> tuple[Any, ...]:
-        """What is loaded for it: cases that agree share a pipeline. Names are not enough, folders can have any."""
+        """Return what is loaded for it: cases that agree share a pipeline. Two folders may share a name."""
         return self.spec.source, self.spec.revision, self.spec.name, self.loading
 
     @property
     def record(self) -> dict[str, Any]:
-        """How its videos are made, as plain values."""
+        """Return how its videos are made, as plain values."""
         return {
             "label": self.case.label,
             "model": {"name": self.spec.name, "source": self.spec.source, "revision": self.spec.revision},
@@ -97,7 +97,7 @@ class Plan:
 
     @property
     def title(self) -> str:
-        """What the page is called."""
+        """Return what the page is called."""
         count = f"{len(self.cases)} ways compared"
         name = self.shots[0].entry.photo.name
         return f"{name}: {count}" if len(self.shots) == 1 else f"{len(self.shots)} photos: {count}"

@@ -223,7 +223,7 @@ def measure_leakage(
 def _predictors(
     view: View, clips: Clips, batch: Sequence[int], x_0: Float[Tensor, "b c f h w"], scenes: Scenes | None
 ) -> dict[str, LevelPredict]:
-    """The model with its image, without it, and the oracle where the scenes are known."""
+    """Return the model with its image, without it, and the oracle where the scenes are known."""
     images = to_unit(torch.from_numpy(np.ascontiguousarray(clips[batch, 0])).to(view.device))
     given = images, [view.arguments.get("prompt") or ""] * len(batch), clips.shape[1]
     found: dict[str, LevelPredict] = {
@@ -312,7 +312,7 @@ class Diagnosis:
 
     @property
     def starts(self) -> tuple[str, ...]:
-        """The starts, noisiest first."""
+        """Return the starts, noisiest first."""
         return tuple(self.units)
 
     def mean(self, test: str, who: str, start: str = "", *, of: str = "kept") -> Mean | None:
@@ -337,12 +337,12 @@ class Diagnosis:
 
     @property
     def verdict(self) -> Verdict:
-        """What the numbers say, in words."""
+        """Return what the numbers say, in words."""
         return judge(self)
 
     @property
     def curve(self) -> list[dict[str, Any]]:
-        """A row of the table for each test, who and start."""
+        """Return a row of the table for each test, who and start."""
         places = dict.fromkeys((row.test, row.who, row.start) for row in self.rows)
         table = []
         for test, who, start in places:
@@ -360,7 +360,7 @@ class Diagnosis:
 
     @property
     def record(self) -> dict[str, Any]:
-        """Everything as plain values."""
+        """Return everything as plain values."""
         return {
             "unleak": __version__,
             "verdict": asdict(self.verdict),
@@ -448,7 +448,7 @@ def judge(found: Diagnosis) -> Verdict:
 
 
 def _lost(found: Diagnosis, ceiling: float) -> tuple[dict[str, dict[str, Mean]], list[str], bool]:
-    """What each yardstick keeps beyond the model, by start; where it sees motion; whether it is clear that no more."""
+    """Return, by start, what each yardstick keeps beyond the model, where it sees motion, and whether that is clear."""
     lost: dict[str, dict[str, Mean]] = {"no image": {}, "oracle": {}}
     clear, seen = True, list[str]()
     for start in found.starts:
@@ -465,7 +465,7 @@ def _lost(found: Diagnosis, ceiling: float) -> tuple[dict[str, dict[str, Mean]],
 
 
 def _of_losses(found: Diagnosis, who: str, losses: Mapping[str, Mean]) -> tuple[str, list[str]]:
-    """The label and the sentences for motion that is lost."""
+    """Return the label and the sentences for motion that is lost."""
     worst = max(losses, key=lambda start: losses[start].value)
     kept = {name: _need(found.mean("restart", name, worst)) for name in ("image", who)}
     begins = f"restarted at {_place(found, worst)} with its image it keeps {kept['image']} of a clip's motion, while"
@@ -504,7 +504,7 @@ def _why_undecided(found: Diagnosis, seen: Sequence[str]) -> str:
 
 
 def _where_lost(found: Diagnosis, ceiling: float, *, leaks: bool) -> str:
-    """From which start on the model loses motion, whoever is to blame."""
+    """Say from which start on the model loses motion, whoever is to blame."""
     kept = {start: _need(found.mean("restart", "image", start)) for start in found.starts}
     low = [start for start in found.starts if kept[start].value < ENOUGH * ceiling]
     if not low:
@@ -517,7 +517,7 @@ def _where_lost(found: Diagnosis, ceiling: float, *, leaks: bool) -> str:
 
 
 def _amounts(found: Diagnosis, ceiling: float) -> list[str]:
-    """How much the videos move from pure noise, and the limits of it all."""
+    """Say how much the videos move from pure noise, and the limits of it all."""
     said = []
     for test, name, text in (
         ("fresh", "image", "From pure noise, without guidance, its videos move"),

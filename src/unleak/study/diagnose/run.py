@@ -148,7 +148,7 @@ def _checked(spec: ModelSpec, settings: Settings, loading: Loading, mask: str | 
 
 
 def _files(source: Path | list[Path], most: int) -> list[Path]:
-    """The photos that the clips are made of."""
+    """Return the photos that the clips are made of."""
     if not isinstance(source, Path):
         return []
     return [source] if source.is_file() else find_images([source])[:most]

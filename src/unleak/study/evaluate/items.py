@@ -28,7 +28,7 @@ class Item:
 
     @property
     def key(self) -> str:
-        """A name for this video as it is now: a file that changes gets another. OSError if it cannot be found."""
+        """Return a name for this video as it is now: a file that changes gets another. OSError if it is not there."""
         about = [self.reference, str(self.path), _stamp(self.path), str(self.image), self.prompt, self.target_motion]
         if self.image is not None:
             about.append(_stamp(self.image))

@@ -45,7 +45,7 @@ class Networks:
 
     @property
     def packaged(self) -> dict[str, Path]:
-        """The networks of cd-fvd and their files. ValueError for what is not understood."""
+        """Return the networks of cd-fvd and their files. ValueError for what is not understood."""
         found = dict[str, Path]()
         for text in self.cd_fvd:
             model, equals, file = text.partition("=")
@@ -83,7 +83,7 @@ class Networks:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What decides the numbers, as plain values: names, and hashes of files."""
+        """Return what decides the numbers, as plain values: names, and hashes of files."""
         return {
             "flow": self.flow,
             "features": self.features,

@@ -36,7 +36,7 @@ class Evaluation:
 
     @property
     def videos(self) -> list[Mapping[str, Any]]:
-        """The rows that are no references."""
+        """Return the rows of the videos, without the references."""
         return [row for row in self.rows if not row["reference"]]
 
     @cached_property
@@ -55,7 +55,7 @@ class Evaluation:
 
     @property
     def lines(self) -> list[str]:
-        """The summary in words, a line for each number."""
+        """Return the summary in words, a line for each number."""
         said = []
         samples = {name for row in self.rows for name in row["features"]}  # networks that are named after themselves
         for name, mean in self.summary.items():
@@ -70,7 +70,7 @@ class Evaluation:
 
     @property
     def record(self) -> dict[str, Any]:
-        """Everything as plain values."""
+        """Return everything as plain values."""
         return {
             "unleak": __version__,
             "summary": dict(self.summary),

@@ -54,7 +54,7 @@ class Asked:
 
     @property
     def protocol(self) -> Protocol:
-        """How videos are read: as the preset has it, except for what is given."""
+        """Return how videos are read: as the preset has it, except for what is given."""
         given = {"num_frames": self.num_frames, "fps": self.fps, "size": self.size}
         base = UCF101 if self.preset == "ucf101" else Protocol()
         return replace(base, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
@@ -295,7 +295,7 @@ def _row(item: Item, name: str, outcome: Outcome, tools: Tools, names: Sequence[
 
 
 def _in_order(plan: Plan, rows: Rows) -> list[tuple[Item, dict[str, Any]]]:
-    """The measured videos in the order of the plan."""
+    """Return the measured videos in the order of the plan."""
     by_file = {(row["file"], row["reference"]): row for row in rows.values()}
     places = [(item, by_file.get((str(item.path), item.reference))) for item in plan.items]
     return [(item, row) for item, row in places if row is not None]
@@ -310,7 +310,7 @@ def _found(
     about: dict[str, Any],
     listener: Listener,
 ) -> Evaluation:
-    """All numbers together. ValueError if no video was measured."""
+    """Put all numbers together. ValueError if no video was measured."""
     ordered = _in_order(plan, rows)
     ours, theirs = ([(item, row) for item, row in ordered if row["reference"] is which] for which in (False, True))
     if not ours:

@@ -253,7 +253,7 @@ def find_start(
 
 
 def _named(log_snr: float, process: NoiseProcess) -> Start:
-    """A start near `log_snr` that is short to write and names its level exactly, in the process's usual unit."""
+    """Return a start near `log_snr` that is short to write and names its level exactly, in the process's usual unit."""
     level = process.level_at_log_snr(log_snr)
     if isinstance(process, VP):
         return Start.timestep(round(process.timestep_of(level)))

@@ -59,7 +59,7 @@ class Fidelity:
         return cls(float(match[2]), match[1] is not None)
 
     def least(self, plain: float) -> float:
-        """In dB, where the plain video has `plain`."""
+        """Return the bound in dB, where the plain video has `plain`."""
         return plain - self.value if self.below_plain else self.value
 
     def __str__(self) -> str:

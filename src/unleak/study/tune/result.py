@@ -60,12 +60,12 @@ class Preview:
 
     @property
     def seen(self) -> Seen:
-        """As the search has it; the plain start at the end of what it looks at."""
+        """Return what the search looks at; the plain start is at the end of its range."""
         log_snr = self.run.start["log_snr"]
         return Seen(PLAIN if log_snr is None else max(PLAIN, log_snr), self.speed, self.first_frame)
 
     def record(self, fps: float) -> dict[str, Any]:
-        """All but the frames, as plain values."""
+        """Return all but the frames, as plain values."""
         measured = {"speed": {"px_per_frame": self.speed, "px_per_second": self.speed * fps}}
         told = f"{self.speed * fps:.3g} px/s, first frame {self.first_frame:.1f} dB"
         return {**self.run.record, **measured, "first_frame_psnr": self.first_frame, "told": told}
@@ -92,23 +92,23 @@ class Tuned:
 
     @property
     def goal(self) -> Goal:
-        """What was looked for: px/frame and dB."""
+        """Return what was looked for: px/frame and dB."""
         least = self.fidelity.least(self.previews[0].first_frame)
         return Goal(self.target.per_frame(self.fps), least)
 
     @property
     def chosen(self) -> Preview:
-        """The preview of the start that was chosen."""
+        """Return the preview of the start that was chosen."""
         return self.previews[choice([one.seen for one in self.previews], self.goal)]
 
     @property
     def start(self) -> Start:
-        """What to give to `apply`."""
+        """Return what to give to `apply`."""
         return self.chosen.start
 
     @property
     def reached(self) -> bool:
-        """Whether it moves enough and holds the photo."""
+        """Return whether the chosen preview moves enough and keeps the photo."""
         return self.goal.met(self.chosen.seen)
 
     @property
@@ -137,7 +137,7 @@ class Tuned:
 
     @property
     def check(self) -> str | None:
-        """What the video with all steps says of the previews; None without one."""
+        """Return what the video with all steps says of the previews; None without one."""
         if self.full is None:
             return None
         goal, text = self.goal, f"with all its steps it moves {self._speed(self.full)}"
@@ -153,7 +153,7 @@ class Tuned:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """The choice and a line for each preview, as plain values."""
+        """Return the choice and a line for each preview, as plain values."""
         rows = [
             {
                 "start": str(one.start),
@@ -176,7 +176,7 @@ class Tuned:
 
     @property
     def record(self) -> dict[str, Any]:
-        """All but the frames, as plain values for a JSON file."""
+        """Return all but the frames, as plain values for a JSON file."""
         f, h, w, _ = self.previews[0].run.frames.shape
         runs = [one.record(self.fps) for one in self._shown]
         if self.full is not None:
@@ -204,7 +204,7 @@ class Tuned:
 
     @property
     def _shown(self) -> list[Preview]:
-        """The previews, noisiest first, and what came of them."""
+        """Return the previews, noisiest first, and what came of them."""
         order = sorted(self.previews, key=lambda one: one.seen.log_snr)
         if self.full is None:
             return order
