@@ -76,6 +76,13 @@ def test_every_metric_of_the_registry_is_told_and_recorded(pair, tmp_path):
         assert made.record["plain"]["values"][one.name] == made.plain.values[one.name]
 
 
+def test_what_is_warned_of_stands_beside_the_videos(pair, tmp_path):
+    made, _ = pair
+    assert any("3 steps" in text for text in made.cautions)
+    text = view.pair(made.plain, made.fixed, made.save(tmp_path)[:2], cautions=made.cautions)
+    assert all(f'<p class="unleak-note" role="status">{escape(one)}</p>' in text for one in made.cautions)
+
+
 def test_only_what_moved_is_called_fixed(pair, tmp_path):
     made, _ = pair
     files = made.save(tmp_path)[:2]

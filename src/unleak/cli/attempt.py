@@ -98,7 +98,7 @@ def attempt(
     check_writable(output.out)
     with memory.loading.advising(spec, settings, device):
         model = Model.load(spec, memory.loading, device=device, say=terminal.note)
-    with terminal.progress() as progress:
+    with terminal.cautions(), terminal.progress() as progress:
         task = progress.add_task("videos", total=(first.budget + 1) * settings.steps)
         done = try_photo(
             model,

@@ -118,7 +118,7 @@ def compare(
         terminal.json({"planned": str(out / "index.html"), "cases": [vars(one.case) for one in planned.cases]})
         return
     check_writable(out.parent)
-    with listening(terminal) as listener:
+    with terminal.cautions(), listening(terminal) as listener:
         done = planned.run(listener, {"reproduce": typed.text(out=out)})
     saved = done.save(out, shown=output.show)
     for number, label in enumerate(one.case.label for one in planned.cases):

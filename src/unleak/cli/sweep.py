@@ -85,7 +85,7 @@ def sweep(
     check_writable(out.parent)
     with memory.loading.advising(spec, settings, device):
         model = Model.load(spec, memory.loading, device=device, say=terminal.note)
-    with terminal.progress() as progress:
+    with terminal.cautions(), terminal.progress() as progress:
         task = progress.add_task("starts", total=len(start) * settings.steps)
         done = sweep_photo(
             model,

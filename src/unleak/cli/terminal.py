@@ -62,6 +62,16 @@ class Terminal:
             say(json.dumps(values, indent=2), sys.stdout)
 
     @contextmanager
+    def cautions(self) -> Iterator[None]:
+        """Print each thing that unleak warns of in the body, once, after it."""
+        from unleak.animate.cautions import cautions_of
+
+        with cautions_of() as found:
+            yield
+        for text in found:
+            self.note(text)
+
+    @contextmanager
     def progress(self) -> Iterator[Any]:
         """Show a `rich.progress.Progress` on stderr until the block ends.
 

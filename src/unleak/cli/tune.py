@@ -153,7 +153,7 @@ def _found(
     from unleak.study.tune.find import tune_photo
 
     model, done, failed = None, list[dict[str, Any]](), list[dict[str, str]]()
-    with terminal.progress() as progress:
+    with terminal.cautions(), terminal.progress() as progress:
         overall = progress.add_task("photos", total=len(photos), visible=len(photos) > 1)
         current = progress.add_task(f"loading {spec.name}", total=None)
         for folder, path in zip(folders, photos, strict=True):

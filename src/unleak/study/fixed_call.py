@@ -54,7 +54,7 @@ class FixedCall:
         seed: int,
         fps: float | int | None,
     ) -> "FixedCall":
-        """Check the arguments; ValueError for those that the pipeline lacks or that we set. `fps` goes where it fits."""
+        """Check the arguments; ValueError for those that the pipeline lacks or that we set. `fps` is handed on."""
         parameters = signature(type(pipe).__call__).parameters
         for name in sorted(_OURS.keys() & inputs.keys()):
             raise ValueError(f"{name}= is what unleak sets itself (see {_OURS[name]}): leave it out.")

@@ -1,7 +1,6 @@
 """A photo to a video with everything that the command and the page say of it: its start found, its motion measured."""
 
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -13,6 +12,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
 from unleak.animate.call import Call
+from unleak.animate.cautions import cautions_of
 from unleak.animate.job import Job, WhereItExists, placed
 from unleak.animate.model import Loading, Model
 from unleak.animate.noise import check_init, initial_noise
@@ -21,7 +21,6 @@ from unleak.animate.request import Request
 from unleak.animate.sample import check_mask, sample
 from unleak.animate.settings import Settings
 from unleak.animate.size import swapped
-from unleak.attach.plan import UnleakWarning
 from unleak.data.image import MediaError
 from unleak.study.tune.find import Search, tune_photo
 from unleak.study.tune.result import Tuned
@@ -64,9 +63,7 @@ def generate(
     """
     settings = replace(settings.prompted(job.prompt), seed=settings.seed + (job.seed or 0))
     mask, began, tuned = job.read_mask(), time.monotonic(), None
-    with warnings.catch_warnings(record=True) as caught, model.advising(settings):
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("always", UnleakWarning)
+    with cautions_of() as caught, model.advising(settings):
         if search is not None:
             tuned = tune_photo(model, photo, settings, search, mask=mask, on_step=on_step)
             settings = replace(settings, start=tuned.start)
@@ -78,7 +75,7 @@ def generate(
             mask=mask,
             on_step=None if on_step is None else lambda done, of: on_step(None, done, of),
         )
-    cautions = list(dict.fromkeys(str(warning.message) for warning in caught))
+    cautions = list(caught)
     if (caution := swapped(photo.image.size, settings.width, settings.height)) is not None:
         cautions.append(caution)
     if settings.num_frames not in (None, len(made.frames)):

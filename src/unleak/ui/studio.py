@@ -8,6 +8,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from unleak.animate.cautions import cautions_of
 from unleak.animate.model import Loading, Model
 from unleak.animate.record import Photo, asked, provenance, public
 from unleak.animate.request import Request
@@ -125,6 +126,8 @@ class Pair:
     record: Mapping[str, Any]
     still: bool
     """Whether the fixed video came out still all the same."""
+    cautions: tuple[str, ...] = ()
+    """What a person should know of how they were made."""
 
     def save(self, folder: Path) -> tuple[Path, Path, Path]:
         """Write plain.mp4, fixed.mp4 and settings.json; returns their paths."""
@@ -187,7 +190,7 @@ class Studio:
         spec = self.spec(wish.model)
         each = {"plain": wish.plain(spec), "fixed": wish.settings(spec)}
         picture, made = Photo(photo, read_photo(photo, decoding=_DECODING)), {}
-        with self._model(spec, report) as model, model.advising(each["fixed"]):
+        with self._model(spec, report) as model, model.advising(each["fixed"]), cautions_of() as cautions:
             for place, (name, settings) in enumerate(each.items()):
 
                 def on_step(done: int, of: int, name: str = name, place: int = place) -> None:
@@ -216,7 +219,7 @@ class Studio:
             | {"values": dict(seen[name].values)}
             for name, one in made.items()
         }
-        return Pair(seen["plain"], seen["fixed"], fps, public(record), still)
+        return Pair(seen["plain"], seen["fixed"], fps, public(record), still, tuple(cautions))
 
     def attempt(self, photo: Path, wish: Wish, folder: Path, *, report: Report) -> tuple[Attempt, Path]:
         """Do what `unleak try` does: several seeds and starts, the best video kept; and the page of all, in `folder`.

@@ -38,7 +38,7 @@ def pair_tab(site: Site, controls: Controls) -> None:
             report = site.report(progress, request)
             made = site.studio.animate(site.theirs(request, photo), wish_of(*chosen), report=report)
             files = made.save(site.room(request))
-            shown = view.pair(made.plain, made.fixed, files[:2], still=made.still)
+            shown = view.pair(made.plain, made.fixed, files[:2], still=made.still, cautions=made.cautions)
             return shown, gr.update(visible=made.still), *(_ready(file) for file in files)
 
     def on_try(request: gr.Request, photo: str | None, *chosen: Any, progress: Progress = _PROGRESS) -> Any:

@@ -63,10 +63,13 @@ def refused(reason: str) -> str:
     return f'<p class="unleak-refused" role="alert">{escape(reason)}</p>'
 
 
-def pair(plain: Made, fixed: Made, videos: tuple[Path, Path], *, still: bool = False) -> str:
+def pair(
+    plain: Made, fixed: Made, videos: tuple[Path, Path], *, still: bool = False, cautions: Iterable[str] = ()
+) -> str:
     """Show both videos side by side, each with its motion, camera and level; the MP4 files are in the text itself.
 
-    still: the video with the fix came out still all the same, so it is not called fixed.
+    still: the video with the fix came out still all the same, so it is not called fixed. cautions: what a person should
+    know of how they were made.
     """
     highest = max(*plain.run.motion.per_pair, *fixed.run.motion.per_pair)
     names = ("Plain", "With the fix" if still else "Fixed")
@@ -75,8 +78,9 @@ def pair(plain: Made, fixed: Made, videos: tuple[Path, Path], *, still: bool = F
     ]
     before, after = plain.run.motion.value, fixed.run.motion.value
     times = f"{after / before:.1f} times the motion of plain. " if before > 0 else ""
+    notes = "".join(f'<p class="unleak-note" role="status">{escape(text)}</p>' for text in cautions)
     return (
-        f'<div class="unleak-pair">{"".join(cards)}</div>'
+        f'<div class="unleak-pair">{"".join(cards)}</div>{notes}'
         f'<p class="unleak-soft"><b class="unleak-times">{times}</b>'
         f"Motion score: mean optical flow per pair of frames, summed, in px; {escape(fixed.run.motion.estimator)}. "
         f"It counts any change: look at the video too.</p>{_measurements(names, plain, fixed)}"
