@@ -162,3 +162,11 @@ def test_a_photo_whose_name_is_no_text_loses_no_work(sweep, photo, tmp_path):
     text = (tmp_path / "page/index.html").read_text(encoding="utf-8")
     assert "<h1>caf\\udce9.png: motion against start</h1>" in text
     assert json.loads((tmp_path / "page/sweep.json").read_text())["photo"]["file"] == "caf\\udce9.png"
+
+
+def test_few_steps_are_told_once(unleak, photo, tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    small = ("--size", "32x16", "--steps", 2, "--num-frames", 3)
+    done = unleak("sweep", photo, "--model", tiny_folder, *small, "--start", "sigma=100,sigma=20", "--out", "page")
+    assert done.status == 0, done.err
+    assert done.err.count("2 steps, and rescaled") == 1
