@@ -58,6 +58,16 @@ def test_a_name_that_no_list_holds_costs_that_video_alone(clips, tmp_path, capsy
     assert row["path"] == "a.mp4"
 
 
+def test_a_caption_that_is_no_text_costs_that_video_alone(clips, tmp_path, capsys):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.mp4").write_bytes((clips / "sub" / "moves.mp4").read_bytes())
+    (tmp_path / "a.txt").write_bytes(b"caf\xe9")
+    assert main(["data", "check", str(tmp_path), *FEW]) == 0
+    said = capsys.readouterr()
+    assert "a.txt: not a text file in UTF-8; save it as UTF-8" in said.err
+    assert said.out.splitlines()[0] == "1 of 2 videos would be used"
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [

@@ -27,6 +27,21 @@ def test_a_folder_with_captions_beside(folder):
     assert found == [("a.mp4", ""), ("sub/b.webm", ""), ("sub/c.mp4", "rain on a roof")]
 
 
+@pytest.mark.parametrize("content", [b"caf\xe9", b"x" * (2**24 + 1), "rain".encode("utf-16")])
+def test_a_caption_that_cannot_be_read_costs_its_video_alone(folder, content):
+    (folder / "a.txt").write_bytes(content)
+    first, *others = folder_videos(folder)
+    assert first.fault.startswith(f"{folder / 'a.txt'}: ")
+    assert "\n" not in first.fault
+    assert [(one.caption, one.fault) for one in others] == [("", None), ("rain on a roof", None)]
+
+
+@pytest.mark.parametrize("duration", ["PT.S", "PT1.2.3S", "PT", "nan", "-1", "soon"])
+def test_a_duration_that_is_none_is_left_out(folder, duration):
+    (found,) = listed_videos(written(folder / "list.csv", [("path", "duration"), ("a.mp4", duration)]))
+    assert found.duration is None
+
+
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
 def test_a_list(folder, kind):
     rows = [("a.mp4", "two, three\nlines", "4.5"), ("sub/c.mp4", "", "")]

@@ -1,5 +1,6 @@
 """The initial noise that settings name: one of the standard ones, or that of a file of moments."""
 
+import re
 from pathlib import Path
 
 from unleak.animate.settings import Settings
@@ -45,7 +46,7 @@ def check_init(settings: Settings, spec: ModelSpec) -> Path | str | None:
                 open_regular(file).close()
             AnalyticInit.from_pretrained(file)
             return file
-        if "/" not in init:
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", init) or init.endswith((".safetensors", ".pt")):  # no Hub id either
             raise ValueError(f"init {init!r}: no such file; give standard, unit, analytic, or a file of moments")
         return init
     moments = spec.moments_for(settings.height, settings.width)

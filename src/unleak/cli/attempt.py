@@ -86,6 +86,7 @@ def attempt(
     (job,), _ = placed([Job(chosen, output.out / f"{chosen.stem}.mp4")], "overwrite" if output.overwrite else "number")
     folder = free_folder(output.out / f"{chosen.stem}-try", overwrite=output.overwrite, record=RECORD)
     check_init(settings, spec)
+    check_writable(output.out)
     asked = f"{first.budget} videos from start {starts}"
     terminal.note(f"{spec.name}: {asked}; {settings.steps} steps; init {settings.init}")
     if caution := settings.caution(spec):
@@ -95,7 +96,6 @@ def attempt(
         terminal.json({"planned": [str(job.video), str(folder / "index.html")], "starts": starts.split(", ")})
         return 0
 
-    check_writable(output.out)
     with memory.loading.advising(spec, settings, device):
         model = Model.load(spec, memory.loading, device=device, say=terminal.note)
     with terminal.cautions(), terminal.progress() as progress:

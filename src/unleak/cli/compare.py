@@ -111,13 +111,13 @@ def compare(
     )
     out = output.out or Path("out") / f"{entries[0].photo.stem}-compare"
     out = free_folder(out, overwrite=output.overwrite, record=RECORD)
+    check_writable(out.parent)
     for one in planned.cases:
         terminal.note(f"{one.case.label}: {one.spec.name}, start {one.settings.level(one.spec)['text']}")
     if output.dry_run:
         terminal.line(f"{len(entries)} photos -> {out / 'index.html'}")
         terminal.json({"planned": str(out / "index.html"), "cases": [vars(one.case) for one in planned.cases]})
         return
-    check_writable(out.parent)
     with terminal.cautions(), listening(terminal) as listener:
         done = planned.run(listener, {"reproduce": typed.text(out=out)})
     saved = done.save(out, shown=output.show)

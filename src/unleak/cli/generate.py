@@ -146,8 +146,7 @@ def _checked(
     if len(entries) == 1:
         load_image(entries[0].photo)
     spec = video.spec()
-    if not output.dry_run:
-        check_writable(output.out)
+    check_writable(output.out)
     if fix.start == "auto":
         refuse_unmeasurable()
 

@@ -71,6 +71,7 @@ def sweep(
     settings = each[start[0]]
     out = free_folder(output.out or Path("out") / f"{photo.stem}-sweep", overwrite=output.overwrite)
     check_init(settings, spec)
+    check_writable(out.parent)
     terminal.note(f"{spec.name}: {len(start)} starts; {settings.steps} steps; seed {seed}; init {settings.init}")
     if caution := settings.caution(spec):
         terminal.note(caution)
@@ -82,7 +83,6 @@ def sweep(
         terminal.json({"planned": str(out / "index.html"), "starts": planned, "settings": dict(settings.arguments)})
         return
 
-    check_writable(out.parent)
     with memory.loading.advising(spec, settings, device):
         model = Model.load(spec, memory.loading, device=device, say=terminal.note)
     with terminal.cautions(), terminal.progress() as progress:

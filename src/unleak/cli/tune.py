@@ -114,15 +114,14 @@ def tune(
     wanted = [output.out / f"{photo.stem}-tune" for photo in photos]
     folders = free_folders(wanted, overwrite=output.overwrite, record=RECORD)
     check_init(settings, spec)
+    check_writable(output.out)
     asked = f"{search.target or '4 % of the width per second'}, first frame {search.fidelity}"
     terminal.note(
         f"{spec.name}: {asked}; at most {search.budget} previews of {fewer} steps down to {settings.start_text}; "
         f"seed {seed}; init {settings.init}"
     )
     terminal.detail(f"lowest start {search.lowest}: {settings.level(spec)['text']}")
-    if not output.dry_run:
-        check_writable(output.out)
-    else:
+    if output.dry_run:
         for folder, photo in zip(folders, photos, strict=True):
             terminal.line(f"{photo} -> {folder / 'index.html'}")
         planned = [str(folder / "index.html") for folder in folders]

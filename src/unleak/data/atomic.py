@@ -73,9 +73,9 @@ def _umask() -> int:
 
 
 def check_writable(folder: Path) -> None:
-    """Raise ValueError if files cannot be written to `folder`, there or not: now is better than after an hour of work.
+    """Raise ValueError if files cannot be written to `folder`, whether it exists or not.
 
-    Nothing is made that stays.
+    It is better to know before an hour of work than after it. Nothing is made that stays.
     """
     try:
         for place in (folder, *folder.parents):

@@ -28,6 +28,8 @@ class VideoEntry:
     path: Path
     caption: str = ""
     duration: float | None = None
+    fault: str | None = None
+    """Why it cannot be used, where that is known before it is opened."""
 
 
 class _Video(Row):
@@ -48,12 +50,20 @@ class _WebVid(Row):
 
 
 def folder_videos(folder: str | Path) -> list[VideoEntry]:
-    """Find the videos in a folder and below it, by name; NAME.txt beside NAME.mp4 holds its caption."""
+    """Find the videos in a folder and below it, by name; NAME.txt beside NAME.mp4 holds its caption.
+
+    A video whose caption cannot be read is one with a `fault`.
+    """
     entries = []
     for path in find_videos([folder]):
-        text = path.with_suffix(".txt")
-        caption = read_text(text)[:_LONGEST_CAPTION] if text.is_file() else ""
-        entries.append(VideoEntry(path, " ".join(caption.split())))
+        text, caption, fault = path.with_suffix(".txt"), "", None
+        try:
+            caption = read_text(text)[:_LONGEST_CAPTION] if text.is_file() else ""
+        except MediaError as error:
+            fault = str(error)
+        except OSError as error:
+            fault = f"{text}: {error.strerror}"
+        entries.append(VideoEntry(path, " ".join(caption.split()), fault=fault))
     return entries
 
 
@@ -142,9 +152,9 @@ class _Inside:
 def _seconds(value: Any) -> float | None:
     """Parse a duration in seconds: WebVid writes PT00H00M10S, others a number; None for anything else."""
     text = str(value or "")[:40]
-    if match := re.fullmatch(r"PT(?:([\d.]+)H)?(?:([\d.]+)M)?(?:([\d.]+)S)?", text, re.ASCII):
-        text = str(sum(float(part) * unit for part, unit in zip(match.groups("0"), (3600, 60, 1), strict=True)))
     try:
+        if match := re.fullmatch(r"PT(?:([\d.]+)H)?(?:([\d.]+)M)?(?:([\d.]+)S)?", text, re.ASCII):
+            text = str(sum(float(part) * unit for part, unit in zip(match.groups("0"), (3600, 60, 1), strict=True)))
         seconds = float(text)
     except ValueError:
         return None

@@ -51,8 +51,10 @@ def survey(
     after each video.
     """
     flow, found = DIS(), list[Looked]()
-    requests = (replace(clip, path=entry.path) for entry in entries)
-    for entry, outcome in zip(entries, read_clips(requests, decoding=decoding), strict=True):
+    readable = [entry for entry in entries if entry.fault is None]
+    clips = read_clips((replace(clip, path=entry.path) for entry in readable), decoding=decoding)
+    for entry in entries:
+        outcome = MediaError(entry.fault) if entry.fault is not None else next(clips)
         if outcome is None or isinstance(outcome, MediaError):
             looked = Looked(entry, reason=str(outcome))
         else:

@@ -228,6 +228,9 @@ class VideoClips:
         return self.reader.read(request)
 
     def _header(self, entry: VideoEntry) -> VideoHeader | str:
+        """Return what the file's header says, or why the video cannot be used."""
+        if entry.fault is not None:
+            return entry.fault
         if entry.duration is not None and self.config.fps and not self.config.buckets:
             return VideoHeader(entry.duration, 0.0, 0, 0)
         if not entry.path.is_file():

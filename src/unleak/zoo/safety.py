@@ -21,7 +21,7 @@ MAX_ARCHIVE = 60_000_000_000
 """Bytes, unpacked."""
 MAX_MEMBERS = 100_000
 
-_INDIRECT = r"^Auto(?!encoder)|^FlashPack|^Onnx|Pipeline"
+_INDIRECT = r"^Auto(?!encoder|Guidance)|^FlashPack|^Onnx|Pipeline"
 """Of classes that load what another file names: an Auto class the code of a configuration, a pipeline in a pipeline the
 classes of a second model_index.json, a FlashPack class another class, and ONNX a graph with operators of its own."""
 
