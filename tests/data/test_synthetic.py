@@ -1,5 +1,6 @@
 """Clips show exactly the motion that they say they have."""
 
+import os
 from collections import Counter
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from unleak.data.image import MediaError
 from unleak.data.synthetic import Motion, MotionRange, SyntheticClips
 from unleak.measure.motion import camera_motion
 
@@ -149,3 +151,18 @@ def test_alternatives_part_from_one_first_frame(photos):
         assert np.abs(seen[:2] - [camera.dx, camera.dy]).max() < 0.08
     with pytest.raises(IndexError, match="clip 3 of 3"):
         clips.alternatives(3, cameras)
+
+
+@pytest.mark.parametrize("content", [b"", b"no photo", b"\x89PNG\r\n\x1a\n", "cut"])
+def test_a_damaged_photo_is_one_line(photos, tmp_path, content):
+    content = (photos / "a.png").read_bytes()[:900] if content == "cut" else content
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(MediaError, match=r"a\.png: not a photo that can be read \(.*export it again or move it away$"):
+        SyntheticClips(tmp_path, size=16, num_frames=2)[0]
+
+
+def test_what_is_no_file_is_no_photo(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    (tmp_path / "b.png").symlink_to("/dev/zero")
+    with pytest.raises(ValueError, match="no photo in"):
+        SyntheticClips(tmp_path)

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -170,4 +171,14 @@ def test_a_file_cut_short_or_gone_is_one_line(tmp_path):
         checkpoint.newest(tmp_path)
     file.unlink()
     with pytest.raises(ValueError, match=r"step-00000010 is damaged \(it holds no tensors\)"):
+        checkpoint.newest(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["state.json", "tensors-00001.safetensors"])
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_what_is_no_file_is_not_waited_for(tmp_path, name, kind):
+    path = save(tmp_path, 10)
+    (path / name).unlink()
+    os.mkfifo(path / name) if kind == "pipe" else (path / name).symlink_to("/dev/zero")
+    with pytest.raises(ValueError, match=rf"damaged \(.*{name}: a {kind}; give a regular file"):
         checkpoint.newest(tmp_path)

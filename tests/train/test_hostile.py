@@ -134,7 +134,7 @@ def test_a_recipe_in_the_state_that_is_none_is_one_line(run):
     assert "\n" not in str(refusal.value)
 
 
-def test_a_checkpoint_of_before_december_2026_is_gone_on_from(run, trained):
+def test_a_checkpoint_of_an_earlier_version_is_gone_on_from(run, trained):
     """The same tensors as older versions stored them: the optimizer's by place, in a file of torch.save."""
     path = run.output / "checkpoints" / "step-00000002"
     (file,) = path.glob("*.safetensors")

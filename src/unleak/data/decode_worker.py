@@ -191,7 +191,8 @@ class ClipReader:
         timer.start()
         try:
             outcome = _ask(process, request)
-        except (OSError, EOFError, ValueError):  # no reply, or half of one
+        except (OSError, EOFError, ValueError, LookupError, TypeError, MemoryError, RecursionError):
+            # No reply, half of one, or one that a decoder out of control has written.
             how = _end(process)
             kind = _KilledError if how in ("SIGKILL", "SIGTERM") else MediaError
             outcome = kind(f"{request.path}: its decoder crashed ({how}); copy or export it again")

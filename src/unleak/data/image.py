@@ -27,7 +27,7 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "JPEG2000", "PP
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 
 # What Pillow's decoders raise on damaged files, seen by damaging files of every format above.
-_DAMAGED = (
+DAMAGED = (
     OSError,
     ValueError,
     RuntimeError,
@@ -71,7 +71,7 @@ def load_image(path: str | Path, *, background: str = "white") -> Image.Image:
             raise MediaError(f"{path}: the image has {_TOO_LARGE}") from None
         except MediaError as error:
             raise MediaError(f"{path}: {error}") from None
-        except _DAMAGED as error:
+        except DAMAGED as error:
             raise MediaError(f"{path}: truncated or damaged ({_one_line(error)}); copy or export it again") from error
         file.seek(0)
         digest = hashlib.file_digest(file, "sha256").hexdigest()

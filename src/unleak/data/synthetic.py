@@ -6,6 +6,7 @@ its true motion. Clip `i` of a given seed is always the same clip, in whatever o
 
 import hashlib
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +19,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
+
+from unleak.data.image import DAMAGED, MediaError
 
 PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 _SUPERSAMPLE = 2  # frames are drawn at twice their size and averaged down, so that motion below a pixel is visible
@@ -118,7 +121,8 @@ class SyntheticClips:
         fps: float = 6.0,
         motion_bucket_id: float = 127.0,
     ):
-        self.paths = sorted(p for p in Path(photos).iterdir() if p.suffix.lower() in PHOTO_SUFFIXES)
+        folder = sorted(Path(photos).iterdir())
+        self.paths = [p for p in folder if p.suffix.lower() in PHOTO_SUFFIXES and p.is_file()]
         if not self.paths:
             raise ValueError(
                 f"no photo in {photos}: expected at least one of {', '.join(sorted(PHOTO_SUFFIXES))} there"
@@ -176,8 +180,7 @@ class SyntheticClips:
         """Every photo at full, half, quarter ... size, down to the size drawn, so that a wide view does not alias."""
         pyramids = []
         for path in self.paths:
-            with Image.open(path) as image:
-                levels = [torch.from_numpy(np.asarray(image.convert("RGB")).copy()).permute(2, 0, 1).float()]
+            levels = [torch.from_numpy(_pixels(path)).permute(2, 0, 1).float()]
             while min(levels[-1].shape[1:]) >= 2 * _SUPERSAMPLE * self.size:
                 levels.append(F.avg_pool2d(levels[-1], 2))
             pyramids.append(levels)
@@ -252,6 +255,17 @@ class SyntheticClips:
             texture = _sample(image, offset + torch.from_numpy(source).float())
             frames.append(frame + mask * (texture - frame))
         return torch.stack(frames), CutOut(float(start[0]), float(start[1]), float(radius), motion)
+
+
+def _pixels(path: Path) -> UInt8[np.ndarray, "h w 3"]:
+    """Read a photo as it is stored. Raises MediaError for one that is damaged or too large."""
+    try:
+        with warnings.catch_warnings(), Image.open(path) as image:
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            return np.asarray(image.convert("RGB")).copy()
+    except (*DAMAGED, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        reason = " ".join(str(error).split())
+        raise MediaError(f"{path}: not a photo that can be read ({reason}); export it again or move it away") from error
 
 
 def _finished(scene: Float[Tensor, "f 3 hh ww"]) -> UInt8[Tensor, "f h w 3"]:

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unleak.data.atomic import written_whole
+from unleak.data.files import open_regular
 from unleak.data.pixels import to_unit
 from unleak.train.data import Dataset
 
@@ -176,7 +177,7 @@ def _done(folder: Path, total: int) -> int:
     counter = folder / "done.json"
     if not counter.exists():
         return 0
-    with counter.open("rb") as file:
+    with open_regular(counter) as file:
         text = file.read(20)
     if not text.isdigit() or int(text) > total:
         raise ValueError(f"{counter} is damaged: it should say how many of {total} clips are encoded; delete {folder}")
@@ -188,6 +189,7 @@ def _arrays(folder: Path) -> dict[str, np.ndarray]:
     arrays = dict[str, np.ndarray]()
     for path in sorted(folder.glob("*.npy")):
         try:
+            open_regular(path).close()  # a pipe would be waited for
             array = np.load(path, mmap_mode="r", allow_pickle=False)
             if not isinstance(array, np.ndarray):
                 raise ValueError("an archive of arrays")

@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from unleak.core.moments import DAMAGED
+from unleak.data.files import open_regular
 from unleak.train.together import together
 
 __all__ = ["Stored", "compare", "latest", "load", "newest", "published", "read", "save", "sweep"]
@@ -32,7 +33,7 @@ _NAME = re.compile(r"step-(\d{8})")
 _PARTIAL = ".partial-"
 _FILE_BYTES = 2**30  # a file is put together in memory before it is written, so that large networks need several
 _STATE_BYTES = 2**20
-_LEGACY = "optimizer.pt"  # a file of checkpoints that unleak wrote until December 2026
+_LEGACY = "optimizer.pt"  # a file of checkpoints that earlier versions wrote
 
 
 class _State(BaseModel):
@@ -58,7 +59,7 @@ class Stored:
     scaler: dict[str, float] | None
     """What float16's loss scaling keeps."""
     legacy: Mapping[str, Tensor] | None = None
-    """The tensors of a checkpoint from before December 2026, which are read at once."""
+    """The tensors of a checkpoint that an earlier version wrote, which are read at once."""
     unnamed: Mapping[int, Mapping[str, Any]] | None = None
     """What the optimizer kept of each weight in such a checkpoint, by the weight's place in the optimizer."""
 
@@ -186,7 +187,7 @@ def read(path: Path) -> Stored:
     """Read the headers of one checkpoint. Raises ValueError in one line for one that is damaged."""
     file = path / "state.json"
     try:
-        with file.open("rb") as opened:
+        with open_regular(file) as opened:
             content = opened.read(_STATE_BYTES + 1)
         if len(content) > _STATE_BYTES:
             raise ValueError("it has more than 1 MiB")
@@ -201,8 +202,8 @@ def read(path: Path) -> Stored:
         raise ValueError(f"{file} says step {state.step}, the folder step {int(named[1])}")
     if (path / ".metadata").exists():
         raise ValueError(
-            f"{path / '.metadata'} is a pickle, which may run code, and is not read: checkpoints in parts of before"
-            " December 2026 had one"
+            f"{path / '.metadata'} is a pickle, which may run code, and is not read: checkpoints in parts of earlier"
+            " versions had one"
         )
     if (path / _LEGACY).exists():
         return _read_legacy(path, state)
@@ -264,6 +265,8 @@ def _headers(path: Path) -> dict[str, tuple[Path, tuple[int, ...], torch.dtype]]
     dcp = _sharded()
 
     try:
+        for file in path.glob("*.safetensors"):
+            open_regular(file).close()  # a pipe would be waited for
         metadata = dcp.HuggingFaceStorageReader(str(path)).read_metadata()
         if not metadata.state_dict_metadata:
             raise ValueError("it holds no tensors")
@@ -283,14 +286,16 @@ def _headers(path: Path) -> dict[str, tuple[Path, tuple[int, ...], torch.dtype]]
 
 
 def _read_legacy(path: Path, state: _State) -> Stored:
-    """Read a checkpoint as unleak wrote it until December 2026."""
+    """Read a checkpoint that an earlier version wrote."""
     file = path
     try:
         tensors = dict[str, Tensor]()
         for kind in ("model", "ema"):
             file = path / f"{kind}.safetensors"
+            open_regular(file).close()
             tensors |= {f"{kind}/{name}": tensor for name, tensor in load_file(file).items()}
         file = path / _LEGACY
+        open_regular(file).close()
         training = torch.load(file, map_location="cpu", weights_only=True)
         tensors |= {f"readout/{name}": tensor for name, tensor in (training["readout"] or {}).items()}
         unnamed = dict(training["optimizer"]["state"])

@@ -4,11 +4,11 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 
 from unleak.data.atomic import written_whole
 from unleak.data.image import MediaError
+from unleak.data.reading import read_json
 from unleak.train.config import Recipe, SyntheticData
 from unleak.train.data import Dataset
 
@@ -55,6 +55,6 @@ class Failures:
 
 def _read(file: Path) -> dict[str, str]:
     try:
-        return TypeAdapter(dict[str, str]).validate_json(file.read_bytes())
-    except ValidationError as error:
+        return read_json(file, dict[str, str])
+    except ValueError as error:
         raise ValueError(f"{file} is damaged: it should pair videos with reasons; delete it") from error

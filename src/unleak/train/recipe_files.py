@@ -15,7 +15,7 @@ def shipped_recipes() -> Mapping[str, Path]:
 def find_recipe(name_or_path: str | Path) -> Path:
     """Return the file of a recipe, which is given by its path or by the name of one that ships with unleak.
 
-    A file comes first. `recipes/NAME.yaml`, where the recipes were until December 2026, means the shipped one if there
+    A file comes first. `recipes/NAME.yaml`, where the recipes once were, means the shipped one if there
     is no such file. Raises ValueError with the nearest name if there is neither.
     """
     path, text = Path(name_or_path), str(name_or_path)

@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from unleak.data.atomic import written_whole
+from unleak.data.files import open_regular
 
 __all__ = ["Texts"]
 
@@ -38,9 +39,16 @@ class Texts:
         return torch.stack([tensor.to(self.device) for tensor in (self.empty, *tokens)])
 
     def _read(self, text: str) -> Float[Tensor, "l d"]:
+        """Read the tokens of a text that is kept. Raises ValueError for a damaged file."""
         file, row = self.kept[text]
-        with safe_open(file, "pt") as stored:
-            tokens: Tensor = stored.get_slice("tokens")[row]
+        try:
+            open_regular(file).close()
+            with safe_open(file, "pt") as stored:
+                tokens: Tensor = stored.get_slice("tokens")[row]
+            if tokens.ndim != 2 or (self.empty is not None and tokens.shape != self.empty.shape):
+                raise ValueError(f"tokens of shape {list(tokens.shape)}")
+        except (SafetensorError, ValueError, IndexError) as error:
+            raise ValueError(f"{file} is damaged; delete {file.parent} to have the captions encoded again") from error
         return tokens
 
     def keep(
