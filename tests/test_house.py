@@ -11,7 +11,6 @@ MOST = 80
 EXCEPTIONS = {
     "families/animate_anything/pipeline.py:__call__": "a pipeline's call: the sampling loop, read top to bottom",
     "families/lvdm/pipeline.py:_generate": "a pipeline's call: the sampling loop, read top to bottom",
-    "zoo/hub.py:load": "a checklist of one way in; to be divided with the next change of it",
 }
 
 

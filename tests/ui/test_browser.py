@@ -143,7 +143,21 @@ def test_what_is_no_photo_is_a_message(page, tmp_path):
     page.set_input_files("input[type=file]", str(tmp_path / "photo.jpg"))
     page.wait_for_selector("img[src*='gradio_api/file=']", state="attached")
     animate(page)
-    page.wait_for_selector("text=photo.jpg: not an image that can be read")
+    message = "text=photo.jpg: not an image that can be read"
+    page.wait_for_selector(message)
+    page.locator("#example-0").click()  # mended: the message goes
+    page.wait_for_selector(message, state="detached")
+    page.wait_for_selector("#photo img[src*='gradio_api/file=']")
+
+
+@needs_chromium
+def test_an_example_is_a_photo_of_the_visitor_who_clicked_it(browser, address):
+    with visit(browser, address) as mine, visit(browser, address) as theirs:
+        mine.locator("#example-1").click()
+        mine.wait_for_selector("#photo img[src*='gradio_api/file=']")
+        link = mine.get_attribute("#photo img[src*='gradio_api/file=']", "src")
+        assert mine.request.get(link).status == 200
+        assert theirs.request.get(link).status == 404
 
 
 @pytest.mark.slow

@@ -24,6 +24,11 @@ def theme() -> gr.themes.Base:
     soft = gr.themes.Soft(primary_hue="indigo", neutral_hue="slate", font=sans, font_mono=["ui-monospace", "monospace"])
     plain = {f"block_{part}_background_fill": "none" for part in ("label", "title")}
     plain |= {f"block_{part}_text_color": "*body_text_color" for part in ("label", "title")}
+    plain |= {
+        "input_border_width": "1px",
+        "input_border_color": "*neutral_300",
+        "checkbox_border_color": "*neutral_400",
+    }
     return soft.set(**plain, block_title_padding="0", button_primary_background_fill="*primary_600")
 
 

@@ -62,7 +62,7 @@ def load(
     source = Source(spec.source, spec.revision)
     if not source.is_folder and Path(spec.source).is_absolute():
         raise ValueError(f"model {spec.name}: its files are not in this installation ({spec.source}); install it again")
-    cls = pipeline_class(spec.pipeline)
+    pipeline_class(spec.pipeline)  # an unknown class is refused before anything is fetched
     check_abilities(spec, device=device, offload=offload, loras=loras)
     variant = variant or (spec.variant if precision == torch.float16 else None)
     told: dict[str, Any] = {} if say is None else {"say": say}
@@ -78,39 +78,66 @@ def load(
             say("in bfloat16, which this processor multiplies fast (AMX); --dtype float32 for the full precision")
     kept = in_float32(spec) if dtype is None and precision != torch.float32 else ()
     with quiet():
-        try:
-            parts = {part: _part(folder, precision) for part, folder in found.parts.items() if part not in unwanted}
-            assembling = spec.base is not None and base_of(spec).pipeline != spec.pipeline
-            if assembling:
-                cls = library_class(base_of(spec).pipeline)
-                unwanted += base_of(spec).without
-            pipe = cls.from_pretrained(
-                found.folder,
-                variant=found.variant,
-                local_files_only=True,
-                torch_dtype={"default": precision, **dict.fromkeys(kept, torch.float32)} if kept else precision,
-                use_safetensors=True,
-                **dict.fromkeys(unwanted),
-                **({} if assembling else parts),
-            )
-            if assembling:
-                pipe = import_module(f"{FAMILIES}.{spec.family}.pipeline").assemble(pipe, *parts.values(), share=True)
-        except ImportError as error:
-            raise ValueError(f"model {spec.name} needs another package: {one_line(error)}") from error
-        except torch.OutOfMemoryError:
-            raise
-        except (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, SafetensorError) as error:
-            if not source.is_folder:
-                where = "not on this machine and not to be had"
-            else:
-                missing = isinstance(error, (OSError, SafetensorError))
-                where = "its files are incomplete" if missing else "it cannot be loaded"
-            raise ValueError(f"model {spec.name} ({spec.source}): {where}: {one_line(error)}") from error
+        with _told_in_a_line(spec):
+            pipe = _assembled(spec, found, unwanted, precision, kept)
         for name, part in pipe.components.items():  # weights that no file has are left without values
             if isinstance(part, torch.nn.Module) and any(weight.is_meta for weight in part.parameters()):
                 raise ValueError(f"model {spec.name} ({spec.source}): its files are incomplete: {name} lacks weights")
         _check_tokenizer(pipe, f"model {spec.name} ({spec.source})")
         _add_loras(pipe, loras)
+    _mend(spec, pipe)
+    if spec.motion_starts is not None:
+        starts = {name: Start.parse(text) for name, text in spec.motion_starts.items()}
+        pipe.unleak_seam = replace(seam_of(pipe), motion=starts)
+    pipe.unleak_model = spec
+    if vae_tiling:
+        pipe.vae.enable_tiling()
+    return _placed(with_own_defaults(pipe, spec.defaults), device, offload)
+
+
+def _assembled(spec: ModelSpec, found: Any, unwanted: list[str], precision: torch.dtype, kept: Sequence[str]) -> Any:
+    """Load the pipeline whose files `found` has, without the parts `unwanted`, those in `kept` in float32."""
+    cls, parts = pipeline_class(spec.pipeline), {}
+    for part, folder in found.parts.items():
+        if part not in unwanted:
+            parts[part] = _part(folder, precision)
+    assembling = spec.base is not None and base_of(spec).pipeline != spec.pipeline
+    if assembling:
+        cls, unwanted = library_class(base_of(spec).pipeline), [*unwanted, *base_of(spec).without]
+    pipe = cls.from_pretrained(
+        found.folder,
+        variant=found.variant,
+        local_files_only=True,
+        torch_dtype={"default": precision, **dict.fromkeys(kept, torch.float32)} if kept else precision,
+        use_safetensors=True,
+        **dict.fromkeys(unwanted),
+        **({} if assembling else parts),
+    )
+    if assembling:
+        pipe = import_module(f"{FAMILIES}.{spec.family}.pipeline").assemble(pipe, *parts.values(), share=True)
+    return pipe
+
+
+@contextmanager
+def _told_in_a_line(spec: ModelSpec) -> Iterator[None]:
+    """Turn what the libraries raise for a model that cannot be loaded into a ValueError of one line."""
+    try:
+        yield
+    except ImportError as error:
+        raise ValueError(f"model {spec.name} needs another package: {one_line(error)}") from error
+    except torch.OutOfMemoryError:
+        raise
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, SafetensorError) as error:
+        if not Source(spec.source, spec.revision).is_folder:
+            where = "not on this machine and not to be had"
+        else:
+            missing = isinstance(error, (OSError, SafetensorError))
+            where = "its files are incomplete" if missing else "it cannot be loaded"
+        raise ValueError(f"model {spec.name} ({spec.source}): {where}: {one_line(error)}") from error
+
+
+def _mend(spec: ModelSpec, pipe: Any) -> None:
+    """Make a loaded pipeline compute as its authors' own code does, where the libraries differ from it."""
     if spec.pipeline == "I2VGenXLPipeline" and pipe.text_encoder is not None:
         # diffusers looks for its last norm in `text_model`, which transformers 5 dissolved into the encoder.
         vars(pipe.text_encoder).setdefault("text_model", pipe.text_encoder)
@@ -120,13 +147,6 @@ def load(
 
         frame_by_frame(pipe)
         use_norms(pipe.unet)  # as PIA's own code computes, unless the folder says otherwise
-    if spec.motion_starts is not None:
-        starts = {name: Start.parse(text) for name, text in spec.motion_starts.items()}
-        pipe.unleak_seam = replace(seam_of(pipe), motion=starts)
-    pipe.unleak_model = spec
-    if vae_tiling:
-        pipe.vae.enable_tiling()
-    return _placed(with_own_defaults(pipe, spec.defaults), device, offload)
 
 
 def check_abilities(
