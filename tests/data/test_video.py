@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from unleak.data.image import MediaError
-from unleak.data.video import VIDEO_FORMATS, read_video, save_strip, stream_frames, video_duration, write_video
+from unleak.data.video import VIDEO_FORMATS, read_video, stream_frames, video_duration, write_video
 
 
 def numbered(count: int, height: int = 32, width: int = 48) -> np.ndarray:
@@ -114,11 +114,10 @@ def test_wrong_arguments_say_what_to_give(tmp_path, frames, fps, name, message):
 
 FULL_DISK = """
 import resource, sys, numpy as np
-from unleak.data.video import write_video, save_strip
+from unleak.data.video import write_video
 frames = np.random.default_rng(0).integers(0, 256, (12, 64, 64, 3), dtype=np.uint8)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
-for write in [lambda f=f: write_video(frames, f"{sys.argv[1]}/a.{f}", fps=7) for f in ("mp4", "gif", "webp", "png")] + [
-    lambda: save_strip([frames], ["a"], f"{sys.argv[1]}/strip.png")]:
+for write in [lambda f=f: write_video(frames, f"{sys.argv[1]}/a.{f}", fps=7) for f in ("mp4", "gif", "webp", "png")]:
     try:
         write()
     except OSError as error:
@@ -129,7 +128,7 @@ for write in [lambda f=f: write_video(frames, f"{sys.argv[1]}/a.{f}", fps=7) for
 def test_a_full_disk_is_an_error_and_leaves_what_was_there(tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"precious")
     result = subprocess.run([sys.executable, "-c", FULL_DISK, tmp_path], capture_output=True, text=True, check=True)
-    assert result.stdout.splitlines() == ["File too large"] * 5
+    assert result.stdout.splitlines() == ["File too large"] * 4
     assert [p.name for p in tmp_path.iterdir()] == ["a.mp4"]
     assert (tmp_path / "a.mp4").read_bytes() == b"precious"
 
@@ -142,17 +141,6 @@ def test_interrupted_writing_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         write_video(numbered(2), tmp_path / "a.gif", fps=7)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_strip_shows_each_video_in_a_row(tmp_path):
-    white, grey = np.full((12, 64, 64, 3), 255, np.uint8), np.full((7, 64, 128, 3), 100, np.uint8)
-    sheet = np.asarray(Image.open(save_strip([white, grey], ["standard", "fixed"], tmp_path / "s.png", height=96)))
-    assert (sheet == 100).all(
-        -1
-    ).sum() == 6 * 96 * 192  # six whole frames at three times their size, and the gaps white
-    assert (sheet[:20] < 128).any()  # a label
-    with pytest.raises(ValueError, match="one label for each"):
-        save_strip([white], ["a", "b"], tmp_path / "t.png")
 
 
 # ---- reading -------------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Videos as people have them, to frames on an even grid of time; and frames to files that play everywhere."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,7 +16,7 @@ from av.container import InputContainer
 from av.sidedata.sidedata import Type as SideData
 from jaxtyping import Float, UInt8
 from numpy.typing import ArrayLike
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from unleak.data.atomic import written_whole
 from unleak.data.files import open_regular
@@ -281,31 +281,6 @@ def write_video(frames: ArrayLike, path: str | Path, *, fps: float, format: str 
     return path
 
 
-def save_strip(
-    rows: Sequence[ArrayLike], labels: Sequence[str], path: str | Path, *, columns: int = 6, height: int = 192
-) -> Path:
-    """One PNG to compare videos by eye: a row of `columns` evenly spaced frames for each, under its label.
-
-    Frames (uint8 f h w 3) are scaled to `height` pixels.
-    """
-    if not rows or len(rows) != len(labels):
-        raise ValueError(f"{len(rows)} videos and {len(labels)} labels; give one label for each video")
-    margin, gap, type_size = height // 8, height // 32, height // 9
-    font = ImageFont.load_default(type_size)
-    strips = [_row(np.asarray(row), columns, height, gap) for row in rows]
-    pitch = height + 2 * type_size + margin
-    width = max(strip.width for strip in strips) + 2 * margin
-    sheet = Image.new("RGB", (width, pitch * len(rows) + margin), "white")
-    draw = ImageDraw.Draw(sheet)
-    for index, (strip, label) in enumerate(zip(strips, labels, strict=True)):
-        top = margin + index * pitch
-        draw.text((margin, top), label, fill=(32, 33, 36), font=font)
-        sheet.paste(strip, (margin, top + 2 * type_size))
-    with written_whole(path) as temporary:
-        sheet.save(temporary, "PNG")
-    return Path(path)
-
-
 def _write_mp4(frames: Frames, path: Path, fps: float) -> None:
     # H.264 with 4:2:0 chroma wants even sizes.
     _, height, width, _ = frames.shape
@@ -337,14 +312,3 @@ def _contact_sheet(frames: Frames) -> Image.Image:
     for index, frame in enumerate(frames):
         sheet.paste(Image.fromarray(frame), (index % columns * width, index // columns * height))
     return sheet
-
-
-def _row(frames: Frames, columns: int, height: int, gap: int) -> Image.Image:
-    chosen = frames[np.linspace(0, len(frames) - 1, columns).round().astype(int)]
-    width = round(height * frames.shape[2] / frames.shape[1])
-    strip = Image.new("RGB", (columns * (width + gap) - gap, height), "white")
-    for column, frame in enumerate(chosen):
-        strip.paste(
-            Image.fromarray(frame).resize((width, height), Image.Resampling.LANCZOS), (column * (width + gap), 0)
-        )
-    return strip
