@@ -1,4 +1,4 @@
-"""What the autoencoder alone costs the tracker of the camera: a video is measured after its decoder, so its error adds to the tracker's."""
+"""What the autoencoder alone adds to the error of the camera's tracker: a video is measured after its decoder."""
 
 import numpy as np
 import pytest
