@@ -107,7 +107,7 @@ def test_upload_generate_watch_change_motion_download(page):
     page.get_by_label("condition-noise: beta").fill("-1")
     page.wait_for_selector("#level >> text=BETA -1 is outside")
     page.get_by_label("condition-noise: beta").fill("0.2")
-    page.wait_for_selector("#level >> text=with ConditionNoise(beta=0.2")
+    page.wait_for_selector("#level >> text=together with condition-noise")
     animate(page)
     page.wait_for_function("document.querySelector('.unleak-fixed')?.innerText.includes('start sigma=5')")
     page.wait_for_function(PLAYING)

@@ -135,7 +135,7 @@ def _told(studio: Studio, chosen: tuple[Any, ...]) -> str:
 def _level(studio: Studio, wish: Wish) -> str:
     spec = studio.spec(wish.model)
     settings = wish.settings(spec)
-    told = view.level(settings.level(spec)) + view.beside(settings.strategies)
+    told = view.level(settings.level(spec)) + view.beside(wish.fixes)
     return f'<p class="unleak-told">The fixed video starts at</p>{told}'
 
 

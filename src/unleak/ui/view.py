@@ -47,9 +47,10 @@ def level(found: Mapping[str, Any]) -> str:
     return f"<details><summary>{one}</summary>{units}</details>"
 
 
-def beside(strategies: Iterable[object]) -> str:
-    """Name the strategies that act beside the start, as Python has them."""
-    return "".join(f'<p class="unleak-soft">with {escape(repr(one))}</p>' for one in strategies)
+def beside(fixes: Iterable[str]) -> str:
+    """Name the fixes that act beside the start."""
+    names = [one.partition("=")[0] for one in fixes]
+    return f'<p class="unleak-soft">together with {escape(", ".join(names))}</p>' if names else ""
 
 
 def knobs(own: Iterable[Knob]) -> str:
