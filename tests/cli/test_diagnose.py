@@ -39,7 +39,7 @@ def test_photos_become_a_verdict_a_picture_and_tables(unleak, tiny_folder, photo
     }
     again = unleak("diagnose", "--model", tiny_folder, "--photos", photos, "--clips", 4, *FAST)
     assert again.status == 0, again.err  # a second run has a folder of its own
-    assert again.out.splitlines()[-1] == "out/tiny-diagnosis-2/diagnosis.json"
+    assert again.out.splitlines()[-1] == "out/tiny-diagnosis-2/index.html"
 
 
 def test_a_mask_is_where_all_clips_move(unleak, photos, tmp_path, monkeypatch):

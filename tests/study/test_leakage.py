@@ -156,7 +156,7 @@ def test_the_verdict_on_models_that_are_known(how, label, start, tmp_path):
     assert found.mean("autoencoder", "").value == pytest.approx(1)
     kept = found.mean("restart", "image", "sigma=2").value
     assert kept == pytest.approx(0, abs=0.02) if how["leaks"] else kept > 0.95
-    saved = json.loads(found.save(tmp_path / "out").read_text())
+    saved = json.loads((found.save(tmp_path / "out").parent / "diagnosis.json").read_text())
     assert saved["verdict"]["label"] == label
     assert len(saved["rows"]) == 5 * (1 + 3 * 5)
     table = list(csv.DictReader((tmp_path / "out/curve.csv").open()))

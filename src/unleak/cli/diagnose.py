@@ -100,4 +100,4 @@ def diagnose(tested: Clips, video: Video, memory: Memory, output: DiagnoseOutput
     for cause in suspects(done):
         terminal.line(f"Look also at {cause.name}: {cause.text}.")
     terminal.line(str(saved))
-    terminal.json({"file": str(saved), **done.record})
+    terminal.json({"page": str(saved), **done.record})

@@ -387,7 +387,7 @@ class Diagnosis:
     def save(self, folder: str | Path) -> Path:
         """Write a page, the curve as a picture and a table, and JSON to `folder`, which is replaced.
 
-        Returns the path of the JSON file.
+        Returns the path of the page.
         """
         folder = Path(folder)
         with folder_written_whole(folder) as temporary:
@@ -401,7 +401,7 @@ class Diagnosis:
             plot_kept(self.starts, self.lines, temporary / CHART)
             text = page(self.record, plot_kept(self.starts, self.lines))
             (temporary / PAGE).write_text(text, encoding="utf-8")
-        return folder / RECORD
+        return folder / PAGE
 
 
 def _within(mean: Mean) -> tuple[float, float, float]:
