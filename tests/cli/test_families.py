@@ -79,7 +79,7 @@ def test_a_video_from_the_start_recommended_for_the_family(unleak, photo, tmp_pa
     record = json.loads((tmp_path / "out/photo.json").read_text())
     assert (record["model"]["pipeline"], record["frames"]) == (pipeline.__name__, list(shape))
     if steps == 4:
-        assert "of 4 steps are run (start='step:" in result.err
+        assert "of 4 steps are run (--start step:" in result.err
         assert record["start"]["log_snr"] > -6.33
     else:
         assert record["start"]["log_snr"] == pytest.approx(-6.33, abs=0.05)

@@ -104,7 +104,7 @@ def test_few_steps_keep_to_the_levels_of_the_plain_schedule(wan, photo, tmp_path
     plain = wan(photo, "--steps", 4, "--start", "1.0T", "--out", "plain")
     result = wan(photo, "--steps", 4, *fix)
     assert (plain.status, result.status) == (0, 0), result.err
-    assert "3 of 4 steps are run (start='step:1')" in result.err
+    assert "3 of 4 steps are run (--start step:1)" in result.err
     records = [json.loads((tmp_path / folder / "photo.json").read_text()) for folder in ("plain", "out")]
     assert records[1]["timesteps"] == records[0]["timesteps"][1:]
     assert records[1]["start"]["timestep"] == pytest.approx(records[1]["timesteps"][0], abs=1.001)
@@ -113,7 +113,7 @@ def test_few_steps_keep_to_the_levels_of_the_plain_schedule(wan, photo, tmp_path
 def test_few_steps_are_not_rescaled(wan, photo, tmp_path):
     result = wan(photo, "--steps", 2, "--mode", "rescale")
     assert result.status == 2
-    assert "use mode='truncate' or start=" in result.err
+    assert "use --mode truncate or --start " in result.err
     assert "no prompt: this model reads one" in result.err
     assert not list(tmp_path.glob("out/*"))
 

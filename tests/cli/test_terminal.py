@@ -6,6 +6,7 @@ import time
 import rich.progress  # noqa: F401, takes its clock when it is imported, so before one is put in its place
 
 from unleak.cli import terminal
+from unleak.cli.errors import as_options, describe_error
 from unleak.cli.terminal import Terminal
 
 
@@ -31,3 +32,10 @@ def test_a_log_gets_a_line_now_and_then(monkeypatch, capfd):
 def test_quiet_is_silent(monkeypatch, capfd):
     assert steps(monkeypatch, capfd, quiet=True) == ("", "")
     assert time.monotonic() > 0
+
+
+def test_arguments_of_python_are_named_as_options():
+    text = "use mode='truncate' or start='step:1', or motion='low'; init='standard' too"
+    assert as_options(text) == "use --mode truncate or --start step:1, or --motion low; --init standard too"
+    assert describe_error(ValueError("say start='0.94T'.")) == "say --start 0.94T."
+    assert as_options("a file named 'mode'") == "a file named 'mode'"

@@ -63,9 +63,14 @@ def _in_full(error: Any) -> str:
     return text if given in text else f"{text}, given {given}"
 
 
+def as_options(text: str) -> str:
+    """Name arguments of `unleak.apply` as the options that they are here: `mode='truncate'` is `--mode truncate`."""
+    return re.sub(r"\b(start|init|mode|motion)='([^' ]+)'", r"--\1 \2", text)
+
+
 def describe_error(error: BaseException) -> str:
-    """One line for a person: which file, what is wrong, what to do where that is known."""
-    text = str(error)
+    """Say in one line for a person: which file, what is wrong, what to do where that is known."""
+    text = as_options(str(error))
     if isinstance(error, OSError):
         text = error.strerror or text
         if error.filename and str(error.filename) not in text:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from unleak.cli.errors import WRONG_INPUT, describe_error, refuse_unmeasurable
+from unleak.cli.errors import WRONG_INPUT, as_options, describe_error, refuse_unmeasurable
 from unleak.cli.options import (
     BASIC,
     Fix,
@@ -262,7 +262,7 @@ def _words(result: "Result", spec: "ModelSpec", *, advise: bool) -> "Iterator[st
     name, video = result.job.photo.name, result.video
     assert video is not None
     yield from (f"{name}: {note}" for note in result.notes)
-    yield from video.cautions
+    yield from map(as_options, video.cautions)
     if video.tuned is not None:
         yield f"{name}: {video.tuned.reason}"
         yield f"{name}: {video.tuned.check}"

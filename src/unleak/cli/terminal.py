@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from unleak.cli.errors import print_error
+from unleak.cli.errors import as_options, print_error
 from unleak.cli.streams import printable, say
 
 
@@ -69,7 +69,7 @@ class Terminal:
         with cautions_of() as found:
             yield
         for text in found:
-            self.note(text)
+            self.note(as_options(text))
 
     @contextmanager
     def progress(self) -> Iterator[Any]:
