@@ -131,6 +131,7 @@ def _source(videos: str | Path | Sequence[str | Path], photos: str | Path | None
         return find_videos(sources)
     if not Path(photos).exists():
         raise ValueError(f"--photos {photos}: no such file or folder; give a photo, or a folder of photos")
+    find_images([photos])
     return Path(photos)
 
 
