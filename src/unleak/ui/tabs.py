@@ -113,11 +113,11 @@ def diagnosis_tab(site: Site, controls: Controls) -> None:
     """Add the question whether the model leaks, or something else makes it stand still."""
     source = gr.Radio([_UPLOADED, _KNOWN], value=_UPLOADED, label="Clips that move", elem_id="source")
     label, kinds = f"Real clips, up to {MAX_CLIPS}", sorted(VIDEO_SUFFIXES)
-    clips = gr.File(label=label, file_count="multiple", file_types=kinds, height=140, elem_id="clips")
+    clips = gr.File(label=label, file_count="multiple", file_types=kinds, height=180, elem_id="clips")
     guard(clips, VIDEO_SUFFIXES, "a video")
     with gr.Row():
         about = f"Up to {MAX_STARTS}, with commas between"
-        levels = gr.Textbox("0.94T,0.86T,0.70T,0.50T", label="Starts", info=about, elem_id="levels")
+        levels = gr.Textbox("0.94T,0.86T,0.70T,0.50T", label="Starts", info=about, min_width=260, elem_id="levels")
         whole: dict[str, Any] = {"precision": 0, "minimum": 1, "min_width": 90}
         count = gr.Number(4, label="Clips made of the photo", maximum=MAX_CLIPS, visible=False, **whole)
         seeds = gr.Number(1, label="Noises for each", maximum=MAX_SEEDS, **whole)
