@@ -78,7 +78,7 @@ def pair(
         _card(name, made.run, video, highest) for name, made, video in zip(names, (plain, fixed), videos, strict=True)
     ]
     before, after = plain.run.motion.value, fixed.run.motion.value
-    times = f"{after / before:.1f} times the motion of plain. " if before > 0 else ""
+    times = f"{after / before:.1f} times the motion of plain. " if before > 0 and not still else ""
     notes = "".join(f'<p class="unleak-note" role="status">{escape(text)}</p>' for text in cautions)
     return (
         f'<div class="unleak-pair">{"".join(cards)}</div>{notes}'
