@@ -64,7 +64,7 @@ def command(installed, tmp_path):
         assert "Traceback" not in done.stderr
         return done.stdout
 
-    run.work = work
+    run.work, run.environment = work, plain
     return run
 
 

@@ -118,7 +118,7 @@ def test_an_evaluation():
     assert "Evaluation of 2 videos" in text
     assert "7 could not be measured" in text
     assert text.count(": broken") == 5
-    assert "The mean motion score is 10.5; the 1 real videos have 12.0" in text
+    assert "the mean motion score is 10.5; the 1 real videos have 12.0" in text
 
 
 def check_whole(text):

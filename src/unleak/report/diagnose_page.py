@@ -26,7 +26,7 @@ def page(record: Mapping[str, Any], chart: Any) -> str:
         limits=[one for one in sentences if one.startswith("Limits:")],
         bad=verdict["label"] in ("leaks", "loses motion"),
         chart=chart,
-        chart_unit="1: all of it; 0: none. Vertical lines are 95 % intervals over clips.",
+        chart_unit=_chart_unit(record),
         causes=causes,
         heads=["test", "who", "start", "sigma", "kept", "95 % interval", "amount", "clips"],
         rows=[_row(one) for one in record["curve"]],
@@ -44,6 +44,15 @@ def _lead(record: Mapping[str, Any]) -> str:
         f"Does the model lose motion to its conditioning image? Tested on {moving} clips that move ({kind}), from"
         f" {len(record['starts'])} noise levels."
     )
+
+
+def _chart_unit(record: Mapping[str, Any]) -> str:
+    oracle = (
+        " The oracle knows every way in which each photo may move: what it brings back can be seen in the noise."
+        if record.get("known_motion")
+        else ""
+    )
+    return f"1: all of it; 0: none.{oracle} Vertical lines are 95 % intervals over clips."
 
 
 def _row(one: Mapping[str, Any]) -> list[str]:

@@ -54,7 +54,7 @@ def _count(number: int, noun: str) -> str:
 
 def _lead(record: Mapping[str, Any]) -> str:
     mean = record["summary"].get("motion_score")
-    text = "" if mean is None else f"The mean motion score is {mean['value']:.1f}"
+    text = "" if mean is None else f"How far the pictures move: the mean motion score is {mean['value']:.1f}"
     other = record["summary"].get("motion_score_reference")
     if mean is not None and other is not None:
         text += f"; the {record['references']} real videos have {other['value']:.1f}"

@@ -150,8 +150,9 @@ def dots(values: Sequence[float], mean: Mean) -> Any:
 def kept_motion(places: Sequence[str], lines: Sequence[Line], file: Path | None = None) -> Any:
     """Plot `lines` over evenly spaced `places`, values from 0 to 1 always in view; write a PNG to `file` if given."""
     figure, axes = _figure(9.0, 4.4)
+    apart = 0.03 * min(1.0, len(places) / 6)
     for row, line in enumerate(lines):
-        shift = 0.03 * (row - (len(lines) - 1) / 2)  # so that intervals do not hide each other
+        shift = apart * (row - (len(lines) - 1) / 2)  # so that intervals do not hide each other
         there = [(place + shift, *point) for place, point in enumerate(line.points) if point is not None]
         if not there:
             continue

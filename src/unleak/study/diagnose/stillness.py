@@ -74,11 +74,11 @@ def _rate(settings: Mapping[str, Any], usual: Mapping[str, Any], fps: float | No
         return None
     told, normal = float(settings[name]), usual.get(name)
     if normal and not 0.5 <= told / float(normal) <= 2:
-        text = f"the model is told {told:g} frames a second and is made for about {float(normal):g}"
+        text = f"the model is given {told:g} frames a second and is made for about {float(normal):g}"
         return Cause("fps", "suspect", f"{text}; a high rate asks for little motion between frames")
     if fps and not 0.5 <= told / fps <= 2:
-        return Cause("fps", "suspect", f"the model is told {told:g} frames a second, the clips have {fps:g}")
-    return Cause("fps", "fine", f"the model is told {told:g} frames a second")
+        return Cause("fps", "suspect", f"the model is given {told:g} frames a second, the clips have {fps:g}")
+    return Cause("fps", "fine", f"the model is given {told:g} frames a second")
 
 
 def _bucket(settings: Mapping[str, Any], usual: Mapping[str, Any]) -> Cause | None:
