@@ -1,4 +1,5 @@
 import errno
+import os
 import resource
 from pathlib import Path
 from threading import Thread
@@ -10,7 +11,7 @@ import torch
 
 from unleak.data.pixels import to_unit
 from unleak.families.svd.view import SVDView
-from unleak.train.cache import LatentCache, build_cache, cache_key
+from unleak.train.cache import LatentCache, build_cache, cache_key, check_cache
 from unleak.train.data import open_dataset
 
 
@@ -113,6 +114,25 @@ def test_a_count_that_cannot_be_is_one_line(tmp_path, recipe, tiny_svd, content)
     (tmp_path / "done.json").write_text(content)
     with pytest.raises(ValueError, match=r"done.json is damaged: .* delete") as refusal:
         build_cache(tmp_path, dataset, SVDView(tiny_svd).encode_video)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", ["done.json", "latents.npy"])
+def test_a_pipe_in_a_cache_is_not_waited_for(tmp_path, recipe, tiny_svd, name):
+    build_cache(tmp_path, open_dataset(recipe().data), SVDView(tiny_svd).encode_video)
+    (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(ValueError, match=rf"{name}(: a pipe; give a regular file| is damaged; delete)"):
+        build_cache(tmp_path, open_dataset(recipe().data), SVDView(tiny_svd).encode_video)
+
+
+def test_a_cache_of_other_shapes_is_one_line(tmp_path, recipe, tiny_svd):
+    build_cache(tmp_path, open_dataset(recipe().data), SVDView(tiny_svd).encode_video)
+    dataset, encode = open_dataset(recipe().data), SVDView(tiny_svd).encode_video
+    check_cache(tmp_path, LatentCache(tmp_path), dataset, encode)
+    np.save(tmp_path / "latents.npy", np.load(tmp_path / "latents.npy")[:, :1])
+    with pytest.raises(ValueError, match=r"is damaged: latents of a clip have the shape .* delete it") as refusal:
+        check_cache(tmp_path, LatentCache(tmp_path), dataset, encode)
     assert "\n" not in str(refusal.value)
 
 

@@ -56,7 +56,7 @@ def _reported(run: Callable[[], int | None]) -> int:
 
 
 def _in_full(error: Any) -> str:
-    """The message, with the value that was given, which typer leaves out where it checks with pydantic."""
+    """Return the message with the value that was given, which typer leaves out where it checks with pydantic."""
     text = error.format_message().replace("Value error, ", "").removesuffix(".")
     faults = getattr(error.__cause__, "errors", None)
     given = repr(faults()[0]["input"]) if faults else ""
@@ -69,7 +69,7 @@ def as_options(text: str) -> str:
 
 
 def describe_error(error: BaseException) -> str:
-    """Say in one line for a person: which file, what is wrong, what to do where that is known."""
+    """Describe an error to a person in one line: which file, what is wrong, what to do where that is known."""
     text = as_options(str(error))
     if isinstance(error, OSError):
         text = error.strerror or text
@@ -81,7 +81,7 @@ def describe_error(error: BaseException) -> str:
 
 
 def refuse_unmeasurable() -> None:
-    """ValueError, before the first video, if what measures videos is not installed."""
+    """Raise ValueError, before the first video is made, if the packages that measure videos are not installed."""
     try:
         from unleak.study.sweep import check_measurable
 

@@ -28,11 +28,11 @@ class Processes:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process speaks."""
+        """Return whether this process speaks."""
         return self.rank == 0
 
     def device(self, device: str | None) -> Any:
-        """`device`, or of several accelerators on this machine the one of this process where none is named."""
+        """Return `device`; if none is named and the machine has several accelerators, the one of this process."""
         import torch
 
         from unleak.zoo.hub import pick_device
@@ -43,7 +43,7 @@ class Processes:
         return torch.device(picked.type, self.local_rank % torch.accelerator.device_count())
 
     def from_main(self, make: Callable[[], Made]) -> Made:
-        """What `make` returns in the main process; bad input is told by that one alone, and ends all."""
+        """Return what `make` returns in the main process. Bad input is reported by that process alone, and ends all."""
         if self.count == 1:
             return make()
         import torch.distributed as dist
@@ -63,7 +63,7 @@ class Processes:
         return made
 
     def gather(self, value: Made) -> list[Made]:
-        """In the main process the values of all by rank; nothing in the others."""
+        """Return the values of all processes by rank in the main process, and nothing in the others."""
         if self.count == 1:
             return [value]
         import torch.distributed as dist
@@ -85,7 +85,7 @@ class Processes:
 
 
 def of_environment(name: str) -> int:
-    """A number of processes that a launcher sets; 1 without one. ValueError if it is none."""
+    """Return a number of processes that a launcher sets; 1 without a launcher. Raises ValueError if it is no number."""
     text = os.environ.get(name, "1")
     if not text.isdecimal() or not int(text):
         raise ValueError(f"{name}={text}: a launcher sets it to the number of processes; unset it")
@@ -94,7 +94,7 @@ def of_environment(name: str) -> int:
 
 @contextmanager
 def launched() -> Iterator[Processes]:
-    """The processes that this one was started with: itself alone, unless a launcher says otherwise."""
+    """Give the processes that this one was started with: itself alone, unless a launcher started several."""
     count = of_environment("WORLD_SIZE")
     if count == 1:
         yield Processes()

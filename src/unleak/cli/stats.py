@@ -33,7 +33,7 @@ class Gathering(Group):
         "tuple[int, int] | None", option("WxH", "Width and height of a clip.", parse=to_size, panel=MODEL)
     ] = None
     fps: Annotated[float | None, option("HZ", "Frame rate of a clip.", parse=number(0.1, 240), panel=MODEL)] = None
-    clips_per_video: Annotated[int, option("N", "Clips from each video, at random places.", parse=whole(1, 10**9))] = 1
+    clips_per_video: Annotated[int, option("N", "Clips from each video, at random places.", parse=whole(1, 10_000))] = 1
     max_clips: Annotated[int | None, option("N", "Take no more clips than this.", parse=whole(1, 10**9))] = None
     max_failures: Annotated[
         float, option("SHARE", "Share of unusable videos that is too much.", parse=number(0, 1))

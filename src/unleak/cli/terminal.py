@@ -38,7 +38,7 @@ class Terminal:
             say(printable(text), sys.stderr)
 
     def detail(self, text: str) -> None:
-        """Something that only a person who asked for it wants to know."""
+        """Print something that only a person who asked for details wants to know."""
         if self.verbose:
             self.note(text)
 

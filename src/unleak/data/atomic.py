@@ -36,7 +36,7 @@ def written_whole(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def folder_written_whole(path: str | Path) -> Iterator[Path]:
-    """The same with a folder to fill. What stood at `path` is replaced, so look first at what that is."""
+    """Give a folder to fill that becomes `path`. What stood there is replaced, so look first at what that is."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary, aside = temporary_beside(path), path.parent / f".{sha256(os.fsencode(path.name)).hexdigest()[:16]}.old"

@@ -168,7 +168,7 @@ class ClipReader:
         self.decoding = decoding
         self.process: subprocess.Popen[bytes] | None = None
         self.closed = False
-        self.lock = Lock()  # so that none is started while they are closed
+        self.lock = Lock()  # so that no process is started while the readers are closed
 
     def read(self, request: Request) -> Outcome:
         """Decode one clip over there; MediaError if the process does not answer in time, or ends.
@@ -223,7 +223,7 @@ class ClipReader:
 
 
 def _start(decoding: Decoding) -> "subprocess.Popen[bytes]":
-    """A process that is ready: what is slow or fails here is no video's fault."""
+    """Start a process and wait until it is ready: what is slow or fails here is no video's fault."""
     process = subprocess.Popen(
         [sys.executable, "-P", "-c", _START, json.dumps(sys.path), str(int(decoding.memory))],
         stdin=subprocess.PIPE,
@@ -309,7 +309,7 @@ def _outcome(request: Request) -> Outcome:
 
 
 def _strided(request: ClipRequest) -> float:
-    """The rate of every `stride`-th frame, or of as many as the video is long enough for."""
+    """Return the rate of every `stride`-th frame, or of the largest stride that the video is long enough for."""
     header = video_header(request.path)
     if not header.fps:
         raise MediaError(f"{request.path}: it does not say its frame rate, so a stride means nothing; give an fps")

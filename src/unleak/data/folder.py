@@ -1,4 +1,4 @@
-"""What a file name, a folder or a pattern on the command line stands for."""
+"""Find the files that a name, a folder or a pattern on the command line stands for."""
 
 import glob
 from collections.abc import Iterable, Set
@@ -9,20 +9,20 @@ from unleak.data.video import VIDEO_SUFFIXES
 
 
 def find_images(sources: Iterable[str | Path]) -> list[Path]:
-    """The photos that `sources` (files, folders, patterns such as "shots/*.jpg") stand for; see `find_media`."""
+    """Find the photos of `sources`: files, folders, patterns such as "shots/*.jpg"; see `find_media`."""
     return find_media(sources, IMAGE_SUFFIXES, "images")
 
 
 def find_videos(sources: Iterable[str | Path]) -> list[Path]:
-    """The videos that `sources` stand for, those in sub-folders included; see `find_media`."""
+    """Find the videos of `sources`, including those in sub-folders; see `find_media`."""
     return find_media(sources, VIDEO_SUFFIXES, "videos", recursive=True)
 
 
 def find_media(sources: Iterable[str | Path], suffixes: Set[str], kind: str, *, recursive: bool = False) -> list[Path]:
-    """Files in the order given, those of a folder or pattern by name, each once.
+    """Find files in the order given, those of a folder or pattern by name, each once.
 
-    Of a folder or pattern the visible files with one of `suffixes` are taken; a file named as such is taken whatever it
-    is called. Raises MediaError if a source does not exist or holds none.
+    A folder or pattern gives its visible files with one of `suffixes`; a file that is named itself is taken whatever
+    its ending is. Raises MediaError if a source does not exist or holds none.
     """
     found: dict[Path, None] = {}
     for source in sources:

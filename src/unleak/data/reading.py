@@ -214,7 +214,7 @@ def _json(text: str, where: str) -> Any:
 
 
 def _lines(file: BinaryIO, path: str | Path) -> Iterator[str]:
-    """The lines of a file in UTF-8 with their ends, one at a time: a table may have millions."""
+    """Yield the lines of a file in UTF-8 with their ends, one at a time: a table may have millions."""
     first = True
     while line := file.readline(_MOST_IN_LINE + 1):
         if len(line) > _MOST_IN_LINE:

@@ -145,7 +145,7 @@ class SyntheticClips:
         }
 
     def clip(self, index: int) -> SyntheticClip:
-        """Clip `index` with its true motion. Raises IndexError outside 0 .. length - 1."""
+        """Make clip `index` with its true motion. Raises IndexError outside 0 .. length - 1."""
         rng = self._rng(index)
         camera = self.motion.draw(rng)
         photo = int(rng.integers(len(self.paths)))
@@ -159,9 +159,9 @@ class SyntheticClips:
         return SyntheticClip(_finished(scene), camera, objects, self.paths[photo].stem)
 
     def alternatives(self, index: int, cameras: Sequence[Motion]) -> UInt8[Tensor, "k f h w 3"]:
-        """One scene under each of `cameras`: what a photo can turn into, all from the same first frame.
+        """Show one scene under each of `cameras`: what a photo can turn into, all from the same first frame.
 
-        Photo and scale are those of clip `index`; the crop leaves room for every camera, so its place may be another.
+        Photo and scale are those of clip `index`; the crop leaves room for every camera, so it may lie elsewhere.
         """
         rng = self._rng(index)
         self.motion.draw(rng)
@@ -177,7 +177,7 @@ class SyntheticClips:
 
     @cached_property
     def _pyramids(self) -> list[list[Float[Tensor, "3 _ _"]]]:
-        """Every photo at full, half, quarter ... size, down to the size drawn, so that a wide view does not alias."""
+        """Read every photo at full, half, quarter ... size, down to the size drawn: a wide view must not alias."""
         pyramids = []
         for path in self.paths:
             levels = [torch.from_numpy(_pixels(path)).permute(2, 0, 1).float()]
@@ -189,7 +189,7 @@ class SyntheticClips:
     def _place(
         self, pyramid: list[Float[Tensor, "3 _ _"]], cameras: Sequence[Motion], rng: np.random.Generator
     ) -> tuple[float, Float[np.ndarray, " 2"]]:
-        """Photo pixels per drawn pixel, and the middle of frame 0 in the photo, so that no camera leaves the photo."""
+        """Choose photo pixels per drawn pixel and the middle of frame 0 such that no camera leaves the photo."""
         side = self.size * _SUPERSAMPLE
         corners = np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]]) * side / 2
         reach = np.concatenate([
@@ -204,7 +204,10 @@ class SyntheticClips:
         return scale, rng.uniform(0, 1, 2) * free - scale * low
 
     def _path(self, camera: Motion) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Centres, scales, turns. Frame k:  the photo at origin + scale (centre_k + scale_k R_k (pixel - middle))."""
+        """Return centres, scales and turns.
+
+        Frame k is the photo at origin + scale (centre_k + scale_k R_k (pixel - middle)).
+        """
         n = self.num_frames
         velocity = np.array([camera.dx, camera.dy]) * _SUPERSAMPLE
         scales = np.exp(-camera.log_zoom * np.arange(n))
@@ -278,14 +281,14 @@ def _rotation(angle: float) -> np.ndarray:
 
 
 def _pixel_grid(side: int) -> Float[Tensor, "h w 2"]:
-    """Pixel centres (x, y) relative to the middle of the frame."""
+    """Return the pixel centres (x, y) relative to the middle of the frame."""
     axis = torch.arange(side, dtype=torch.float32) - (side - 1) / 2
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     return torch.stack([x, y], -1)
 
 
 def _sample(image: Float[Tensor, "3 h w"], at: Float[Tensor, "hh ww 2"]) -> Float[Tensor, "3 hh ww"]:
-    """Bilinear look-up of pixel coordinates (x, y), clamped at the border."""
+    """Sample an image bilinearly at pixel coordinates (x, y), clamped at the border."""
     height, width = image.shape[1:]
     unit = (at + 0.5) * 2 / torch.tensor([width, height], dtype=at.dtype) - 1
     return F.grid_sample(image[None], unit[None], mode="bilinear", padding_mode="border", align_corners=False)[0]

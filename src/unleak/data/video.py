@@ -1,4 +1,4 @@
-"""Videos as people have them, to frames on an even grid of time; and frames to files that play everywhere."""
+"""Read videos as frames on an even grid of time, and write frames to files that play everywhere."""
 
 import math
 from collections.abc import Iterator
@@ -82,7 +82,7 @@ def read_video(
 def stream_frames(
     path: str | Path, *, fps: float | None = None, start: float = 0.0, size: tuple[int, int] | None = None
 ) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
-    """The frames of `read_video` one by one, to the end of the file, in memory that does not grow with its length."""
+    """Yield the frames of `read_video` one by one, to the end of the file; memory does not grow with its length."""
     with _opened(path) as container:
         pixel_aspect = float(container.streams.video[0].sample_aspect_ratio or 1)
         timed = _timed_frames(container, start)
@@ -92,7 +92,7 @@ def stream_frames(
 
 @dataclass(frozen=True)
 class VideoHeader:
-    """What a file says of its pictures: length in seconds (None: nothing), mean rate in Hz (0: nothing), and size as
+    """What a file's header says: length in seconds (None: unknown), mean rate in Hz (0: unknown), and the size as
     stored, before any rotation."""
 
     duration: float | None
@@ -102,7 +102,7 @@ class VideoHeader:
 
 
 def video_header(path: str | Path) -> VideoHeader:
-    """What the file's header says; errors as in `read_video`."""
+    """Read the file's header; errors as in `read_video`."""
     with _opened(path) as container:
         stream = container.streams.video[0]
         duration = container.duration / av.time_base if container.duration else None
@@ -112,7 +112,7 @@ def video_header(path: str | Path) -> VideoHeader:
 
 
 def video_duration(path: str | Path) -> float | None:
-    """Length of the pictures in seconds by the file's header, or None if it does not say."""
+    """Return the length of the video in seconds by the file's header, or None if it does not say."""
     return video_header(path).duration
 
 
@@ -120,7 +120,7 @@ def video_duration(path: str | Path) -> float | None:
 
 
 def _demuxer(head: bytes) -> str | None:
-    """FFmpeg's name of the container that begins with `head`, of those that hold their video themselves."""
+    """Return FFmpeg's name of the container that begins with `head`; None for one that points at other files."""
     if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
         return "mov"
     if head[:4] == b"\x1aE\xdf\xa3":
@@ -173,7 +173,7 @@ def _opened(path: str | Path) -> Iterator[InputContainer]:
 
 
 def _timed_frames(container: InputContainer, start: float) -> Iterator[tuple[float, av.VideoFrame]]:
-    """Decoded frames and their times in seconds since the beginning; the first may lie well before `start`."""
+    """Yield decoded frames with their times in seconds since the beginning; the first may lie well before `start`."""
     stream = container.streams.video[0]
     stream.thread_type = "AUTO"
     period = float(1 / stream.average_rate) if stream.average_rate else 1 / 25
@@ -197,7 +197,7 @@ def _timed_frames(container: InputContainer, start: float) -> Iterator[tuple[flo
 
 
 def _nearest(timed: Iterator[tuple[float, av.VideoFrame]], fps: float, start: float) -> Iterator[av.VideoFrame]:
-    """For each instant start + k / fps within the video, the frame with the nearest time."""
+    """Yield, for each instant start + k / fps within the video, the frame with the nearest time."""
     instants = (start + k / fps for k in count())
     instant = next(instants)
     previous, gap = None, 1 / fps

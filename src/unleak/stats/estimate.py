@@ -38,7 +38,7 @@ class Estimate:
 
     @property
     def moments(self) -> LatentMoments:
-        """The moments of all clips that were read."""
+        """Return the moments of all clips that were read."""
         return self.gathered.moments
 
 

@@ -54,21 +54,21 @@ class Run:
 
     @property
     def file(self) -> Path:
-        """The file of moments that this run writes; FILE.json beside it says how it was made."""
+        """Return the file of moments that this run writes; FILE.json beside it says how it was made."""
         return self.shard.file(self.out)
 
     def of(self, rank: int, count: int) -> "Run":
-        """The part of process `rank` of `count`."""
+        """Return the part of process `rank` of `count`."""
         return self if count == 1 else replace(self, shard=Shard(rank + 1, count))
 
     @property
     def progress(self) -> Path:
-        """Where this part keeps how far it is."""
+        """Return the file in which this part keeps its progress."""
         return self.file.with_suffix(".progress")
 
     @property
     def share(self) -> int:
-        """The number of videos of this part."""
+        """Return the number of videos of this part."""
         most, each = self.settings["max_clips"], self.settings["clips_per_video"]
         return len(self.shard.share(self.videos[: most and -(-most // each)]))
 
@@ -146,7 +146,7 @@ def check_files(out: Path, shard: Shard, *, processes: int, overwrite: bool) -> 
 
 
 def files_to_merge(patterns: Sequence[str]) -> list[Path]:
-    """Find the files that --merge names; ValueError for one given twice, and a pattern without files."""
+    """Find the files that --merge names. Raises ValueError for a file given twice and for a pattern without files."""
     files = list[Path]()
     for pattern in patterns:
         matches = sorted(glob.glob(pattern)) if glob.has_magic(pattern) and not Path(pattern).exists() else [pattern]

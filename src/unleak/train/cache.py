@@ -128,6 +128,20 @@ def build_cache(
     return caches[0] if groups is None else GroupedCache(groups, caches)
 
 
+def check_cache(
+    folder: Path, cache: LatentCache | GroupedCache, dataset: Dataset, encode: Callable[[Tensor], Any]
+) -> None:
+    """Compare the first clip of a cache with what it is encoded to now. Raises ValueError if the shapes differ."""
+    encoded, kept = encode(to_unit(dataset[0]["video"][None])), cache[0]
+    for name, tensor in (encoded if isinstance(encoded, dict) else {"latents": encoded}).items():
+        if name not in kept or kept[name].shape != tensor.shape[1:]:
+            found = list(kept[name].shape) if name in kept else "none"
+            raise ValueError(
+                f"{folder} is damaged: {name} of a clip have the shape {list(tensor.shape[1:])}, those in the cache"
+                f" {found}; delete it to have it encoded again"
+            )
+
+
 _MORE = ("condition_frame", "stride", "clip")
 
 

@@ -214,8 +214,8 @@ def read(path: Path) -> Stored:
 def compare(stored: Stored, expected: Mapping[str, Tensor]) -> None:
     """Compare a checkpoint with the tensors that are to be filled from it; nothing of theirs is read yet.
 
-    Of the kinds of tensors that `expected` has (what stands before the first slash of a name) the checkpoint must have
-    the same names, shapes and types. Raises ValueError that names the file, the tensor and the newest checkpoint that
+    For each kind of tensor in `expected` (what stands before the first slash of a name), the checkpoint must have the
+    same names, shapes and types. Raises ValueError that names the file, the tensor and the newest checkpoint that
     is good.
     """
     if fault := _fault(stored, expected):
@@ -261,7 +261,7 @@ def _fault(stored: Stored, expected: Mapping[str, Tensor]) -> str | None:
 
 
 def _headers(path: Path) -> dict[str, tuple[Path, tuple[int, ...], torch.dtype]]:
-    """Read of every tensor one of its files, its shape and its type. Raises ValueError if a part is missing."""
+    """Return for every tensor one of its files, its shape and its type. Raises ValueError if a part is missing."""
     dcp = _sharded()
 
     try:
@@ -375,7 +375,7 @@ def _of_one(error: Any, final: Path) -> OSError:
 
 
 def _number(error: BaseException) -> int | None:
-    """Return the number of the system's error that a library tells in words only, or None.
+    """Return the number of the system's error that a library reports in words only, or None.
 
     safetensors says `os error 28`; a pipeline that saves itself may write by torch, which says what failed but not why.
     """

@@ -82,10 +82,10 @@ class FlowConfig(_Strict):
 
 
 class CleanConfig(_Strict):
-    """A condition with a constant pixel noise before the VAE (0: none); the network is told `noise_aug_strength`.
+    """A condition with constant pixel noise before the VAE (0: none); the network is given `noise_aug_strength`.
 
     `first_frame_sigma`: where the image is the noisy video's own first frame (LTX-Video, Wan 2.2 5B), that frame is
-    noised to a level drawn evenly between 0 and this, or the video's own if that is less, which the network is told.
+    noised to a level drawn evenly between 0 and this, or the video's own if that is less. The network is given it.
     """
 
     noise: Literal["none"]
@@ -95,7 +95,7 @@ class CleanConfig(_Strict):
 
 
 class PixelNoiseConfig(_Strict):
-    """The naive baseline: pixel noise of strength s before the VAE, ln s ~ N(p_mean, p_std^2), and told."""
+    """The naive baseline: pixel noise of strength s before the VAE; ln s ~ N(p_mean, p_std^2). The network gets s."""
 
     noise: Literal["pixel"]
     p_mean: Logarithm = -1.2
@@ -107,10 +107,10 @@ class TimeNoiseConfig(_Strict):
     """TimeNoise on the condition: its latents after the VAE, its image tokens, or both, drawn apart.
 
     `on: null`: tokens for VideoCrafter1, which has no others, else latents. SVD: latents are raw VAE output; t is the
-    quantile of sigma under the training distribution; the network is told beta in the place of `noise_aug_strength`
-    (`told: false`: it is told 0, as when sampling); `reference` gives the reference implementation's t = sigma / 700
+    quantile of sigma under the training distribution; the network is given beta in place of `noise_aug_strength`
+    (`told: false`: it is given 0, as when sampling); `reference` gives the reference implementation's t = sigma / 700
     and its one scalar of noise per clip; `per_frame` noises each repeated frame independently, which elsewhere is
-    always so. Elsewhere: t is timestep / T, or the flow's sigma; the network is told nothing.
+    always so. Elsewhere: t is timestep / T, or the flow's sigma; the network is given no level.
     """
 
     noise: Literal["timenoise"]
@@ -124,14 +124,14 @@ class TimeNoiseConfig(_Strict):
     reference: bool = False
     dropout: Share = 0.1
 
-    # Contradictions are checked with the later of two fields, so that they are told beside every other fault.
+    # Contradictions are checked with the later of two fields, so that they are reported beside every other fault.
     @field_validator("reference")
     @classmethod
     def _reference_is_whole(cls, value: bool, others: Any) -> bool:
         if value and others.data.get("per_frame"):
             raise ValueError("per_frame and reference exclude each other: the reference draws one scalar per clip")
         if value and not others.data.get("told", True):
-            raise ValueError("told: false and reference exclude each other: the reference tells the network beta")
+            raise ValueError("told: false and reference exclude each other: the reference gives the network beta")
         return value
 
 
@@ -266,7 +266,7 @@ _PARTS = ("all", "full", "lora", "temporal", "spatial")
 
 
 def _patterns(value: Any) -> Any:
-    # Before the union is tried: each of its members would tell the same fault.
+    # Before the union is tried: each of its members would report the same fault.
     listed = isinstance(value, list) and value and all(isinstance(pattern, str) for pattern in value)
     if value not in _PARTS and not listed:
         names = ", ".join(map(repr, _PARTS))

@@ -29,19 +29,19 @@ class Dataset(Protocol):
 
     @property
     def groups(self) -> Sequence[Sequence[int]] | None:
-        """The clips of each shape, if there are several shapes."""
+        """Return the clips of each shape, or None if all clips have one shape."""
 
     @property
     def failures(self) -> Mapping[Path, str]:
-        """The videos that are left out, and why."""
+        """Return the videos that are left out, with the reasons."""
 
     @property
     def missing(self) -> int:
-        """How many videos a table names that are not there."""
+        """Return how many videos a table names that are not there."""
 
     @property
     def entries(self) -> Sequence[VideoEntry]:
-        """The files that clips are made of, as far as a cache depends on them."""
+        """Return the files that clips are made of, as far as a cache depends on them."""
 
     def __len__(self) -> int:
         """Return the number of clips."""
@@ -114,7 +114,7 @@ class VideoClips:
 
     `failures` maps the videos left out by their header to their reasons; MediaError if they exceed the share
     `max_failures`. A video that turns out damaged further in is named in the item's `failures`, and a clip of another
-    video, keyed by (seed, clip), takes its place: `clip` says which. A list that tells durations is believed, and its
+    video, keyed by (seed, clip), takes its place: `clip` says which. A list that states durations is believed, and its
     videos are not opened beforehand.
     """
 

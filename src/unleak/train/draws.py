@@ -134,8 +134,11 @@ def build_condition(
     motion_bucket_id: Float[Tensor, "b"],
     draws: Draws,
 ) -> SVDCondition:
-    """The condition of a training step from raw image latents: noised after the VAE where `draws` says so, and dropped
-    per clip (zero latents and zero embedding together, as in the unconditional branch of guidance)."""
+    """Make the condition of a training step from raw image latents.
+
+    It is noised after the VAE where `draws` says so, and dropped per clip: zero latents and zero embedding together, as
+    in the unconditional branch of guidance.
+    """
     latents = raw
     if draws.latent_noise is not None:
         latents = draws.latent_noise + (raw if draws.latent_noise.ndim == 4 else raw[:, :, None])

@@ -1,4 +1,4 @@
-"""Videos that could not be read while training: named once, counted, kept, and too many of them end the run."""
+"""Name the videos that cannot be read while training, each once, and end the run if there are too many."""
 
 import json
 from collections.abc import Iterable
@@ -16,9 +16,9 @@ __all__ = ["Failures"]
 
 
 class Failures:
-    """The reasons by video; in the file `failures.json` of the output folder, over all runs of a recipe.
+    """Keeps the reasons by video in `failures.json` of the output folder, over all runs of a recipe.
 
-    Raises MediaError where they are more than the share `max_failures` of the videos. Each process counts its own.
+    Raises MediaError once more than the share `max_failures` of the videos cannot be read. Each process counts its own.
     """
 
     def __init__(self, recipe: Recipe, clips: Dataset, console: Console, *, main: bool):

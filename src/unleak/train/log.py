@@ -1,4 +1,4 @@
-"""What a run says: one line per `log_every` steps, on stderr, in `log.jsonl`, and to TensorBoard if asked."""
+"""Report a run: one line per `log_every` steps, on stderr, in `log.jsonl`, and to TensorBoard if asked."""
 
 import json
 import time
@@ -152,7 +152,7 @@ class Counter:
         self.bar.stop()
 
     def __call__(self, done: int, total: int) -> None:
-        """Tell that `done` of `total` are done."""
+        """Report that `done` of `total` are done."""
         self.bar.update(self.task, completed=done, total=total)
         if not self.console.is_terminal and 10 * done // total > self.tenth:
             self.tenth = 10 * done // total

@@ -1,4 +1,4 @@
-"""How a run ends before its last step: Ctrl-C, a scheduler's SIGTERM, or the hours that its recipe allows."""
+"""End a run before its last step: on Ctrl-C, a scheduler's SIGTERM, or after the hours that its recipe allows."""
 
 import signal
 import threading
@@ -13,7 +13,7 @@ __all__ = ["Stop"]
 
 
 class Stop:
-    """Watches for a wish to stop while it is entered: a step is finished and saved before the run ends.
+    """Watches for a request to stop while it is entered; the run then finishes its step and saves it before it ends.
 
     A second Ctrl-C ends the run at once, without a checkpoint. Signals can only be caught in the main thread; in
     another one only the hours count.

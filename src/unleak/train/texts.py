@@ -76,8 +76,9 @@ class Texts:
 
 
 def _fingerprint(encoder: nn.Module) -> str:
-    """A name that changes with a text encoder's configuration, and with some bits of every one of its weights: these
-    encoders have billions."""
+    """Return a name that changes with a text encoder's configuration and with some bits of each of its weights.
+
+    Not all bits are read: these encoders have billions of weights."""
     config: Any = getattr(encoder, "config", None)
     digest = hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True, default=str).encode())
     for name, tensor in sorted(encoder.state_dict().items()):

@@ -1,4 +1,4 @@
-"""The trainer: every optimizer step is a function of (recipe, step, state), so that a run can be cut anywhere."""
+"""Train a recipe: every optimizer step is a function of (recipe, step, state), so a run can be stopped anywhere."""
 
 import math
 from contextlib import AbstractContextManager, ExitStack, nullcontext
@@ -17,7 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from unleak.data.atomic import written_whole
 from unleak.train import checkpoint
-from unleak.train.cache import build_cache, cache_folder
+from unleak.train.cache import build_cache, cache_folder, check_cache
 from unleak.train.check import check, shapes_of
 from unleak.train.config import Recipe, RecipeError, differing_keys, dump_recipe, parse_recipe
 from unleak.train.data import Order, StepSampler, batches, open_dataset
@@ -58,7 +58,7 @@ def train(recipe: Recipe, *, quiet: bool = False) -> Path:
             return Trainer(recipe, opened, quiet=quiet).run()
         except RuntimeError as error:
             if lost(error):
-                raise ConnectionError("another process of this run has ended; what it said tells why") from error
+                raise ConnectionError("another process of this run has ended; its own message says why") from error
             raise
 
 
@@ -100,7 +100,7 @@ class Trainer:
         self._make_state(stored)
 
     def run(self) -> Path:
-        """Train to the last step, or until somebody wishes to stop, and hand over what was made."""
+        """Train to the last step, or until a stop is asked for, and write what was made."""
         recipe, stopped = self.recipe, False
         feed = batches(self.items, self.sampler, workers=recipe.data.workers)
         with self.stop, Log(recipe, self.accelerator, self.console, self.step) as self.log:
@@ -225,14 +225,14 @@ class Trainer:
             return self.clips
         vae = self.view.pipe.vae
         folder = cache_folder(self.recipe.data, self.clips, vae, latents=self.recipe.latents)
+
+        def encode(video: Tensor) -> Any:
+            return self.objective.encoded(video.to(self.accelerator.device))
+
         with self.accelerator.main_process_first(), Counter("latent cache", self.console) as counter:
-            return build_cache(
-                folder,
-                self.clips,
-                lambda video: self.objective.encoded(video.to(self.accelerator.device)),
-                progress=counter,
-                failed=self.failures.add,
-            )
+            cache = build_cache(folder, self.clips, encode, progress=counter, failed=self.failures.add)
+            check_cache(folder, cache, self.clips, encode)
+        return cache
 
     def _make_state(self, stored: checkpoint.Stored | None) -> None:
         """Make the optimizer and the average, fill them and the weights from a checkpoint, and open the output."""

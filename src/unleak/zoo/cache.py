@@ -1,4 +1,4 @@
-"""What unleak keeps on this machine beside the Hub's own cache: what it converted, unpacked and checked."""
+"""Keep on this machine, beside the Hub's own cache, what unleak converted, unpacked and checked."""
 
 import json
 import os
@@ -25,7 +25,7 @@ def cache_folder() -> Path:
 
 
 def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
-    """`folder`, filled by `make` if it is not there: whole or not at all, once among all processes that ask.
+    """Return Return `folder`, filled by `make` if it is not there: whole or not at all, once among all processes that ask.
 
     The others wait; a process that dies leaves a lock that is free and a temporary folder that `leftovers` names.
     """
@@ -45,13 +45,13 @@ def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
 
 
 def lock_of(path: Path) -> Path:
-    """The file whose lock is held while something is made at `path`."""
+    """Return the file whose lock is held while something is made at `path`."""
     return path.with_name(f"{path.name}.lock")
 
 
 @contextmanager
 def _free(folder: Path) -> Iterator[bool]:
-    """Whether nobody is making `folder`; if so, nobody starts to before the block ends."""
+    """Give whether nobody is making `folder`; if so, nobody starts to before the block ends."""
     lock = FileLock(lock_of(folder))
     try:
         lock.acquire(timeout=0)
@@ -65,7 +65,7 @@ def _free(folder: Path) -> Iterator[bool]:
 
 
 def read_note(*names: str) -> dict[str, Any]:
-    """A small JSON object kept by name; empty if there is none, or none that can be read."""
+    """Read a small JSON object kept by name; empty if there is none, or none that can be read."""
     try:
         return read_json(_note(*names), dict)
     except (OSError, ValueError):
@@ -89,7 +89,7 @@ def _note(*names: str) -> Path:
 
 
 def check_space(folder: Path, needed: int, what: str) -> None:
-    """ValueError if `needed` bytes, and a little for others, would not fit where `folder` is to be."""
+    """Raise Raise ValueError if `needed` bytes, and a little for others, would not fit where `folder` is to be."""
     there = folder
     while not there.exists():
         there = there.parent
@@ -110,7 +110,7 @@ class Leftover:
         self.size = sum(file.stat().st_size for file in files if file.is_file())
 
     def remove(self) -> bool:
-        """Remove it, unless a process is making it just now; whether it is gone."""
+        """Remove it, unless a process is making it just now, and return whether it is gone."""
         target = self.path.with_name(self.path.name.partition(".partial-")[0])
         with _free(target) as free:
             if free:
@@ -119,7 +119,7 @@ class Leftover:
 
 
 def leftovers(current: set[Path], *, everything: bool = False) -> list[Leftover]:
-    """What can go: what was never finished, and folders not among the `current` ones; with `everything` those too."""
+    """List what can go: what was never finished, and folders that are not `current`; with `everything` those too."""
     found = []
     for kind in ("converted", "unpacked"):
         for path in sorted((cache_folder() / kind).glob("*")):

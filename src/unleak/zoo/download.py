@@ -1,4 +1,4 @@
-"""One file from the network: continued where it stopped, asked for again where a server is busy, its hash compared."""
+"""Download one file: go on where it stopped, ask again if a server is busy, and compare its hash."""
 
 import hashlib
 import time
@@ -19,14 +19,14 @@ _LONGEST_WAIT = 60.0
 
 
 def network_errors(*others: type[Exception]) -> tuple[type[Exception], ...]:
-    """What the Hub's client raises, its own errors and those of the library it speaks HTTP with; and `others`."""
+    """Return what the Hub's client raises, its own errors and those of its HTTP library; and `others`."""
     from huggingface_hub import errors
 
     return (OSError, *errors.HfHubHTTPError.__bases__, *others)
 
 
 def status_of(error: BaseException | None) -> int | None:
-    """The HTTP status that an error, or its cause, came with."""
+    """Return the HTTP status that an error, or its cause, came with."""
     while error is not None:
         response = getattr(error, "response", None)
         if response is not None:
@@ -36,7 +36,7 @@ def status_of(error: BaseException | None) -> int | None:
 
 
 def patiently(call: Callable[[], T]) -> T:
-    """What `call` returns, called up to six times where a server is busy, twice where none answers.
+    """Return what `call` returns; it is called up to six times if a server is busy, twice if none answers.
 
     Between tries it waits as long as the server asks, up to a minute, or else ever longer.
     """
@@ -53,7 +53,7 @@ def patiently(call: Callable[[], T]) -> T:
 
 
 def _broke_off(error: BaseException) -> bool:
-    """Whether the connection failed; not what files or settings here cause."""
+    """Return whether the connection failed; errors that files or settings here cause do not count."""
     return not isinstance(error, OSError) or isinstance(error.__cause__, network_errors()[1:])
 
 
@@ -69,7 +69,7 @@ def _asked_wait(error: BaseException | None, usual: float) -> float:
 def download(
     url: str, *, size: int | None, sha256: str | None, name: str, headers: dict[str, str] | None = None
 ) -> tuple[Path, str]:
-    """A file in the cache's `partial` folder and its SHA-256; the caller moves it where it belongs.
+    """Download to the cache's `partial` folder; return the file, which the caller moves, and its SHA-256.
 
     What an earlier run, broken off or killed, has left there is continued. `headers` go to this address alone. Raises
     ValueError, with both values, for other bytes than the hash says, which are removed.
@@ -95,7 +95,7 @@ def download(
 
 
 def check_hash(path: Path, sha256: str | None, name: str) -> str:
-    """The SHA-256 of a file; ValueError with both values if it is another than `sha256`, and the file is removed."""
+    """Return the SHA-256 of a file; if it is not `sha256`, remove the file and raise ValueError with both values."""
     found = digest_of(path)
     if sha256 is not None and found != sha256:
         path.unlink()

@@ -75,7 +75,7 @@ def fetch(
 
 
 def here(spec: ModelSpec) -> list[Path]:
-    """The folders of a model that was fetched; empty if it was not, or is gone."""
+    """Return the folders of a model that was fetched; empty if it was not, or is gone."""
     if Source(spec.source).is_folder:
         return [Path(spec.source)]
     ready = read_note("ready", spec.name)
@@ -84,13 +84,13 @@ def here(spec: ModelSpec) -> list[Path]:
 
 
 def in_use() -> set[Path]:
-    """The folders, in unleak's own cache, that fetched models are loaded from."""
+    """Return the folders, in unleak's own cache, that fetched models are loaded from."""
     folders = [folder for spec in MODELS.values() for folder in here(spec)]
     return {place for folder in folders for place in (folder, folder.parent)}
 
 
 def pipeline_source(spec: ModelSpec) -> Source:
-    """Where the configurations of the pipeline are to be read; ValueError for one that is yet to be converted."""
+    """Return where to read the pipeline's configurations. Raises ValueError for a model that is yet to be converted."""
     if spec.part is not None:
         return pipeline_source(base_of(spec))
     if spec.convert is None:
@@ -146,7 +146,7 @@ def _own(
 
 
 def _readable(files: Sequence[Listed], below: str, variant: str | None) -> list[Listed]:
-    """What is to be read of one part: configurations, and weights of the variant, or else those without a name."""
+    """List what to read of one part: configurations, and weights of the variant, or else those without a name."""
     inside = [file for file in files if file.path.startswith(below) and "/" not in file.path[len(below) :]]
     kept, weights = [], dict[str | None, list[Listed]]()
     for file in inside:
@@ -171,7 +171,7 @@ def _the(files: Sequence[Listed], path: str, spec: ModelSpec) -> Listed:
 
 
 def _checkpoint(spec: ModelSpec, files: Sequence[Listed], say: Callable[[str], None]) -> list[Listed]:
-    """The one checkpoint file; of a name that nobody has verified, the only one there is."""
+    """Return the one checkpoint file; if nobody has verified its name, the only one there is."""
     names = [known.path for known in spec.files]
     found = [file for file in files if file.path in names]
     if not found and "file name" in spec.unverified:

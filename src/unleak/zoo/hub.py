@@ -44,15 +44,19 @@ def load(
     Called without a size, a number of frames and the like, it renders as the model's row of the table says, as the
     command line does.
 
-    By default on the accelerator, in the precision its class is published in (float16 for SVD, bfloat16 for others,
-    float32 for the VAE and the image encoder of Wan and SkyReels), else on the CPU in float32. Only safetensors are
-    read. A local folder needs no network. `only` names the networks wanted, such as ("vae",); the others are None and
-    neither downloaded nor loaded. `offload` keeps weights in the machine's memory: `model` moves one network at a time
-    to the accelerator, `group` and `sequential` one layer, ahead of time or when its turn comes. `vae_tiling` decodes
-    in tiles. What is not on this machine is downloaded, compared with its hash and converted where need be; `say` is
-    told the licence then, and where it is None, what of a listed model nobody has verified is an UnleakWarning. `fast`
-    lets a large network run in bfloat16 on a CPU that multiplies it in hardware, unless `dtype` is given. Raises
-    ValueError, in one line, for an unknown model or one that cannot be had, and for what this pipeline cannot do.
+    By default it is loaded on the accelerator, in the precision its class is published in (float16 for SVD, bfloat16
+    for others, float32 for the VAE and the image encoder of Wan and SkyReels), else on the CPU in float32. Only
+    safetensors are read. A local folder needs no network; what is not on this machine is downloaded, compared with its
+    hash and converted where need be.
+
+    only: the networks wanted, such as ("vae",); the others are None and neither downloaded nor loaded. offload: keep
+    weights in the machine's memory: `model` moves one network at a time to the accelerator, `group` and `sequential`
+    one layer, ahead of time or when its turn comes. vae_tiling: decode in tiles. say: called with the licence of what
+    is downloaded; without it, what nobody has verified of a listed model is an UnleakWarning. fast: run a large network
+    in bfloat16 on a CPU that multiplies it in hardware, unless `dtype` is given.
+
+    Raises ValueError, in one line, for an unknown model or one that cannot be had, and for what this pipeline cannot
+    do.
     """
     spec = name_or_path if isinstance(name_or_path, ModelSpec) else find_model(name_or_path)
     if spec.unverified and say is None:
@@ -185,7 +189,7 @@ def check_configurations(folder: Path) -> None:
 
 
 def can_tile(spec: ModelSpec) -> bool:
-    """Whether the model's VAE can decode in tiles."""
+    """Return whether the model's VAE can decode in tiles."""
     import diffusers
 
     kind = (pipeline_source(spec).read("model_index.json").get("vae") or [None, ""])[1]
@@ -194,17 +198,17 @@ def can_tile(spec: ModelSpec) -> bool:
 
 
 def in_float32(spec: ModelSpec) -> tuple[str, ...]:
-    """Networks that are loaded in float32 unless a precision is asked for."""
+    """Return the networks that are loaded in float32 unless a precision is asked for."""
     return found_in("in_float32", spec.pipeline) or ()
 
 
 def networks(index: dict[str, Any]) -> list[str]:
-    """The parts of a model_index.json that have weights."""
+    """Return the parts of a model_index.json that have weights."""
     return [name for name, value in index.items() if isinstance(value, list) and value[0] and not is_light(name)]
 
 
 def is_light(part: str) -> bool:
-    """Whether a part of a pipeline has no weights, by its name."""
+    """Return whether a part of a pipeline has no weights, by its name."""
     return any(word in part for word in ("scheduler", "tokenizer", "processor", "feature_extractor"))
 
 
@@ -213,7 +217,7 @@ def _part(folder: Path, dtype: torch.dtype) -> Any:
 
 
 def pick_device(device: torch.device | str | None = None) -> torch.device:
-    """`device` if given and there, else the machine's accelerator, else the CPU."""
+    """Return `device` if it is given and there, else the machine's accelerator, else the CPU."""
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     if device is None:
         return accelerator or torch.device("cpu")
@@ -227,7 +231,7 @@ def pick_device(device: torch.device | str | None = None) -> torch.device:
 
 
 def pick_dtype(dtype: torch.dtype | str | None, device: torch.device, usual: str = "float16") -> torch.dtype:
-    """`dtype` (or its name) if given, else `usual` on an accelerator and float32 on the CPU."""
+    """Return `dtype` (or its name) if given, else `usual` on an accelerator and float32 on the CPU."""
     known = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
     if dtype is None:
         return torch.float32 if device.type == "cpu" else known[usual]
@@ -244,7 +248,7 @@ _LARGE = 100_000_000
 
 
 def multiplies_bfloat16() -> bool:
-    """Whether this CPU has tile multiplication of bfloat16 (AMX), several times as fast as that of float32."""
+    """Return whether this CPU multiplies bfloat16 in tiles (AMX), several times as fast as float32."""
     return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
 
 
@@ -255,7 +259,7 @@ def _is_large(folder: Path) -> bool:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No warnings and no loading bars of the libraries below; what they were set to comes back.
+    """Silence the warnings and loading bars of the libraries below until the block ends.
 
     Downloads still show theirs: gigabytes should not arrive in silence.
     """

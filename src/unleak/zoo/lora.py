@@ -46,7 +46,7 @@ class Lora:
 
     @property
     def record(self) -> dict[str, Any]:
-        """What it is, for the record of a video."""
+        """Return what it is, for the record of a video."""
         path = Path(self.source)
         digest = {"sha256": sha256(path.read_bytes()).hexdigest()} if path.is_file() else {}
         expert = {"expert": self.expert} if self.expert else {}

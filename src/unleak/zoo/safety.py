@@ -27,7 +27,7 @@ classes of a second model_index.json, a FlashPack class another class, and ONNX 
 
 
 def check_index(index: Mapping[str, Any], where: str) -> None:
-    """ValueError if a model_index.json names code that is not diffusers', transformers' or ours, or a path.
+    """Raise Raise ValueError if a model_index.json names code that is not diffusers', transformers' or ours, or a path.
 
     diffusers imports and calls the class that a model_index.json names. Of unleak's classes and of those of families
     that an installed package has registered, a folder may name the ones that its own pipeline class lists as
@@ -71,7 +71,7 @@ def _is_known(library: Any, kind: Any, ours: Collection[tuple[str, str]]) -> boo
 
 
 def check_pickle(path: Path, *, most: int = MAX_PICKLE) -> None:
-    """ValueError for a pickle too large to be a checkpoint of this table, or one that would swell when read.
+    """Raise ValueError for a pickle too large to be a known checkpoint, or one that would swell when read.
 
     What may be in it is limited where it is read: tensors and plain containers, by `weights_only`.
     """

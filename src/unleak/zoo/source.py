@@ -26,11 +26,11 @@ class Source:
 
     @property
     def is_folder(self) -> bool:
-        """Whether it is a folder on this machine."""
+        """Return whether it is a folder on this machine."""
         return Path(self.location).is_dir()
 
     def file(self, name: str) -> Path | None:
-        """A file of the pipeline on this machine, downloaded if need be; None if it has no such file.
+        """Return a file of the pipeline on this machine, downloaded if need be; None if it has no such file.
 
         Raises ValueError, in one line, for a repository that cannot be had.
         """
@@ -60,9 +60,9 @@ class Source:
         return values
 
     def weights(self, part: str, variant: str | None = None) -> list[int]:
-        """Parameters of each tensor of a network, from the headers of its safetensors files; of no file: none.
+        """Return the parameters of each tensor of a network, from the headers of its safetensors files.
 
-        From the Hub, files that are not here yet are asked for their headers only.
+        Of files on the Hub that are not on this machine, only the headers are read.
         """
         names = [name for name in self._names() if re.fullmatch(_WEIGHTS.format(part), name)]
         chosen = [name for name in names if variant and re.search(rf"\.{variant}[.-]", name)]
@@ -101,7 +101,7 @@ class Source:
             raise ValueError(f"model {self.location}: {why_not_to_be_had(error, self.location)}") from error
 
     def pinned(self) -> "Source":
-        """The same at the commit that its model_index.json is of, so that what follows is of one version."""
+        """Return the same at the commit of its model_index.json, so that all that follows is of one version."""
         if self.is_folder:
             return self
         path = self.file("model_index.json")
@@ -109,7 +109,7 @@ class Source:
 
 
 def why_not_to_be_had(error: BaseException, location: str = "") -> str:
-    """What a person can do about an error of the Hub's client."""
+    """Say what a person can do about an error of the Hub's client."""
     from huggingface_hub import errors
 
     match error:
@@ -135,5 +135,5 @@ def why_not_to_be_had(error: BaseException, location: str = "") -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """The first sentence of an error."""
+    """Return the first sentence of an error."""
     return " ".join(str(error).split()).split(". ")[0][:300] or type(error).__name__
