@@ -25,7 +25,7 @@ class Shard:
 
     @classmethod
     def parse(cls, text: str) -> "Shard":
-        """Read Read `2/4`, as the command line has it. Raises ValueError for anything else. Raises ValueError for anything else."""
+        """Read `2/4`, as the command line has it. Raises ValueError for anything else."""
         index, _, count = text.partition("/")
         if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
             raise ValueError(f"--shard {text}: give which of how many, such as 1/4, 2/4, 3/4 and 4/4")
@@ -39,7 +39,7 @@ class Shard:
         return items[self.index - 1 :: self.count]
 
     def file(self, path: Path) -> Path:
-        """Return Return `path` for a whole run, and `NAME.2-of-4.SUFFIX` for a shard."""
+        """Return `path` for a whole run, and `NAME.2-of-4.SUFFIX` for a shard."""
         return path if self.count == 1 else path.with_name(f"{path.stem}.{self.index}-of-{self.count}{path.suffix}")
 
 
@@ -124,7 +124,7 @@ def check_failures(skipped: int, videos: int, max_failures: float, first: str = 
 
 
 def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
-    """Say in what two runs differ, such as Say in what two runs differ, such as `fps 7.0 and 6.0, seed 0 and 1`."""
+    """Say in what two runs differ, such as `fps 7.0 and 6.0, seed 0 and 1`."""
     names = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
     return ", ".join(
         "other videos" if name == "names" else f"{name} {ours.get(name)} and {theirs.get(name)}" for name in names

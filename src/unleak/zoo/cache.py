@@ -25,7 +25,7 @@ def cache_folder() -> Path:
 
 
 def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
-    """Return Return `folder`, filled by `make` if it is not there: whole or not at all, once among all processes that ask.
+    """Return `folder`, filled by `make` if it is not there: whole or not at all, once among all processes that ask.
 
     The others wait; a process that dies leaves a lock that is free and a temporary folder that `leftovers` names.
     """
@@ -89,7 +89,7 @@ def _note(*names: str) -> Path:
 
 
 def check_space(folder: Path, needed: int, what: str) -> None:
-    """Raise Raise ValueError if `needed` bytes, and a little for others, would not fit where `folder` is to be."""
+    """Raise ValueError if `needed` bytes, and a little for others, would not fit where `folder` is to be."""
     there = folder
     while not there.exists():
         there = there.parent

@@ -27,7 +27,7 @@ classes of a second model_index.json, a FlashPack class another class, and ONNX 
 
 
 def check_index(index: Mapping[str, Any], where: str) -> None:
-    """Raise Raise ValueError if a model_index.json names code that is not diffusers', transformers' or ours, or a path.
+    """Raise ValueError if a model_index.json names code that is not diffusers', transformers' or ours, or a path.
 
     diffusers imports and calls the class that a model_index.json names. Of unleak's classes and of those of families
     that an installed package has registered, a folder may name the ones that its own pipeline class lists as
