@@ -40,7 +40,9 @@ class Watched:
     schedule. The pipeline's own code is watched from the interpreter: neither a method nor a module is replaced."""
 
     def __init__(self, tiny: Tiny, pipe: Any, **changes: Any) -> None:
-        code, loop = unwrap(type(pipe).prepare_latents).__code__, unwrap(type(pipe).__call__).__code__
+        self.modular = hasattr(pipe, "_blocks")  # whose blocks are copied for a call, hence known by their module
+        code = None if self.modular else unwrap(type(pipe).prepare_latents).__code__
+        loop = unwrap(type(pipe).__call__).__code__
         self.eps: Tensor | None = None
         self.prepared: tuple[Any, ...] | None = None
         self.places: dict[str, Any] = {}
@@ -54,7 +56,7 @@ class Watched:
                 result = result if isinstance(result, tuple) else (result,)
                 self.prepared = tuple(part.clone() if isinstance(part, Tensor) else part for part in result)
                 self.places = {name: frame.f_locals[name] for name in _PLACES if name in frame.f_locals}
-            elif frame.f_code is randn_tensor.__code__ and frame.f_back.f_code is code and self.eps is None:
+            elif frame.f_code is randn_tensor.__code__ and self.eps is None and self._draws(frame.f_back, code):
                 self.eps = result.clone()
 
         def stop(module: Any, args: Any, kwargs: Any) -> None:
@@ -64,9 +66,11 @@ class Watched:
                 return
             sys.setprofile(None)
             frame = sys._getframe()
-            while frame.f_code is not loop:
+            while not ("block_state" in frame.f_locals if self.modular else frame.f_code is loop):
                 frame = frame.f_back
-            self.latents = frame.f_locals.get("latents")
+            self.latents = (vars(frame.f_locals["block_state"]) if self.modular else frame.f_locals).get("latents")
+            if self.modular:
+                self.prepared = (self._unpacked(pipe),)
             self.sigma = float(pipe.scheduler.sigmas[0]) if hasattr(pipe.scheduler, "sigmas") else None
             raise _Stop
 
@@ -83,6 +87,15 @@ class Watched:
             for handle in handles:
                 handle.remove()
         raise AssertionError("the denoiser was never called")
+
+    def _draws(self, frame: Any, code: Any) -> bool:
+        """Whether this frame is the function that draws the initial noise."""
+        return frame.f_code.co_filename.endswith("before_denoise.py") if self.modular else frame.f_code is code
+
+    def _unpacked(self, pipe: Any) -> Tensor:
+        """The latents as they were drawn: LTX packs them."""
+        tokens = self.latents.ndim == 3
+        return pipe.pachifier.unpack_latents(self.latents, *self.eps.shape[2:]) if tokens else self.latents.clone()
 
 
 _PLACES = ("latent_num_frames", "latent_height", "latent_width")

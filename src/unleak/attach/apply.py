@@ -12,6 +12,7 @@ from typing import Any, cast, get_args
 
 from unleak.attach.distilled import distilled
 from unleak.attach.latent_space import latent_channels, latent_space
+from unleak.attach.modular import default_of, given_arguments, is_modular
 from unleak.attach.plan import Mode, Plan, Strategy, UnleakNote, UnleakWarning
 from unleak.attach.schedule import level_of_step, nearest, process_of, started, started_later
 from unleak.attach.schedulers.adapter import Limits
@@ -143,7 +144,7 @@ def summary(pipe: Any, *, num_inference_steps: int | None = None) -> Summary:
     seam = seam_of(pipe)
     plan_class = _plan_class(pipe)
     plan = plan_class._unleak_plan if plan_class else Plan(None, Standard(), "auto")
-    steps = num_inference_steps or signature(type(pipe).__call__).parameters["num_inference_steps"].default
+    steps = num_inference_steps or default_of(pipe, "num_inference_steps")
     process = process_of(pipe.scheduler)
     level = nearest(pipe.scheduler, plan.level(process))
     limits = Limits(plan.start.steps_left_out if plan.start else 0, distilled(pipe, {}))
@@ -214,6 +215,8 @@ def _plan(
 ) -> Plan:
     """The plan that the arguments of `apply` ask for, checked against this pipeline as far as can be known now."""
     seam = seam_of(pipe)
+    if getattr(pipe, "scheduler", None) is None:
+        raise ValueError(f"this {type(pipe).__name__} has no scheduler yet: load its components first.")
     if mode not in get_args(Mode):
         raise ValueError(f"mode {mode!r} is unknown: choose {', '.join(get_args(Mode))}.")
     if motion is not None:
@@ -261,11 +264,14 @@ def _attached(cls: type, plan: Plan) -> type:
     def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
         bound = parameters.bind_partial(self, *args, **kwargs)
         bound.apply_defaults()
-        given, changed = dict(bound.arguments), dict(bound.arguments)
+        given = given_arguments(self, bound.arguments) if is_modular(cls) else dict(bound.arguments)
+        changed = dict(given)
         with calling(self), session(self, plan, changed):
             names = [name for name, value in changed.items() if value is not given[name]]
             if not names:
                 return plain(self, *args, **kwargs)
+            if is_modular(cls):
+                return plain(self, *args, **kwargs | {name: changed[name] for name in names})
             bound = parameters.bind_partial(self, *args, **kwargs)
             bound.arguments.update({name: changed[name] for name in names})
             return plain(*bound.args, **bound.kwargs)

@@ -192,8 +192,8 @@ def few_steps(scheduler: Any, mode: Mode) -> str | None:
     run = steps_run(scheduler)
     if moved is not None:
         return (
-            f"the start moves from sigma {moved[0]:.4g} to {moved[1]:.4g}, the next level of the schedule, because a"
-            f" model distilled to few steps knows no others: {run} of {plain} steps are run"
+            f"the start moves from sigma {moved[0]:.4g} to {moved[1]:.4g}, the next level of the schedule: few steps"
+            f" keep to their own levels, since a distilled model knows no others. {run} of {plain} steps are run"
             f" (start='step:{plain - run}')." + _LTX2_ADVICE * (grid_named(scheduler.unleak_grid) == LTX2)
         )
     if mode == "truncate":

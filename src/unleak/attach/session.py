@@ -16,6 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unleak.attach.distilled import distilled
+from unleak.attach.draws import Draw, First, with_globals
+from unleak.attach.modular import blocks_for_a_call, is_modular
 from unleak.attach.plan import Mode, Plan, UnleakWarning
 from unleak.attach.schedule import (
     count_steps,
@@ -34,9 +36,6 @@ from unleak.core.initial import InitialNoise, Standard, Unit
 from unleak.core.process import RF, Level, NoiseProcess
 
 __all__ = ["session"]
-
-Draw = Callable[[Any, Tensor, Mapping[str, Any]], Tensor]
-"""(pipeline, standard normal draw, arguments of the method that drew it) -> what the method is to use instead."""
 
 
 @contextmanager
@@ -75,21 +74,26 @@ def session(pipe: Any, plan: Plan, arguments: dict[str, Any]) -> Iterator[None]:
     replaced: dict[str, Any] = {}
     if lower or not own:
         replaced["scheduler"] = started(pipe.scheduler, level, plan.mode, limits)
-        replaced["progress_bar"] = types.MethodType(_progress_bar(plan.mode), pipe)
     if plan.strategies:
         replaced.setdefault("scheduler", copy.deepcopy(pipe.scheduler))
         count_steps(replaced["scheduler"])
-    finish = seam.finish if lower else None
+    draws: dict[str, Draw] = {}
     if not _is_pipelines_own(plan.init):
         if arguments.get("latents") is None:
-            draw = _video(seam, plan.init, begins, arguments)
-            replaced["prepare_latents"] = _replaced(pipe, "prepare_latents", draw, finish)
-            for name in seam.others:
-                replaced[name] = _replaced(pipe, name, _other(begins), None)
+            draws = {seam.draws: _video(seam, plan.init, begins, arguments)}
+            draws |= dict.fromkeys(seam.others, _other(begins))
         else:
             _warn(f"init {plan.init!r} is ignored: this call brings its own latents.")
-    if finish is not None and "prepare_latents" not in replaced:
-        replaced["prepare_latents"] = _replaced(pipe, "prepare_latents", None, finish)
+    bar = _progress_bar(pipe, plan.mode) if lower or not own else None
+    if is_modular(pipe):
+        if draws or bar:
+            replaced["_blocks"] = blocks_for_a_call(pipe, draws, bar)
+    else:
+        if bar:
+            replaced["progress_bar"] = types.MethodType(bar, pipe)
+        finish = seam.finish if lower else None
+        for name in {*draws, *((seam.draws,) if finish else ())}:
+            replaced[name] = _replaced(pipe, name, draws.get(name), finish if name == seam.draws else None)
 
     before = {name: pipe.__dict__[name] for name in replaced if name in pipe.__dict__}
     pipe.__dict__.update(replaced)
@@ -190,8 +194,8 @@ def _replaced(pipe: Any, name: str, draw: Draw | None, finish: Callable[[Any], A
         if draw is None or any(latents is not None for latents in given):
             result = plain(self, *args, **kwargs)
         else:
-            first = _First(plain.__globals__["randn_tensor"], lambda eps: draw(self, eps, bound.arguments))
-            result = _with_globals(plain, randn_tensor=first)(self, *args, **kwargs)
+            first = First(plain.__globals__["randn_tensor"], lambda eps: draw(self, eps, bound.arguments))
+            result = with_globals(plain, randn_tensor=first)(self, *args, **kwargs)
             if not first.drawn:
                 raise ValueError(
                     f"{type(self).__name__}.{name} drew no noise of its own in this call (FreeNoise, for one, does it"
@@ -202,43 +206,18 @@ def _replaced(pipe: Any, name: str, draw: Draw | None, finish: Callable[[Any], A
     return types.MethodType(method, pipe)
 
 
-def _progress_bar(mode: Mode) -> Callable[..., Any]:
-    """The pipeline's bar, opened once its schedule is set: told the steps that run, not those asked for."""
+def _progress_bar(pipe: Any, mode: Mode) -> Callable[..., Any]:
+    """Return a bar for a pipeline, or for the loop of a modular one, that counts the steps that run.
+
+    It is opened once the schedule is set.
+    """
 
     def progress_bar(self: Any, iterable: Any = None, total: int | None = None) -> Any:
-        if remark := few_steps(self.scheduler, mode):
+        if remark := few_steps(pipe.scheduler, mode):
             _warn(remark)
-        return type(self).progress_bar(self, iterable, None if total is None else steps_run(self.scheduler))
+        return type(self).progress_bar(self, iterable, None if total is None else steps_run(pipe.scheduler))
 
     return progress_bar
-
-
-class _First:
-    """`function`, with `change` made to the result of its first call."""
-
-    def __init__(self, function: Callable[..., Tensor], change: Callable[[Tensor], Tensor]) -> None:
-        self.function, self.change, self.drawn = function, change, False
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Draw."""
-        result = self.function(*args, **kwargs)
-        if self.drawn:
-            return result
-        self.drawn = True
-        return self.change(result)
-
-
-def _with_globals(function: types.FunctionType, **replaced: Any) -> types.FunctionType:
-    """A copy of `function` that sees other globals: no module is patched, no other pipeline notices."""
-    changed = types.FunctionType(
-        function.__code__,
-        {**function.__globals__, **replaced},
-        function.__name__,
-        function.__defaults__,
-        function.__closure__,
-    )
-    changed.__kwdefaults__ = function.__kwdefaults__
-    return changed
 
 
 def _is_pipelines_own(init: InitialNoise) -> bool:

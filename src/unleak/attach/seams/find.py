@@ -3,6 +3,7 @@
 from inspect import signature
 from typing import Any
 
+from unleak.attach.modular import is_modular
 from unleak.attach.seams.seam import Seam
 from unleak.attach.seams.table import REFUSED, SEAMS
 
@@ -21,11 +22,6 @@ def seam_of(pipe: Any) -> Seam:
     if (own := getattr(pipe, "unleak_seam", None)) is not None:
         assert isinstance(own, Seam)
         return own
-    if hasattr(pipe, "blocks") and not hasattr(pipe, "prepare_latents"):
-        raise ValueError(
-            f"{type(pipe).__name__} is a modular pipeline, built of blocks without a prepare_latents to attach to: use"
-            " the ordinary pipeline class of the same model."
-        )
     return seam_of_class(type(pipe))
 
 
@@ -38,6 +34,12 @@ def seam_of_class(pipeline: type) -> Seam:
             return SEAMS[base.__name__]
         if base.__name__ in REFUSED:
             raise ValueError(f"unleak cannot attach to {pipeline.__name__}: {REFUSED[base.__name__]}.")
+    if is_modular(pipeline):
+        raise ValueError(
+            f"unleak cannot attach to {pipeline.__name__}: it knows no block of this modular pipeline that draws the"
+            " initial noise. Use the ordinary pipeline class of the same model, or register a seam whose `draws` names"
+            " that block: see help('unleak.attach.seams')."
+        )
     if makes := _other_than_videos_of_an_image(pipeline):
         raise ValueError(
             f"unleak cannot attach to {pipeline.__name__}: it makes {makes}, and unleak is for image-to-video"

@@ -60,6 +60,8 @@ class Seam:
     layout: str | None
     """Axes of the noise that `prepare_latents` draws first, e.g. `b f c h w`; `tokens`: packed, maybe more of them than
     the video has; None: it draws none, so its initial noise cannot be set."""
+    draws: str = "prepare_latents"
+    """The method that draws it; of a modular pipeline, the class of the block."""
     factor: Callable[[Any], float] = one
     """Scheduler (timesteps set, if they are set by then) -> c, what `prepare_latents` multiplies that noise by."""
     added: Callable[[Any, Arguments], Tensor] | None = None
@@ -73,7 +75,8 @@ class Seam:
     lead: Callable[[Any, Arguments], int] | None = None
     """(pipeline, arguments) -> how many latent frames in front of the video's are padding or reference images."""
     others: tuple[str, ...] = ()
-    """Methods whose first draw is that of another modality on the same schedule, such as sound."""
+    """Methods (of a modular pipeline, classes of blocks) whose first draw is that of another modality on the same
+    schedule, such as sound."""
     refuse: Callable[[Any, Arguments], str | None] | None = None
     """(pipeline, arguments) -> why such a call cannot be honoured, and what to do; None if it can."""
     warn: Callable[[Any, Level, NoiseProcess], str | None] | None = None

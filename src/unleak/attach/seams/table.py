@@ -209,6 +209,16 @@ COSMOS_2_5 = Seam(CHANNELS_FIRST, latents_first=True, finish=hold_condition, bra
 
 ANYFLOW = Seam(CHANNELS_FIRST, own_schedule=("timesteps", "sigmas"), latents_first=True, motion=EQUAL_SNR)
 
+# From modular_pipelines/wan/before_denoise.py; Wan 2.2 is of the same class as Wan 2.1.
+MODULAR_WAN = replace(
+    WAN,
+    draws="WanPrepareLatentsStep",
+    own_schedule=("timesteps", "sigmas"),
+    condition=WAN_IMAGE,
+    image_tokens=in_grid,
+    low_pass=(0.4, 0.2),
+)
+
 SEAMS: dict[str, Seam] = {
     # From pipeline_stable_video_diffusion.py; the image's latents are unscaled, and zero for the unconditional branch.
     "StableVideoDiffusionPipeline": Seam(
@@ -354,6 +364,24 @@ SEAMS: dict[str, Seam] = {
         CHANNELS_FIRST, init_noise_sigma, own_schedule=("timesteps",), refuse=inpainting, motion=EQUAL_SNR
     ),
     "EasyAnimateControlPipeline": Seam(CHANNELS_FIRST, init_noise_sigma, own_schedule=("timesteps",), motion=EQUAL_SNR),
+    # Modular pipelines, from the blocks in diffusers/modular_pipelines: the schedule is always set before the draw.
+    "WanImage2VideoModularPipeline": MODULAR_WAN,
+    "Wan22Image2VideoModularPipeline": MODULAR_WAN,
+    "HunyuanVideo15ModularPipeline": replace(
+        HUNYUAN,
+        draws="HunyuanVideo15PrepareLatentsStep",
+        condition=Condition(last_channels(1, "latent_channels", after=1), frames=2),
+        image_tokens=joined_with_text,
+    ),
+    "LTXModularPipeline": Seam(
+        CHANNELS_FIRST,
+        draws="LTXPrepareLatentsStep",
+        own_schedule=("timesteps", "sigmas"),
+        grid=from_one_to_last,
+        branches="separate",
+        image_tokens=packed,
+        motion=EQUAL_SNR,
+    ),
 }
 """Pipeline class name (of the class or a base) -> its seam."""
 
@@ -365,6 +393,11 @@ _NO_NOISE = "it starts from latents made before, not from noise: attach to the p
 _DISTILLED = (
     "it runs the few fixed steps it was distilled for, each of them at a level of its own, so there is none to skip"
 )
+_STAGES = (
+    "its scheduler samples in stages, each with a range of sigmas of its own, so there is no one level to start at"
+)
+_PYRAMID = "it samples a pyramid of resolutions, each from noise of its own, so there is no one level to start at"
+_TEXT = "it makes videos of a text, and unleak is for videos that stand still because of their conditioning image"
 
 REFUSED: dict[str, str] = {
     "AnimateDiffVideoToVideoPipeline": _STRENGTH,
@@ -378,9 +411,22 @@ REFUSED: dict[str, str] = {
     "Kandinsky6SRPipeline": _NO_NOISE,
     "LTX2DFRPipeline": _DISTILLED,
     "LTX2DFRTemporalRefinePipeline": _NO_NOISE,
-    "HeliosPipeline": "its scheduler samples in stages, each with a range of sigmas of its own, so there is no one"
-    " level to start at",
-    "HeliosPyramidPipeline": "it samples a pyramid of resolutions, each from noise of its own, so there is no one"
-    " level to start at",
+    "HeliosPipeline": _STAGES,
+    "HeliosPyramidPipeline": _PYRAMID,
+    "HeliosModularPipeline": _STAGES,
+    "HeliosPyramidModularPipeline": _PYRAMID,
+    "HeliosPyramidDistilledModularPipeline": _PYRAMID,
+    "WanModularPipeline": _TEXT,
+    "Wan22ModularPipeline": _TEXT,
+    "Wan22VaceModularPipeline": "its reference images are latent frames in front of the video, whose number its blocks"
+    " alone know: use WanVACEPipeline",
+    "WanAnimate2ModularPipeline": "it draws new noise for every segment inside its denoising loop, and no test of"
+    " unleak has run it: use WanAnimatePipeline",
+    "MiniMaxH3ModularPipeline": "it samples the video and its sound on two schedulers at once, so a start of one would"
+    " leave the other behind",
+    "LTX2ModularPipeline": "no test of unleak has run its blocks: use LTX2ImageToVideoPipeline, or"
+    " LTX2ConditionPipeline",
+    "Cosmos3OmniModularPipeline": "no test of unleak has run its blocks: use Cosmos3OmniPipeline",
+    "Cosmos3DistilledModularPipeline": _DISTILLED,
 }
 """Pipeline class name -> why it is refused, and what to do."""

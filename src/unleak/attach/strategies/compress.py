@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, is_dataclass, replace
-from inspect import signature
 from io import BytesIO
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 from jaxtyping import UInt8
 from PIL import Image
 
+from unleak.attach.modular import argument_names
 from unleak.attach.seams import Seam
 from unleak.core.process import NoiseProcess
 
@@ -43,15 +43,19 @@ class Compress:
     def fits(self, pipeline: type, seam: Seam, process: NoiseProcess | None = None) -> None:
         """Raise ValueError if the call of these pipelines takes no conditioning image by a name that is known."""
         del seam, process
-        if not {*PHOTOS, "conditions"} & set(signature(pipeline.__call__).parameters):
-            raise ValueError(
-                f"Compress cannot be attached to {pipeline.__name__}: it takes no argument named image. Pass it images"
-                " from unleak.attach.strategies.compress.compressed yourself."
-            )
+        self._refuse_without_photo(pipeline, pipeline.__name__)
 
     def check(self, pipe: Any, seam: Seam) -> None:
         """Raise ValueError if this pipeline takes no conditioning image by a name that is known."""
-        self.fits(type(pipe), seam)
+        del seam
+        self._refuse_without_photo(pipe, type(pipe).__name__)
+
+    def _refuse_without_photo(self, pipeline: Any, name: str) -> None:
+        if not {*PHOTOS, "conditions"} & argument_names(pipeline):
+            raise ValueError(
+                f"Compress cannot be attached to {name}: it takes no argument named image. Pass it images"
+                " from unleak.attach.strategies.compress.compressed yourself."
+            )
 
     @contextmanager
     def attached(self, pipe: Any, seam: Seam, arguments: dict[str, Any]) -> Iterator[None]:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from unleak.attach.modular import is_modular
 from unleak.attach.schedule import steps_counted
 from unleak.attach.seams import Condition, Seam
 from unleak.attach.stand_in import standing_in
@@ -45,7 +46,7 @@ class Evaluation:
     network: Any
     """The denoiser."""
     earlier: Any = None
-    """What the conditional branch of this step returned, when it is the other one's turn."""
+    """What the conditional branch of this step returned, when it is the turn of another one."""
 
     @property
     def progress(self) -> float:
@@ -64,7 +65,7 @@ def evaluations(pipe: Any, seam: Seam, change: Callable[[Evaluation], Any]) -> I
     with ExitStack() as stack:
         for name in DENOISERS:
             if isinstance(network := pipe.__dict__.get(name), nn.Module):
-                stack.enter_context(standing_in(pipe, name, calls.answers(network)))
+                stack.enter_context(standing_in(pipe, name, calls.answers(name, network)))
         yield
 
 
@@ -113,11 +114,13 @@ class _Calls:
         self.total, self.seen, self.earlier = -1, 0, None
         self.context: str | None = None
 
-    def answers(self, network: Any) -> dict[str, Callable[..., Any]]:
+    def answers(self, part: str, network: Any) -> dict[str, Callable[..., Any]]:
         """What a stand-in for `network` answers itself."""
         cls: Any = getattr(network, "_orig_mod", network).__class__  # of a compiled module the one within
         names = list(signature(cls.forward).parameters)[1:]
-        own: dict[str, Callable[..., Any]] = {"__call__": lambda *args, **kwargs: self(network, names, args, kwargs)}
+        own: dict[str, Callable[..., Any]] = {
+            "__call__": lambda *args, **kwargs: self(part, network, names, args, kwargs)
+        }
         if hasattr(network, "cache_context"):
             own["cache_context"] = lambda name, *args, **kwargs: self._in_context(
                 name, network.cache_context(name, *args, **kwargs)
@@ -133,7 +136,7 @@ class _Calls:
         finally:
             self.context = before
 
-    def __call__(self, network: Any, names: list[str], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def __call__(self, part: str, network: Any, names: list[str], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         given = dict(zip(names, args, strict=False)) | kwargs
         step, steps, total = steps_counted(self.pipe.scheduler)
         if total != self.total:
@@ -158,15 +161,20 @@ class _Calls:
             at = names.index(name)
             return network(*args[:at], changed, *args[at + 1 :], **kwargs)
 
-        output = self.change(Evaluation(step, steps, self._branch(), run, image, given, network, self.earlier))
-        self.earlier = output if self.seen == 1 else None
+        output = self.change(Evaluation(step, steps, self._branch(part), run, image, given, network, self.earlier))
+        self.earlier = output if self.seen == 1 else self.earlier
         return output
 
-    def _branch(self) -> Branch:
+    def _branch(self, part: str) -> Branch:
         if self.context in _CONTEXTS:
             return _CONTEXTS[self.context]
-        if self.context is not None and self.context.startswith("uncond_"):
+        if self.context is not None and self.context.startswith(("uncond_", "pred_")):
             return "other"
+        if is_modular(self.pipe):
+            if self.seen == 1:
+                return "conditional"
+            guider = getattr(self.pipe, "guider_2" if part == "transformer_2" else "guider")
+            return "unconditional" if guider.is_unconditional else "other"
         if self.seam.branches == "separate":
             return "conditional" if self.seen == 1 else "unconditional"
         guided = getattr(self.pipe, "do_classifier_free_guidance", None)

@@ -86,7 +86,7 @@ class LowPass:
         if not acts(self.interval, evaluation.progress) or not self.strength:
             return evaluation.run()
         low = self.filtered(evaluation.image())
-        if evaluation.branch == "conditional":
+        if evaluation.branch in ("conditional", "other"):
             return evaluation.run(low)
         full, filtered = evaluation.run(), tensor_of(evaluation.run(low))
         prediction = tensor_of(full)
