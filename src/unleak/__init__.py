@@ -19,6 +19,7 @@ _HOME = {
     "ConditionNoise": "unleak.attach.strategies",
     "GuidanceInterval": "unleak.attach.strategies",
     "LowPass": "unleak.attach.strategies",
+    "ExpertGuidance": "unleak.attach.strategies",
     "MotionAmplitude": "unleak.attach.strategies",
     "ReferenceBias": "unleak.attach.strategies",
     "fixes": "unleak.attach.strategies.registry",

@@ -59,15 +59,77 @@ def test_truncating_a_distilled_schedule_gives_no_level_that_it_lacks(start: str
     assert (f"{STEPS - dropped} of {STEPS} steps are run (start='step:{dropped}')" in text) == bool(dropped)
 
 
-@pytest.mark.parametrize("given", [{}, {"motion": "medium"}, {"start": "sigma=0.96"}])
-def test_without_a_mode_few_steps_are_truncated_and_it_is_said(given: dict[str, Any]) -> None:
+def test_without_a_mode_few_steps_are_truncated_and_it_is_said() -> None:
     plain = timesteps("wan21", lightning(), num_inference_steps=STEPS)
     with pytest.warns(UnleakWarning, match=r"3 of 4 steps are run \(start='step:1'\)"):
-        seen = timesteps("wan21", unleak.apply(lightning(), **given), num_inference_steps=STEPS)
+        seen = timesteps("wan21", unleak.apply(lightning(), start="sigma=0.96"), num_inference_steps=STEPS)
     assert seen == plain[1:]
-    told = unleak.summary(unleak.apply(lightning(), **given), num_inference_steps=STEPS)
+    told = unleak.summary(unleak.apply(lightning(), start="sigma=0.96"), num_inference_steps=STEPS)
     assert told.level["timestep"] == pytest.approx(plain[1], rel=1e-5)
     assert len(told.after) == STEPS
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "applied", "left_out"),
+    [
+        ("wan21", {}, r"MotionAmplitude\(amount=1.15\)", 0),
+        ("wan21", {"motion": "low"}, r"Compress\(crf=33\)", 0),
+        ("wan21", {"motion": "medium"}, r"MotionAmplitude\(amount=1.15\)", 0),
+        ("wan21", {"motion": "high"}, r"MotionAmplitude\(amount=1.15\) and start step:1", 1),
+        ("wan22", {"motion": "high"}, r"ExpertGuidance\(high=3.5, low=1.0\) and MotionAmplitude", 0),
+        ("wan22-5b", {"motion": "medium"}, r"ReferenceBias\(gamma=0.6, until=0.2\)", 0),
+        ("sana-video", {}, r"Compress\(crf=33\)", 0),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::unleak.attach.plan.UnleakNote")
+def test_motion_in_few_steps_is_another_fix_that_fits(
+    name: str, given: dict[str, Any], applied: str, left_out: int
+) -> None:
+    pipe = ALL[name].build()
+    plain = timesteps(name, pipe, num_inference_steps=STEPS)
+    unleak.apply(pipe, **given)
+    with pytest.warns(UnleakWarning, match=f"in place of a start at logsnr=.* unleak applies {applied}"):
+        assert timesteps(name, pipe, num_inference_steps=STEPS) == plain[left_out:]
+    told = unleak.summary(pipe, num_inference_steps=STEPS)
+    assert len(told.after) == STEPS + 1 - left_out
+    assert told.strategies
+    assert unleak.summary(pipe, num_inference_steps=20).strategies == ()
+
+
+def test_the_high_noise_expert_is_guided_without_its_lora() -> None:
+    from peft import LoraConfig
+
+    pipe = ALL["wan22"].build()
+    for part in (pipe.transformer, pipe.transformer_2):
+        part.add_adapter(LoraConfig(r=2, target_modules=["to_q"], init_lora_weights=False), adapter_name="lightning")
+    off: dict[str, list[bool]] = {"transformer": [], "transformer_2": []}
+    handles = [
+        getattr(pipe, name).register_forward_pre_hook(
+            lambda network, args, seen=seen: seen.append(
+                all(one.disable_adapters for one in network.modules() if hasattr(one, "lora_A"))
+            )
+        )
+        for name, seen in off.items()
+    ]
+    unleak.apply(pipe, start=None, strategies=unleak.ExpertGuidance(3.0, 1.5))
+    made = ALL["wan22"].call(pipe)
+    assert set(off["transformer"]) == {True}
+    assert set(off["transformer_2"]) == {False}
+    layers = [one for one in pipe.transformer.modules() if hasattr(one, "lora_A")]
+    assert layers
+    assert not any(one.disable_adapters for one in layers)
+    for handle in handles:
+        handle.remove()
+    unleak.remove(pipe)
+    pipe.transformer.disable_adapters()
+    assert ALL["wan22"].call(pipe, guidance_scale=3.0, guidance_scale_2=1.5).equal(made)
+    unleak.apply(pipe, start=None, strategies=unleak.ExpertGuidance())
+    with pytest.raises(ValueError, match=r"this call gives guidance_scale=2, and ExpertGuidance sets it to 3\.5"):
+        ALL["wan22"].call(pipe, guidance_scale=2.0)
+    with pytest.raises(ValueError, match="it has one expert, not two"):
+        unleak.apply(ALL["wan21"].build(), strategies=unleak.ExpertGuidance())
+    with pytest.raises(ValueError, match="needs two experts"):
+        unleak.apply(ALL["ltx"].build(), strategies=unleak.ExpertGuidance())
 
 
 def test_few_steps_of_a_distilled_svd_are_truncated() -> None:

@@ -73,15 +73,16 @@ def test_a_video_from_the_start_recommended_for_the_family(unleak, photo, tmp_pa
         monkeypatch.setattr(pipeline, "encode_prompt", lambda self, *args, **kwargs: told)
     result = unleak("generate", photo, "--model", "model", "--steps", steps, "--prompt", "a dog", *options)
     assert (result.status, result.out) == (0, "out/photo.mp4\n"), result.err
-    assert "start logsnr -6.33, the fix recommended for this model; init standard" in result.err
     assert "None" not in result.err
     assert read_video(tmp_path / "out/photo.mp4").frames.shape == (*shape, 3)
     record = json.loads((tmp_path / "out/photo.json").read_text())
     assert (record["model"]["pipeline"], record["frames"]) == (pipeline.__name__, list(shape))
     if steps == 4:
-        assert "of 4 steps are run (--start step:" in result.err
-        assert record["start"]["log_snr"] > -6.33
+        assert "motion medium, the fix recommended for this model; init standard" in result.err
+        assert "in place of a start at logsnr=-6.33 unleak applies" in result.err
+        assert record["settings"]["strategies"]
     else:
+        assert "start logsnr -6.33, the fix recommended for this model; init standard" in result.err
         assert record["start"]["log_snr"] == pytest.approx(-6.33, abs=0.05)
     first = record["timesteps"][:1]
     assert first == ([] if name in WITHOUT_CALLBACK else [pytest.approx(record["start"]["timestep"], abs=1.001)])

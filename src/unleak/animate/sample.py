@@ -120,7 +120,7 @@ def sample(
         raise NotFiniteError(f"{error} in {pipe.dtype}; give a dtype of more range (bfloat16 or float32)") from error
     started = {"start": {"asked": plan.start, **seen.get("level", plan.level)}, "init": plan.init}
     made = {"frames": list(frames.shape[:3]), "timesteps": seen["timesteps"], "sigmas": seen.get("sigmas")}
-    return Sample(frames, {"settings": settings.record, **started, **made})
+    return Sample(frames, {"settings": settings.record | {"strategies": [*plan.strategies]}, **started, **made})
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

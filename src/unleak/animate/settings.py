@@ -7,7 +7,8 @@ from typing import Any
 from unleak.animate.call import Call
 from unleak.animate.request import Guidance, Request
 from unleak.attach.plan import Strategy
-from unleak.attach.schedule import nearest, process_of
+from unleak.attach.schedule import keeps_its_levels, nearest, process_of
+from unleak.core.grid import few_steps
 from unleak.core.start import Start, describe
 from unleak.families.registry import families
 from unleak.zoo.classes import pipeline_class, scheduler_from, seam_of_class
@@ -53,13 +54,14 @@ class Settings:
         recommended = asks.start is None and asks.motion is None
         takes_rate = call.name("fps")
         playback = asks.fps or spec.fps or (arguments[takes_rate] if takes_rate else None) or 16
+        motion = asks.motion or ("medium" if recommended and _few_steps(spec, asks.mode, arguments) else None)
         settings = cls(
             arguments,
             fps=float(playback),
-            start=_recommended(spec) if recommended else asks.start,
+            start=_recommended(spec) if recommended and motion is None else asks.start,
             init=asks.init or (spec.init if asks.start is None else "standard"),
             mode=asks.mode,
-            motion=asks.motion,
+            motion=motion,
             seed=asks.seed,
             strategies=tuple(asks.strategies),
         )
@@ -101,7 +103,7 @@ class Settings:
             return f"motion {self.motion}"
         if self.start is None:
             return "no fix is known for this model yet, so this is the plain one; give --start"
-        plain = ", the plain model" if self.start == Start.fraction(1.0) else ""
+        plain = ", the plain model" if self.start == Start.fraction(1.0) and not self.strategies else ""
         return "start " + str(self.start).replace("=", " ") + plain
 
     @property
@@ -223,6 +225,16 @@ def presets(spec: ModelSpec) -> Mapping[str, Start]:
     if spec.motion_starts is not None:
         return {name: Start.parse(text) for name, text in spec.motion_starts.items()}
     return seam_of_class(pipeline_class(spec.pipeline)).motion
+
+
+def _few_steps(spec: ModelSpec, mode: str, arguments: Mapping[str, Any]) -> bool:
+    """Return whether the `medium` of this model may be other fixes than a start, since its steps are few."""
+    if mode != "auto" or spec.start or spec.motion_starts is not None or "medium" not in presets(spec):
+        return False
+    steps, scheduler = arguments.get("num_inference_steps"), scheduler_from(spec.scheduler)
+    if not isinstance(steps, int) or not few_steps(steps):
+        return False
+    return scheduler is None or keeps_its_levels(scheduler, steps)
 
 
 def _recommended(spec: ModelSpec) -> Start | None:

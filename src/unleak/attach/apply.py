@@ -4,7 +4,7 @@ import copy
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from functools import wraps
 from inspect import signature
@@ -13,14 +13,12 @@ from typing import Any, cast, get_args
 from unleak.attach.distilled import distilled
 from unleak.attach.latent_space import latent_channels, latent_space
 from unleak.attach.modular import default_of, given_arguments, is_modular
+from unleak.attach.motion import in_few_steps
 from unleak.attach.plan import Mode, Plan, Strategy, UnleakNote, UnleakWarning
 from unleak.attach.schedule import level_of_step, nearest, process_of, started, started_later
 from unleak.attach.schedulers.adapter import Limits
 from unleak.attach.seams import seam_of
-from unleak.attach.session import session
-from unleak.attach.strategies.compress import Compress
-from unleak.attach.strategies.motion_amplitude import MotionAmplitude
-from unleak.attach.strategies.reference_bias import ReferenceBias
+from unleak.attach.session import in_so_many_steps, session
 from unleak.attach.turns import calling, waiting
 from unleak.core.initial import AnalyticInit, InitialNoise, Standard, parse_init
 from unleak.core.process import VP, NoiseProcess
@@ -60,7 +58,8 @@ def apply(
         default) rescales where it can, and truncates the schedules of distilled models, those of rectified flows with
         at most 8 steps, and those that the call brings itself: such a schedule keeps to its own levels, a warning says
         at which of them it starts, and `rescale` is refused for it.
-    motion: `low`, `medium` or `high`, a preset of the pipeline's family in place of `start`.
+    motion: `low`, `medium` or `high`, a preset of the pipeline's family in place of `start`. In few steps, which keep
+        to their own levels, the preset is other fixes (`unleak.attach.motion`); a warning says which.
     strategies: other training-free fixes, one or several, alone or beside these: see `unleak.fixes()`.
 
     Raises ValueError, and leaves `pipe` as it was, for an unknown pipeline or scheduler, a start outside the noise
@@ -73,6 +72,8 @@ def apply(
     start = None if isinstance(start, Recommended) else start
     chosen: Sequence[Any] = [strategies] if isinstance(strategies, Strategy) else strategies or ()
     plan = _plan(pipe, start, init or "standard", mode or "auto", motion, chosen)
+    if motion is not None and plan.mode == "auto":
+        plan = replace(plan, few=_in_few_steps(pipe, plan, motion))
     with waiting(pipe):
         remove(pipe)
         pipe.__class__ = _attached(type(pipe), plan)
@@ -146,6 +147,9 @@ def summary(pipe: Any, *, num_inference_steps: int | None = None) -> Summary:
     plan = plan_class._unleak_plan if plan_class else Plan(None, Standard(), "auto")
     steps = num_inference_steps or default_of(pipe, "num_inference_steps")
     process = process_of(pipe.scheduler)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnleakWarning)  # the call says it
+        plan, _ = in_so_many_steps(pipe, plan, {"num_inference_steps": steps})
     level = nearest(pipe.scheduler, plan.level(process))
     limits = Limits(plan.start.steps_left_out if plan.start else 0, distilled(pipe, {}))
     grids: list[tuple[float, ...] | None] = []
@@ -184,14 +188,9 @@ def _recommended(pipe: Any) -> tuple[str | None, tuple[Strategy, ...]]:
     does leave it alone.
     """
     seam, name = seam_of(pipe), type(pipe).__name__
-    if why := distilled(pipe, {}):
-        for strategy in (MotionAmplitude(), ReferenceBias(), Compress()):
-            try:
-                strategy.check(pipe, seam)
-            except ValueError:
-                continue
-            _note(f"unleak applies {strategy!r} to this {name}, a model distilled to few steps ({why}).")
-            return None, (strategy,)
+    if (why := distilled(pipe, {})) and (found := in_few_steps(pipe, seam, "medium")) is not None:
+        _note(f"unleak applies {found[1][0]!r} to this {name}, a model distilled to few steps ({why}).")
+        return None, found[1]
     if "medium" not in seam.motion:
         raise ValueError(f"unleak recommends no start for {name}: say where to start, for example start='0.94T'.")
     _note(
@@ -199,6 +198,14 @@ def _recommended(pipe: Any) -> tuple[str | None, tuple[Strategy, ...]]:
         " strategies= to choose yourself."
     )
     return "medium", ()
+
+
+def _in_few_steps(pipe: Any, plan: Plan, motion: str) -> Plan | None:
+    """Return the plan of a preset for calls of few steps, the strategies of `plan` included; None if none fits."""
+    if (found := in_few_steps(pipe, seam_of(pipe), motion)) is None:
+        return None
+    given = {type(one) for one in plan.strategies}
+    return Plan(found[0], plan.init, "auto", (*plan.strategies, *(one for one in found[1] if type(one) not in given)))
 
 
 def _note(text: str) -> None:

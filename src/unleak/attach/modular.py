@@ -7,6 +7,7 @@ draws another one. The pipeline's own blocks are never touched.
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
 from inspect import signature, unwrap
 from typing import Any
 
@@ -74,9 +75,8 @@ def _blocks(pipeline: Any) -> Any:
     """The blocks of a modular pipeline, or the default ones of a class."""
     if not isinstance(pipeline, type):
         return pipeline._blocks
-    import diffusers
-
-    return getattr(diffusers, pipeline.default_blocks_name)()  # type: ignore[attr-defined]
+    library = import_module(pipeline.__module__.partition(".")[0])
+    return getattr(library, pipeline.default_blocks_name)()  # type: ignore[attr-defined]
 
 
 def _each(block: Any) -> Iterator[Any]:

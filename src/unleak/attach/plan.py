@@ -48,6 +48,8 @@ class Plan:
     init: InitialNoise
     mode: Mode
     strategies: tuple[Strategy, ...] = ()
+    few: "Plan | None" = None
+    """What is done instead in a call of few steps, which keep to their own noise levels; None: the same."""
 
     def level(self, process: NoiseProcess) -> Level:
         """Return the level to start from on this process; ValueError if it has no such level.

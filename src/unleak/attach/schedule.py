@@ -28,6 +28,7 @@ __all__ = [
     "count_steps",
     "few_steps",
     "in_latents",
+    "keeps_its_levels",
     "level_of_step",
     "nearest",
     "process_of",
@@ -91,6 +92,11 @@ def in_latents(scheduler: Any, level: Level) -> Level:
     An initial noise has to be drawn at this level.
     """
     return _adapter(scheduler).in_latents(level)
+
+
+def keeps_its_levels(scheduler: Any, steps: int, limits: Limits | None = None) -> bool:
+    """Return whether a schedule of so many steps must keep to its own levels, as that of a distilled model must."""
+    return _adapter(scheduler).few_steps(scheduler, steps, limits or Limits())
 
 
 def started(scheduler: Any, level: Level, mode: Mode, limits: Limits | None = None) -> Any:

@@ -23,6 +23,7 @@ from unleak.attach.schedule import (
     count_steps,
     few_steps,
     in_latents,
+    keeps_its_levels,
     level_of_step,
     nearest,
     process_of,
@@ -31,11 +32,11 @@ from unleak.attach.schedule import (
 )
 from unleak.attach.schedulers.adapter import Limits
 from unleak.attach.seams import Seam, seam_of
-from unleak.core.grid import few_steps as few_steps_run
+from unleak.core.grid import FEW_STEPS
 from unleak.core.initial import InitialNoise, Standard, Unit
-from unleak.core.process import RF, Level, NoiseProcess
+from unleak.core.process import Level
 
-__all__ = ["session"]
+__all__ = ["in_so_many_steps", "session"]
 
 
 @contextmanager
@@ -46,8 +47,9 @@ def session(pipe: Any, plan: Plan, arguments: dict[str, Any]) -> Iterator[None]:
     the session works on a copy.
     """
     seam, process = seam_of(pipe), process_of(pipe.scheduler)
-    level = nearest(pipe.scheduler, plan.level(process))
     own = [name for name in seam.own_schedule if arguments.get(name) is not None]
+    plan, few = in_so_many_steps(pipe, plan, arguments)
+    level = nearest(pipe.scheduler, plan.level(process))
     limits = Limits(plan.start.steps_left_out if plan.start else 0, distilled(pipe, arguments), bool(own))
     if own and plan.start and plan.mode == "rescale" and not limits.left_out:
         _warn(
@@ -59,7 +61,7 @@ def session(pipe: Any, plan: Plan, arguments: dict[str, Any]) -> Iterator[None]:
     if lower and seam.warn and (remark := seam.warn(pipe, level, process)):
         _warn(remark)
     begins: Level | None = level  # where sampling begins, None: where the schedule will say that it does
-    if own or plan.start is None or _at_a_level_of_the_schedule(plan.mode, limits, process, arguments):
+    if own or plan.start is None or limits.left_out or (lower and few and plan.mode != "rescale"):
         begins = None
         if seam.latents_first and not _is_pipelines_own(plan.init) and (own or plan.start):
             what = f"{own[0]} begin at" if own else "its schedule begins at"
@@ -116,13 +118,20 @@ def _refuse_what_cannot_be(pipe: Any, seam: Seam, plan: Plan, arguments: Mapping
         raise ValueError(f"strategies cannot act on this call: {reason}.")
 
 
-def _at_a_level_of_the_schedule(
-    mode: Mode, limits: Limits, process: NoiseProcess, arguments: Mapping[str, Any]
-) -> bool:
-    """Whether the first level is one that only the schedule of the call tells."""
-    steps = arguments.get("num_inference_steps")
-    few = limits.distilled is not None or (isinstance(process, RF) and isinstance(steps, int) and few_steps_run(steps))
-    return bool(limits.left_out) or (mode != "rescale" and few)
+def in_so_many_steps(pipe: Any, plan: Plan, arguments: Mapping[str, Any]) -> tuple[Plan, bool]:
+    """Return the plan for a call with `arguments`, and whether its schedule must keep to its own levels."""
+    own = [arguments[name] for name in seam_of(pipe).own_schedule if arguments.get(name) is not None]
+    steps = len(own[0]) if own else arguments.get("num_inference_steps")
+    limits = Limits(distilled=distilled(pipe, arguments))
+    few = keeps_its_levels(pipe.scheduler, steps if isinstance(steps, int) else FEW_STEPS + 1, limits)
+    if not few or plan.few is None:
+        return plan, few
+    instead = [*map(repr, plan.few.strategies), *([f"start {plan.few.start}"] if plan.few.start else [])]
+    _warn(
+        f"few steps keep to their own noise levels, so in place of a start at {plan.start} unleak applies"
+        f" {' and '.join(instead)}."
+    )
+    return plan.few, few
 
 
 def _video(seam: Seam, init: InitialNoise, begins: Level | None, call: Mapping[str, Any]) -> Draw:

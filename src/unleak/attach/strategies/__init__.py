@@ -10,6 +10,7 @@ from typing import Any
 _HOME = {
     "Compress": "compress",
     "ConditionNoise": "condition_noise",
+    "ExpertGuidance": "expert_guidance",
     "GuidanceInterval": "guidance_interval",
     "LowPass": "low_pass",
     "MotionAmplitude": "motion_amplitude",

@@ -206,6 +206,15 @@ _FIXES: dict[str, Fix] = {
             ),
             separator="..",
         ),
+        Fix(
+            "expert-guidance",
+            f"{_STRATEGIES}.expert_guidance:ExpertGuidance",
+            "Guide the high-noise expert of Wan 2.2, without its LoRA; the other expert is not guided.",
+            (
+                Number("high", "guidance scale of the high-noise expert; 1: none", default=3.5, low=1, high=100),
+                Number("low", "guidance scale of the low-noise expert; 1: none", default=1.0, low=1, high=100),
+            ),
+        ),
     )
 }  # fmt: skip
 
