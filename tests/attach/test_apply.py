@@ -447,7 +447,7 @@ def test_other_pipelines_are_refused_with_a_list() -> None:
 
 
 def test_a_pipeline_may_carry_its_own_seam(pipe) -> None:
-    pipe.unleak_seam = replace(SEAMS["StableVideoDiffusionPipeline"], motion={"high": Start.sigma(3)})
+    pipe.unleak_seam = replace(SEAMS["StableVideoDiffusionPipeline"], motion={"high": Start.sigma(3)}, motion_fixes={})
     assert Seen(unleak.apply(pipe, motion="high")).timesteps[0] == pytest.approx(0.25 * torch.tensor(3.0).log())
 
 
@@ -476,7 +476,12 @@ def test_an_initial_noise_of_ones_own(pipe) -> None:
 
 @pytest.mark.parametrize(("motion", "sigma"), [("low", 250), ("medium", 100), ("high", 40)])
 def test_motion_presets(pipe, motion, sigma) -> None:
-    assert unleak.summary(unleak.apply(pipe, motion=motion)).level["sigma"] == sigma
+    told = unleak.summary(unleak.apply(pipe, motion=motion))
+    assert told.level["sigma"] == sigma
+    added = unleak.GuidanceInterval(high="sigma=10")
+    assert told.strategies == ((repr(added),) if motion == "high" else ())
+    own = unleak.GuidanceInterval(high="sigma=3")
+    assert unleak.summary(unleak.apply(pipe, motion=motion, strategies=own)).strategies == (repr(own),)
 
 
 def test_summary(pipe) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from unleak.animate.call import Call
 from unleak.animate.request import Guidance, Request
+from unleak.attach.motion import with_fixes_of
 from unleak.attach.plan import Strategy
 from unleak.attach.schedule import keeps_its_levels, nearest, process_of
 from unleak.core.grid import few_steps
@@ -54,7 +55,11 @@ class Settings:
         recommended = asks.start is None and asks.motion is None
         takes_rate = call.name("fps")
         playback = asks.fps or spec.fps or (arguments[takes_rate] if takes_rate else None) or 16
-        motion = asks.motion or ("medium" if recommended and _few_steps(spec, asks.mode, arguments) else None)
+        few = _few_steps(spec, asks.mode, arguments)
+        motion = asks.motion or ("medium" if recommended and few else None)
+        strategies = tuple(asks.strategies)
+        if not few and spec.motion_starts is None:  # in few steps the call says what the preset is
+            strategies = with_fixes_of(seam_of_class(pipeline_class(spec.pipeline)), motion, strategies)
         settings = cls(
             arguments,
             fps=float(playback),
@@ -63,7 +68,7 @@ class Settings:
             mode=asks.mode,
             motion=motion,
             seed=asks.seed,
-            strategies=tuple(asks.strategies),
+            strategies=strategies,
         )
         pipeline, scheduler = pipeline_class(spec.pipeline), scheduler_from(spec.scheduler)
         for strategy in settings.strategies:

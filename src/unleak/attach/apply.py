@@ -13,7 +13,7 @@ from typing import Any, cast, get_args
 from unleak.attach.distilled import distilled
 from unleak.attach.latent_space import latent_channels, latent_space
 from unleak.attach.modular import default_of, given_arguments, is_modular
-from unleak.attach.motion import in_few_steps
+from unleak.attach.motion import in_few_steps, joined, with_fixes_of
 from unleak.attach.plan import Mode, Plan, Strategy, UnleakNote, UnleakWarning
 from unleak.attach.schedule import level_of_step, nearest, process_of, started, started_later
 from unleak.attach.schedulers.adapter import Limits
@@ -73,7 +73,7 @@ def apply(
     chosen: Sequence[Any] = [strategies] if isinstance(strategies, Strategy) else strategies or ()
     plan = _plan(pipe, start, init or "standard", mode or "auto", motion, chosen)
     if motion is not None and plan.mode == "auto":
-        plan = replace(plan, few=_in_few_steps(pipe, plan, motion))
+        plan = replace(plan, few=_in_few_steps(pipe, plan, motion, chosen))
     with waiting(pipe):
         remove(pipe)
         pipe.__class__ = _attached(type(pipe), plan)
@@ -200,12 +200,11 @@ def _recommended(pipe: Any) -> tuple[str | None, tuple[Strategy, ...]]:
     return "medium", ()
 
 
-def _in_few_steps(pipe: Any, plan: Plan, motion: str) -> Plan | None:
-    """Return the plan of a preset for calls of few steps, the strategies of `plan` included; None if none fits."""
+def _in_few_steps(pipe: Any, plan: Plan, motion: str, given: Sequence[Strategy]) -> Plan | None:
+    """Return the plan of a preset for calls of few steps, beside the strategies that are given; None if none fits."""
     if (found := in_few_steps(pipe, seam_of(pipe), motion)) is None:
         return None
-    given = {type(one) for one in plan.strategies}
-    return Plan(found[0], plan.init, "auto", (*plan.strategies, *(one for one in found[1] if type(one) not in given)))
+    return Plan(found[0], plan.init, "auto", joined(given, found[1]))
 
 
 def _note(text: str) -> None:
@@ -238,7 +237,8 @@ def _plan(
         start = Start.parse(start)
     if given := [strategy for strategy in strategies if not isinstance(strategy, Strategy)]:
         raise ValueError(f"{given[0]!r} is no strategy: pass such as unleak.LowPass() or unleak.GuidanceInterval().")
-    plan = Plan(start, parse_init(init), cast(Mode, mode), tuple(strategies))
+    added = with_fixes_of(seam, motion, strategies)
+    plan = Plan(start, parse_init(init), cast(Mode, mode), added)
     plan.level(process_of(pipe.scheduler))
     if seam.layout is None and not (isinstance(plan.init, Standard) and plan.init.factor is None):
         raise ValueError(

@@ -1,6 +1,6 @@
-"""What the motion presets are where a start does not serve: in few steps, which keep to their own noise levels."""
+"""What the motion presets are beside a start, and in few steps, which keep to their own noise levels."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from unleak.attach.plan import Strategy
@@ -9,9 +9,10 @@ from unleak.attach.strategies.compress import Compress
 from unleak.attach.strategies.expert_guidance import ExpertGuidance
 from unleak.attach.strategies.motion_amplitude import MotionAmplitude
 from unleak.attach.strategies.reference_bias import ReferenceBias
+from unleak.attach.strategies.registry import parse_fixes
 from unleak.core.start import Start
 
-__all__ = ["FEW_STEPS", "in_few_steps"]
+__all__ = ["FEW_STEPS", "in_few_steps", "joined", "with_fixes_of"]
 
 _LATER = Start.step(1)
 
@@ -30,6 +31,18 @@ FEW_STEPS: Mapping[str, tuple[tuple[Start | None, tuple[Strategy, ...]], ...]] =
     ),
 }
 """How much motion -> a start (None: every step is run) and strategies; the first that a pipeline allows is taken."""
+
+
+def with_fixes_of(seam: Seam, motion: str | None, strategies: Iterable[Strategy]) -> tuple[Strategy, ...]:
+    """Return `strategies` and those that the preset `motion` adds to its start, unless one of their kind is given."""
+    return joined(strategies, parse_fixes(seam.motion_fixes.get(motion or "", ())))
+
+
+def joined(strategies: Iterable[Strategy], more: Iterable[Strategy]) -> tuple[Strategy, ...]:
+    """Return `strategies` and those of `more` that are of no kind among them."""
+    first = tuple(strategies)
+    kinds = {type(one) for one in first}
+    return (*first, *(one for one in more if type(one) not in kinds))
 
 
 def in_few_steps(pipe: Any, seam: Seam, motion: str) -> tuple[Start | None, tuple[Strategy, ...]] | None:

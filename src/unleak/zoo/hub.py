@@ -92,7 +92,7 @@ def load(
     _mend(spec, pipe)
     if spec.motion_starts is not None:
         starts = {name: Start.parse(text) for name, text in spec.motion_starts.items()}
-        pipe.unleak_seam = replace(seam_of(pipe), motion=starts)
+        pipe.unleak_seam = replace(seam_of(pipe), motion=starts, motion_fixes={})
     pipe.unleak_model = spec
     if vae_tiling:
         pipe.vae.enable_tiling()

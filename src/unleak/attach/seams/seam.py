@@ -100,3 +100,5 @@ class Seam:
     """ALG's configuration for this family: factor of its filter, share of the steps that it acts in."""
     motion: Mapping[str, Start] = field(default_factory=dict)
     """Presets: how much motion -> where to start."""
+    motion_fixes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """How much motion -> the fixes that a preset adds to its start, as `parse_fix` reads them."""

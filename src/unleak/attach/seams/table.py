@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unleak.attach.seams.presets import EQUAL_SNR, SVD, VP
+from unleak.attach.seams.presets import EQUAL_SNR, SVD, SVD_FIXES, VP
 from unleak.attach.seams.seam import Arguments, Condition, Seam, config_sigma_max, init_noise_sigma
 from unleak.attach.seams.tokens import channels_last, framepack, in_grid, joined_with_text, packed, text_first
 from unleak.core.process import Level, NoiseProcess
@@ -228,6 +228,7 @@ SEAMS: dict[str, Seam] = {
         branches="batched",
         condition=Condition(last_channels(2, "latent_channels"), frames=1, every_frame=True, argument="sample"),
         motion=SVD,
+        motion_fixes=SVD_FIXES,
     ),
     # From pipeline_pia.py: [latents, mask, image] on every frame.
     "PIAPipeline": replace(
