@@ -191,6 +191,7 @@ def test_the_grammar_of_a_case(text, case):
         (("--case", "low-pass"), "LowPass has no published values for StableVideoDiffusionPipeline"),
         (("--case", "compress compress=3"), "compress is given twice"),
         (("--case", "condition-noise=much"), "BETA 'much' is not a number"),
+        (("--case", "guidance-interval=3"), "guidance-interval=3'?: .. is missing"),
         (("--case", "guidance-interval"), r"needs a limit: .*; write guidance-interval=\[LOW\]..\[HIGH\]"),
         (("--case", "guidance-interval=soon.."), "start 'soon' is not understood"),
         (("--case", "mode=fast"), "mode fast is unknown; give auto, rescale, truncate"),

@@ -139,6 +139,8 @@ class Fix:
         texts = arguments.split(self.separator) if arguments else []
         if len(texts) > len(self.parameters):
             raise ValueError(f"{len(texts)} arguments are given, and it takes at most {len(self.parameters)}")
+        if self.separator != ":" and texts and len(texts) < len(self.parameters):
+            raise ValueError(f"{self.separator} is missing")
         values: dict[str, Any] = {}
         for i, parameter in enumerate(self.parameters):
             text = texts[i].strip() if i < len(texts) else ""
