@@ -1,4 +1,4 @@
-"""Initial noise as a distribution p_M over x_M: standard, unit-variance, and the paper's Analytic-Init."""
+"""Describe initial noise as a distribution p_M over x_M: standard, unit-variance, and the paper's Analytic-Init."""
 
 import math
 import os
@@ -20,30 +20,30 @@ __all__ = ["AnalyticInit", "InitialNoise", "Standard", "Unit", "parse_init"]
 class InitialNoise(ABC):
     """A diagonal Gaussian p_M = N(mean, variance) from which sampling starts at a level.
 
-    A subclass gives `mean` and `variance`, a number or a tensor [c, f, h, w], and by `fitted` says how it meets latents
-    of another size. A law of another kind overrides `sample`, `log_prob` and `kl` too.
+    A subclass implements `mean` and `variance`, each a number or a tensor [c, f, h, w], and overrides `fitted` if it
+    adapts to latents of another size. A distribution of another kind overrides `sample`, `log_prob` and `kl` too.
     """
 
     @abstractmethod
     def mean(self, level: Level) -> Float[Tensor, "c f h w"] | float:
-        """E x_M."""
+        """Return E x_M."""
 
     @abstractmethod
     def variance(self, level: Level) -> Float[Tensor, "c f h w"] | float:
-        """Var x_M per element."""
+        """Return Var x_M for each element."""
 
     def fitted(self, shape: Sequence[int]) -> "InitialNoise":
-        """This noise for latents of `shape` [c, f, h, w]."""
+        """Return this noise for latents of `shape` [c, f, h, w]."""
         del shape
         return self
 
     def sample(self, eps: Float[Tensor, "b c f h w"], level: Level) -> Float[Tensor, "b c f h w"]:
-        """x_M = mean + std * eps for standard normal eps, computed in float32 at least."""
+        """Return x_M = mean + std * eps for standard normal eps, computed in float32 at least."""
         mean, variance = self._moments(eps, level)
         return (mean + variance.sqrt() * eps).to(eps.dtype)
 
     def log_prob(self, x: Float[Tensor, "b c f h w"], level: Level) -> Float[Tensor, " b"]:
-        """ln p_M(x) of each sample, nats, summed over its elements."""
+        """Return ln p_M(x) of each sample in nats, summed over its elements."""
         mean, variance = self._moments(x, level)
         return -0.5 * ((x - mean).square() / variance + (2 * math.pi * variance).log()).expand_as(x).sum((1, 2, 3, 4))
 
@@ -53,7 +53,9 @@ class InitialNoise(ABC):
         q_variance: Float[Tensor, "c f h w"] | Float[Tensor, ""] | float,
         level: Level,
     ) -> Float[Tensor, ""]:
-        """KL(q || p_M) of a diagonal Gaussian q (one number for q_variance: isotropic), nats, summed over all elements.
+        """Return KL(q || p_M) of a diagonal Gaussian q in nats, summed over all elements.
+
+        q_variance: one number stands for an isotropic q.
 
         Divide by `q_mean.numel()` to compare sizes. For a q with correlations, add ln(det of its diagonal / det) / 2,
         which does not depend on p_M.
@@ -75,7 +77,7 @@ class InitialNoise(ABC):
 
 
 class Standard(InitialNoise):
-    """N(0, c^2 I): what pipelines do. `factor` None is the pipeline's own c, known only where one is attached."""
+    """N(0, c^2 I), what pipelines do. `factor` is c; None stands for that of the pipeline it is attached to."""
 
     def __init__(self, factor: float | int | None = None) -> None:
         if factor is not None and not factor > 0:
@@ -86,12 +88,12 @@ class Standard(InitialNoise):
         return f"Standard({'' if self.factor is None else self.factor})"
 
     def mean(self, level: Level) -> float:
-        """0."""
+        """Return 0."""
         del level
         return 0.0
 
     def variance(self, level: Level) -> float:
-        """c^2."""
+        """Return c^2."""
         del level
         if self.factor is None:
             raise ValueError("Standard() takes its factor from a pipeline: say Standard(factor) to use it on its own.")
@@ -99,18 +101,18 @@ class Standard(InitialNoise):
 
 
 class Unit(InitialNoise):
-    """N(0, (alpha^2 + sigma^2) I): the true q_M of centred data with variance one."""
+    """N(0, (alpha^2 + sigma^2) I), the true q_M of centred data of variance 1."""
 
     def __repr__(self) -> str:
         return "Unit()"
 
     def mean(self, level: Level) -> float:
-        """0."""
+        """Return 0."""
         del level
         return 0.0
 
     def variance(self, level: Level) -> float:
-        """alpha^2 + sigma^2."""
+        """Return alpha^2 + sigma^2."""
         return level.alpha**2 + level.sigma**2
 
 
@@ -118,13 +120,13 @@ class AnalyticInit(InitialNoise):
     """The isotropic Gaussian closest in KL(q_M || p) to the true marginal q_M (arXiv 2406.15735, Prop. 1).
 
     p_M = N(alpha_M E[X_0], (sigma_M^2 + alpha_M^2 tr(Cov X_0) / d) I). Moments of another size or frame count are
-    resampled (`LatentMoments.resample`). `reference=True` is the published SVD arithmetic, for parity with published
-    numbers only: it takes init_noise_sigma^2 = sigma^2 + 1 for sigma^2.
+    resampled (`LatentMoments.resample`). `reference=True` computes as the published SVD code does, with
+    init_noise_sigma^2 = sigma^2 + 1 in place of sigma^2: use it only to reproduce published numbers.
     """
 
     def __init__(self, moments: LatentMoments, *, reference: bool = False) -> None:
         if moments.count == 0:
-            raise ValueError("these moments are of no video at all: gather some first (`unleak stats`).")
+            raise ValueError("these moments hold no video: gather some first (`unleak stats`).")
         self.moments, self.reference = moments, reference
 
     @classmethod
@@ -136,10 +138,10 @@ class AnalyticInit(InitialNoise):
         revision: str | None = None,
         reference: bool = False,
     ) -> "AnalyticInit":
-        """From a moments file, a folder or a Hub repository that holds one; `filename` picks among several.
+        """Load moments from a file, or from a folder or a Hub repository that holds one.
 
-        Of the published `initial_noise_WIDTH.pt` the widest is the default: moments serve other sizes too. Raises
-        ValueError if there is no such file, or no saying which.
+        filename: which file to read if there are several. Of the published `initial_noise_WIDTH.pt`, the widest is read
+        by default, since moments serve other sizes too. Raises ValueError if there is no such file, or several.
         """
         path = _moments_file(path_or_hub_id, filename, revision)
         return cls(LatentMoments.load(path), reference=reference)
@@ -150,7 +152,7 @@ class AnalyticInit(InitialNoise):
         return f"AnalyticInit({about}, {list(self.moments.shape)}{reference})"
 
     def fitted(self, shape: Sequence[int]) -> "AnalyticInit":
-        """These moments on the grid of `shape` [c, f, h, w]; ValueError if they have other channels."""
+        """Return these moments on the grid of `shape` [c, f, h, w]. ValueError for another number of channels."""
         if tuple(shape) == self.moments.shape:
             return self
         c, f, h, w = shape
@@ -163,11 +165,11 @@ class AnalyticInit(InitialNoise):
         return AnalyticInit(self.moments.resample(f, h, w), reference=self.reference)
 
     def mean(self, level: Level) -> Float[Tensor, "c f h w"]:
-        """alpha E[X_0]."""
+        """Return alpha E[X_0]."""
         return level.alpha * self.moments.mean
 
     def variance(self, level: Level) -> float:
-        """sigma^2 + alpha^2 tr(Cov X_0) / d."""
+        """Return sigma^2 + alpha^2 tr(Cov X_0) / d."""
         variance = level.sigma**2 + level.alpha**2 * self.moments.isotropic_variance
         if not self.reference:
             return variance
@@ -179,7 +181,10 @@ class AnalyticInit(InitialNoise):
 
 
 def parse_init(init: str | InitialNoise, moments: LatentMoments | None = None) -> InitialNoise:
-    """`standard`, `unit`, `analytic` (which needs `moments`), or any InitialNoise as it is."""
+    """Return the initial noise of a name: `standard`, `unit` or `analytic`, which needs `moments`.
+
+    An InitialNoise is returned as it is. ValueError for anything else.
+    """
     match init:
         case InitialNoise():
             return init
@@ -217,7 +222,7 @@ def _moments_file(source: str | os.PathLike[str], filename: str | None, revision
         return Path(huggingface_hub.hf_hub_download(str(source), filename or _only(files, source), revision=revision))
     except huggingface_hub.errors.HfHubHTTPError.__bases__ as error:  # OSError and that of the Hub's HTTP client
         reason = " ".join(str(error).split())
-        raise ValueError(f"{source}: no such file or folder here, and not to be had from the Hub ({reason})") from error
+        raise ValueError(f"{source}: no such file or folder here, and the Hub does not give it ({reason})") from error
 
 
 def _only(names: list[str], source: str | os.PathLike[str]) -> str:

@@ -1,4 +1,4 @@
-"""First two moments of video latents, E[X_0] and E[X_0^2]: streamed, merged, saved, moved to another size."""
+"""Gather the first two moments of video latents, E[X_0] and E[X_0^2]; merge, save and resample them."""
 
 import json
 import os
@@ -40,7 +40,7 @@ DAMAGED = (
 
 @dataclass(frozen=True)
 class MomentsMeta:
-    """What the moments are moments of. Empty or None: not known."""
+    """What the moments were gathered from. Empty or None: not known."""
 
     model: str = ""
     """Name of the model, for people."""
@@ -59,7 +59,8 @@ class MomentsMeta:
 class LatentMoments:
     """Element-wise moments of `count` video latents X_0 in model latent space (what the denoiser sees).
 
-    Population moments (divided by n), float64 on the CPU. `count` is None where a file does not say (the reference's).
+    They are population moments (divided by n) in float64 on the CPU. `count` is None if the file does not record it, as
+    those of the reference implementation do not.
     """
 
     count: int | None
@@ -81,28 +82,28 @@ class LatentMoments:
 
     @classmethod
     def empty(cls, shape: Sequence[int], meta: MomentsMeta | None = None) -> "LatentMoments":
-        """Moments of nothing yet, for latents of `shape` [c, f, h, w]: the start of a stream."""
+        """Return moments of no latents yet, for latents of `shape` [c, f, h, w], to begin a stream with."""
         zeros = torch.zeros(*shape, dtype=torch.float64)
         return cls(0, zeros, zeros.clone(), meta or MomentsMeta())
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """(c, f, h, w)."""
+        """Return (c, f, h, w)."""
         c, f, h, w = self.mean.shape
         return c, f, h, w
 
     @property
     def variance(self) -> Float64[Tensor, "c f h w"]:
-        """Var X_0 per element; rounding below zero is cut off."""
+        """Return Var X_0 for each element, at least 0."""
         return (self.mean_square - self.mean.square()).clamp(min=0)
 
     @property
     def isotropic_variance(self) -> float:
-        """tr(Cov X_0) / d: the variance of the isotropic Gaussian closest to X_0 in KL."""
+        """Return tr(Cov X_0) / d, the variance of the isotropic Gaussian closest to X_0 in KL."""
         return self.variance.mean().item()
 
     def update(self, latents: Float[Tensor, "b c f h w"]) -> "LatentMoments":
-        """These moments with a batch of latents added. Memory does not grow with the number of batches."""
+        """Return these moments with a batch of latents added. Memory does not grow with the number of batches."""
         if tuple(latents.shape[1:]) != self.shape:
             raise ValueError(
                 f"latents of shape {list(latents.shape[1:])} cannot join moments of shape {list(self.shape)}"
@@ -116,7 +117,7 @@ class LatentMoments:
         return self.merge(LatentMoments(len(latents), latents.mean(0), latents.square().mean(0), self.meta))
 
     def merge(self, other: "LatentMoments") -> "LatentMoments":
-        """Moments of both sets together; any order and grouping gives the same up to rounding."""
+        """Return the moments of both sets together. Any order and grouping gives the same, up to rounding."""
         if self.count is None or other.count is None:
             raise ValueError("moments without a sample count cannot be merged: nothing says how much each set weighs.")
         source = "; ".join(sorted({*self.meta.source.split("; "), *other.meta.source.split("; ")} - {""}))
@@ -137,17 +138,17 @@ class LatentMoments:
         return LatentMoments(count, mean, mean_square, meta)
 
     def resample(self, num_frames: int, height: int, width: int) -> "LatentMoments":
-        """The same video distribution seen on another latent grid; sizes are latent frames, rows and columns.
+        """Return the moments of the same videos on another latent grid: latent frames, rows and columns.
 
-        An encoder is taken to give the element at a place of the scene the same law whatever the size of the clip: a
-        latent at half the size is a latent *at* that place, not an average of four. So E[X_0] and Var X_0 are fields
-        over the scene that are *read* at the new places, linearly between known ones: in space between the centres of
-        elements, in time between frames, first on first and last on last.
+        We assume that an encoder gives the element at a place of the scene the same distribution at every clip size: a
+        latent at half the size is the latent *at* that place, not an average of four. So E[X_0] and Var X_0 are fields
+        over the scene, and are *read* at the new places by linear interpolation: in space between the centres of
+        elements, in time between frames, with the first and the last frame fixed.
 
         - tr(Cov)/d is kept exactly. Averaging latents would shrink it; interpolating E[X_0^2] in place of Var X_0 would
           add the local spread of the mean, as an interpolated square is not the square of the interpolation.
-        - Where mean and variance do not depend on the place (stationary data), the law on the new grid is exact.
-        - The whole scene is mapped onto the whole new grid, so another aspect ratio stretches the mean map.
+        - Where mean and variance do not depend on the place (stationary data), the moments on the new grid are exact.
+        - The whole scene is mapped onto the whole new grid, so another aspect ratio stretches the mean.
         """
         size = (num_frames, height, width)
         if min(size) < 1:
@@ -166,7 +167,7 @@ class LatentMoments:
         return LatentMoments(self.count, mean, mean.square() + variance, self.meta)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write one safetensors file; an existing file is replaced only once the new one is complete."""
+        """Write one safetensors file. An existing file is replaced only once the new one is complete."""
         about = {"version": _VERSION, "layout": _LAYOUT, "count": self.count, **asdict(self.meta)}
         tensors = {"mean": self.mean.contiguous(), "mean_square": self.mean_square.contiguous()}
         content = save(tensors, {"unleak_moments": json.dumps(about)})
@@ -183,7 +184,7 @@ class LatentMoments:
     def load(cls, path: str | os.PathLike[str]) -> "LatentMoments":
         """Read moments that `save` or the reference implementation (see `from_reference`) wrote.
 
-        Raises ValueError for a file that is damaged, of something else, or whose moments no data can have.
+        Raises ValueError for a damaged file, a file of something else, and moments that no data can have.
         """
         tensors, metadata = _read(path)
         if "unleak_moments" not in metadata:
@@ -250,7 +251,7 @@ def _meta(about: dict[str, Any]) -> MomentsMeta:
 
 
 def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a safetensors file, or of a pickle that holds nothing else."""
+    """Read the tensors and the metadata of a safetensors file, or of a pickle that holds nothing else."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"no moments file at {path}.")
     try:
@@ -271,19 +272,19 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, st
 
 
 def _is_plain(tensor: Tensor) -> bool:
-    """Whether it is what it seems: a few bytes of a pickle can be a view of terabytes."""
+    """Return whether its storage holds all its elements: a few bytes of a pickle can be a view of terabytes."""
     if tensor.layout is not torch.strided or tensor.is_meta or not tensor.is_floating_point():
         return False
     return tensor.untyped_storage().nbytes() >= tensor.numel() * tensor.element_size()
 
 
 def _at_cells(old: int, new: int) -> Float64[Tensor, "new old"]:
-    """Weights that read a field known at the centres of `old` cells at the centres of `new` ones."""
+    """Return the weights that read a field, known at the centres of `old` cells, at the centres of `new` cells."""
     return _linear(((torch.arange(new, dtype=torch.float64) + 0.5) * old / new - 0.5).clamp(0, old - 1), old)
 
 
 def _at_instants(old: int, new: int) -> Float64[Tensor, "new old"]:
-    """The same for instants, first on first and last on last: frame 0 stays the frame of the image."""
+    """Return the same for instants; the first and the last stay, so frame 0 stays the frame of the image."""
     return _linear(torch.linspace(0, old - 1, new, dtype=torch.float64), old)
 
 

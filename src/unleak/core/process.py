@@ -14,37 +14,37 @@ __all__ = ["RF", "VE", "VP", "Level", "NoiseProcess", "shift_sigma"]
 
 @dataclass(frozen=True)
 class Level:
-    """How noisy: x_t = alpha x_0 + sigma eps. The one coordinate every part of the library shares."""
+    """How noisy x_t = alpha x_0 + sigma eps is: the coordinate that every part of the library shares."""
 
     alpha: float | int
     sigma: float | int
 
     @property
     def snr(self) -> float:
-        """Signal-to-noise ratio (alpha / sigma)^2; inf without noise."""
+        """Return the signal-to-noise ratio (alpha / sigma)^2; inf without noise."""
         return (self.alpha / self.sigma) ** 2 if self.sigma else math.inf
 
     @property
     def log_snr(self) -> float:
-        """ln of the signal-to-noise ratio, 2 ln(alpha / sigma); -inf for pure noise."""
+        """Return ln of the signal-to-noise ratio, 2 ln(alpha / sigma); -inf for pure noise."""
         return 2 * (_log(self.alpha) - _log(self.sigma))
 
     @property
     def edm_sigma(self) -> float:
-        """Noise per unit of signal, sigma / alpha: the sigma of EDM and k-diffusion; inf for pure noise."""
+        """Return sigma / alpha, the sigma of EDM and k-diffusion; inf for pure noise."""
         return self.sigma / self.alpha if self.alpha else math.inf
 
     @property
     def flow_sigma(self) -> float:
-        """The rectified-flow sigma of the same SNR, sigma / (alpha + sigma), in [0, 1]."""
+        """Return the rectified-flow sigma of the same SNR, sigma / (alpha + sigma), in [0, 1]."""
         return self.sigma / (self.alpha + self.sigma)
 
 
 class NoiseProcess(ABC):
     """A monotone path of levels from `cleanest` to `noisiest`.
 
-    A level is named by `timestep`, `fraction`, `sigma` or `log_snr`: `level_at_<unit>(value)` gives the level,
-    `<unit>_of(level)` the value back. A value outside the process raises ValueError naming the range.
+    Four units name a level: `timestep`, `fraction`, `sigma` and `log_snr`. `level_at_<unit>(value)` returns the level,
+    and `<unit>_of(level)` returns the value. A value outside the process raises ValueError, which names the range.
     """
 
     kind: ClassVar[str]
@@ -52,43 +52,43 @@ class NoiseProcess(ABC):
     @property
     @abstractmethod
     def noisiest(self) -> Level:
-        """Where ordinary sampling starts."""
+        """Return the level where ordinary sampling starts."""
 
     @property
     @abstractmethod
     def cleanest(self) -> Level:
-        """The least noisy level that training visits."""
+        """Return the least noisy level that training visits."""
 
     def level_at_timestep(self, timestep: float | int) -> Level:
-        """Level of a training timestep (see the process for its scale)."""
+        """Return the level of a training timestep; each process has a scale of its own."""
         return self._level("timestep", timestep)
 
     def level_at_fraction(self, fraction: float | int) -> Level:
-        """Level at a fraction of the process, 1 = noisiest (see the process for what is divided)."""
+        """Return the level at a fraction of the process; 1 is the noisiest, and each process says what it divides."""
         return self._level("fraction", fraction)
 
     def level_at_sigma(self, sigma: float | int) -> Level:
-        """Level at a sigma (sigma / alpha for VP and VE; the flow sigma for RF)."""
+        """Return the level at a sigma: sigma / alpha for VP and VE, the flow sigma for RF."""
         return self._level("sigma", sigma)
 
     def level_at_log_snr(self, log_snr: float | int) -> Level:
-        """Level at a log signal-to-noise ratio, 2 ln(alpha / sigma)."""
+        """Return the level at a log signal-to-noise ratio, 2 ln(alpha / sigma)."""
         return self._level("log_snr", log_snr)
 
     @abstractmethod
     def timestep_of(self, level: Level) -> float:
-        """Inverse of `level_at_timestep`; fractional between training timesteps."""
+        """Return the timestep of a level; it is fractional between training timesteps."""
 
     @abstractmethod
     def fraction_of(self, level: Level) -> float:
-        """Inverse of `level_at_fraction`, in (0, 1]."""
+        """Return the fraction of a level, in (0, 1]."""
 
     def sigma_of(self, level: Level) -> float:
-        """Inverse of `level_at_sigma`."""
+        """Return the sigma of a level."""
         return level.edm_sigma
 
     def log_snr_of(self, level: Level) -> float:
-        """Inverse of `level_at_log_snr`."""
+        """Return the log signal-to-noise ratio of a level."""
         return level.log_snr
 
     def _level(self, unit: str, value: float | int) -> Level:
@@ -107,7 +107,7 @@ class NoiseProcess(ABC):
         return level
 
     def _remark(self, unit: str) -> str:
-        """What a stranger to this process should be told of a unit; nothing where it means what it does elsewhere."""
+        """Return what an error message should explain about a unit; empty if it means what it means elsewhere."""
         del unit
         return ""
 
@@ -122,7 +122,7 @@ class NoiseProcess(ABC):
 
     @abstractmethod
     def _at_ratio(self, ratio: float | int, /) -> Level:
-        """Level with sigma / alpha = ratio."""
+        """Return the level with sigma / alpha = ratio."""
 
     def _at_log_snr(self, log_snr: float | int, /) -> Level:
         return self._at_ratio(math.exp(min(-log_snr / 2, 700.0)))  # e^710 overflows a double
@@ -147,7 +147,10 @@ class VP(NoiseProcess):
 
     @classmethod
     def from_betas(cls, betas: Float[Tensor, " T"], *, zero_terminal_snr: bool = False) -> "VP":
-        """From the betas of a schedule, on request rescaled to zero terminal SNR (arXiv 2305.08891, Alg. 1)."""
+        """Build the process of a schedule's betas.
+
+        zero_terminal_snr: rescale them to zero terminal SNR (arXiv 2305.08891, Alg. 1).
+        """
         alphas_cumprod = (1 - betas.detach().cpu().double()).cumprod(0)
         if zero_terminal_snr:
             alpha = alphas_cumprod.sqrt()
@@ -156,21 +159,21 @@ class VP(NoiseProcess):
 
     @property
     def noisiest(self) -> Level:
-        """Timestep T."""
+        """Return the level of timestep T."""
         return self._at_timestep(len(self.alphas_cumprod))
 
     @property
     def cleanest(self) -> Level:
-        """Timestep 1."""
+        """Return the level of timestep 1."""
         return self._at_timestep(1)
 
     def timestep_of(self, level: Level) -> float:
-        """Timestep in [1, T], fractional between indices."""
+        """Return the timestep in [1, T], fractional between indices."""
         T = len(self.alphas_cumprod)
         return float(np.interp(-(level.alpha**2), -self.alphas_cumprod.numpy(), np.arange(1, T + 1)))
 
     def fraction_of(self, level: Level) -> float:
-        """Timestep / T."""
+        """Return timestep / T."""
         return self.timestep_of(level) / len(self.alphas_cumprod)
 
     def _at_timestep(self, timestep: float | int, /) -> Level:
@@ -209,20 +212,20 @@ class VE(NoiseProcess):
 
     @property
     def noisiest(self) -> Level:
-        """sigma_max."""
+        """Return the level of sigma_max."""
         return Level(1.0, float(self.sigma_max))
 
     @property
     def cleanest(self) -> Level:
-        """sigma_min."""
+        """Return the level of sigma_min."""
         return Level(1.0, float(self.sigma_min))
 
     def timestep_of(self, level: Level) -> float:
-        """0.25 ln sigma."""
+        """Return 0.25 ln sigma."""
         return 0.25 * _log(level.edm_sigma)
 
     def fraction_of(self, level: Level) -> float:
-        """Fraction of Karras time."""
+        """Return the fraction of Karras time."""
         low, high, here = (sigma ** (1 / self.rho) for sigma in (self.sigma_min, self.sigma_max, level.edm_sigma))
         return (here - low) / (high - low)
 
@@ -257,24 +260,24 @@ class RF(NoiseProcess):
 
     @property
     def noisiest(self) -> Level:
-        """Pure noise, sigma = 1."""
+        """Return pure noise, sigma = 1."""
         return Level(0.0, 1.0)
 
     @property
     def cleanest(self) -> Level:
-        """Timestep 1."""
+        """Return the level of timestep 1."""
         return self._at_timestep(1)
 
     def timestep_of(self, level: Level) -> float:
-        """num_train_timesteps * sigma."""
+        """Return num_train_timesteps * sigma."""
         return self.num_train_timesteps * level.flow_sigma
 
     def fraction_of(self, level: Level) -> float:
-        """The flow sigma."""
+        """Return the flow sigma."""
         return level.flow_sigma
 
     def sigma_of(self, level: Level) -> float:
-        """The flow sigma."""
+        """Return the flow sigma."""
         return level.flow_sigma
 
     def _at_timestep(self, timestep: float | int, /) -> Level:
@@ -290,7 +293,7 @@ class RF(NoiseProcess):
 
 
 def shift_sigma(sigma: float | int, shift: float | int) -> float:
-    """Timestep shift of flow schedules: sigma' = s sigma / (1 + (s - 1) sigma) (arXiv 2403.03206, Eq. 23)."""
+    """Apply the timestep shift of flow schedules: sigma' = s sigma / (1 + (s - 1) sigma) (arXiv 2403.03206, Eq. 23)."""
     return shift * sigma / (1 + (shift - 1) * sigma)
 
 

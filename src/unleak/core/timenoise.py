@@ -1,4 +1,4 @@
-"""TimeNoise: noise the conditional image more at noisier times, so that it cannot be copied (arXiv 2406.15735)."""
+"""TimeNoise (arXiv 2406.15735): more noise on the conditioning image at noisier times, so that it is not copied."""
 
 import inspect
 import warnings
@@ -17,22 +17,23 @@ _PATIENCE = 10  # training steps without any noise after which a warning says so
 
 
 def mu(t: Float[Tensor, " b"], *, a: float | int = 5.0, mu_max: float | int = 1.0) -> Float[Tensor, " b"]:
-    """mu(t) = mu_max (2 t^a - 1), t in [0, 1]: from -mu_max on clean video to mu_max on pure noise."""
+    """Return mu(t) = mu_max (2 t^a - 1) for t in [0, 1]: -mu_max for clean video, mu_max for pure noise."""
     return mu_max * (2 * t**a - 1)
 
 
 def logit_normal(
     y: Float[Tensor, " b"], mu: Float[Tensor, " b"], *, beta_m: float | int, spread: float | int = 1.0
 ) -> Float[Tensor, " b"]:
-    """beta_s in [0, beta_m] with logit(beta_s / beta_m) = mu + spread y; y ~ N(0, 1) gives the logit-normal law."""
+    """Return beta_s in [0, beta_m] with logit(beta_s / beta_m) = mu + spread y; it is logit-normal for y ~ N(0, 1)."""
     return beta_m * torch.sigmoid(mu + spread * y)
 
 
 class TimeNoise:
     """y_s = y + beta_s eps, logit(beta_s / beta_m) ~ N(mu(t), spread^2), mu(t) = mu_max (2 t^a - 1).
 
-    Higher `beta_m` or lower `a`: more motion, less consistency and likeness to the image. `beta_m` is in the units of
-    the condition it is added to; `beta_m = 0` is the plain condition. For training: sampling keeps a clean image.
+    A higher `beta_m` or a lower `a` gives more motion, and less consistency and likeness to the image. `beta_m` is in
+    the units of the condition that it is added to; `beta_m = 0` leaves the condition as it is. TimeNoise is for
+    training: sampling keeps a clean image.
     """
 
     def __init__(
@@ -51,11 +52,11 @@ class TimeNoise:
         return f"TimeNoise(beta_m={self.beta_m}, a={self.a}, spread={self.spread}, mu_max={self.mu_max})"
 
     def mu(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
-        """Centre of logit(beta_s / beta_m) at time t in [0, 1]."""
+        """Return the centre of logit(beta_s / beta_m) at time t in [0, 1]."""
         return mu(t, a=self.a, mu_max=self.mu_max)
 
     def sample_beta(self, t: Float[Tensor, " b"], generator: torch.Generator | None = None) -> Float[Tensor, " b"]:
-        """One noise strength in [0, beta_m] per sample."""
+        """Draw one noise strength in [0, beta_m] for each sample. ValueError for t outside [0, 1]."""
         if not ((t >= 0) & (t <= 1)).all():
             raise ValueError(
                 f"t must lie in [0, 1] (0 clean, 1 pure noise), not {t.min():g} to {t.max():g}: rescale it."
@@ -65,7 +66,10 @@ class TimeNoise:
     def __call__(
         self, condition: Float[Tensor, "b ..."], t: Float[Tensor, " b"], generator: torch.Generator | None = None
     ) -> tuple[Float[Tensor, "b ..."], Float[Tensor, " b"]]:
-        """Noise `condition` at times `t`: one strength beta per sample, independent noise per element; returns both."""
+        """Add noise to `condition` at times `t`; return the noised condition and the strength beta of each sample.
+
+        The noise is independent for each element. ValueError unless there is one time for each sample.
+        """
         if condition.shape[:1] != t.shape:
             raise ValueError(f"t must be one time per sample, [{len(condition)}], not {list(t.shape)}.")
         beta = self.sample_beta(t, generator)
@@ -84,12 +88,12 @@ class TimeNoise:
         num_train_timesteps: float | int = 1000,
         always: bool = False,
     ) -> "AttachedTimeNoise":
-        """Noise the image in the input of somebody else's network while it is trained; `remove()` what is returned.
+        """Add noise to the image in the input of a network while it is trained; `remove()` on the result takes it off.
 
         channels, frames: where in the argument called `argument`, whose axes are `layout`, the image's latents are.
         time: the argument with the timestep, one for each clip (of several, as one a token, the noisiest counts);
-            divided by `num_train_timesteps` it is t.
-        always: noise in evaluation mode too, wherever gradients are recorded; some trainers train adapters so.
+            t is that timestep divided by `num_train_timesteps`.
+        always: add noise in evaluation mode too, wherever gradients are recorded; some trainers train adapters so.
 
         This is a forward pre-hook. It acts when the network is in training mode, once a call, with noise from the
         global generator, so that a forward pass recomputed for its gradient sees the same. It can be attached before or
@@ -147,7 +151,7 @@ class TimeNoise:
 
 
 class AttachedTimeNoise:
-    """What `TimeNoise.attach` returns: `remove()` takes the noise off, as leaving it as a context manager does.
+    """The result of `TimeNoise.attach`: `remove()` takes the noise off, and so does leaving a `with` block.
 
     It watches whether the noise ever acts, and warns once if it does not while the network is trained.
     """
@@ -205,7 +209,7 @@ class AttachedTimeNoise:
 
 
 def _wrapped(model: nn.Module) -> Any:
-    """What torch.compile, DistributedDataParallel or peft have put something around."""
+    """Return the model inside the wrapper of torch.compile, DistributedDataParallel or peft; None without one."""
     base = getattr(model, "get_base_model", None)
     return getattr(model, "_orig_mod", None) or getattr(model, "module", None) or (base() if base else None)
 

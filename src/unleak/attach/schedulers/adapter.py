@@ -69,47 +69,50 @@ class ScheduleAdapter(ABC):
 
     @abstractmethod
     def process(self, scheduler: Any) -> NoiseProcess:
-        """The noise process of this scheduler as configured; ValueError if it has none that can be trusted."""
+        """Return the noise process of this scheduler as configured; ValueError if it has none that can be trusted."""
 
     @abstractmethod
     def first(self, scheduler: Any, level: Level) -> Nodes:
-        """The one node at `level`."""
+        """Return the one node at `level`."""
 
     def laid(self, scheduler: Any, level: Level, mode: Mode) -> dict[str, Any]:
-        """The same entries while `set_timesteps` lays the grid: as the scheduler had them."""
+        """Return the same entries for the time in which `set_timesteps` lays the grid: as the scheduler had them."""
         del mode
         return {name: scheduler.config[name] for name in self.presented(scheduler, level)}
 
     @abstractmethod
     def respaced(self, scheduler: Any, plain: Nodes, first: Nodes, arguments: dict[str, Any]) -> Nodes:
-        """As many nodes as `plain`, from `first` on and spaced likewise; `arguments` are those of `set_timesteps`."""
+        """Return as many nodes as `plain`, from `first` on, spaced likewise.
+
+        arguments: those of `set_timesteps`.
+        """
 
     def fits(self, scheduler: Any) -> bool:
-        """Whether this scheduler, of a class that can be configured as several kinds, is of this one."""
+        """Return whether this scheduler is of this kind; some classes can be configured as several."""
         del scheduler
         return True
 
     def nearest(self, scheduler: Any, level: Level) -> Level:
-        """The level nearest to `level` that this scheduler can start from."""
+        """Return the level nearest to `level` that this scheduler can start from."""
         del scheduler
         return level
 
     def in_latents(self, level: Level) -> Level:
-        """`level` as the latents between steps have it."""
+        """Return `level` as the latents between steps have it."""
         return level
 
     def refusal(self, scheduler: Any, mode: Mode) -> str | None:
-        """Why this scheduler cannot start lower in this mode, and what can be done; None if it can."""
+        """Return why this scheduler cannot start lower in this mode, and what can be done; None if it can."""
         del scheduler, mode
         return None
 
     def presented(self, scheduler: Any, level: Level) -> dict[str, Any]:
-        """What pipelines read in the scheduler's config as its noisiest level, as it is when it starts lower."""
+        """Return the entries of the configuration that pipelines read as the noisiest level, for a lower start."""
         del scheduler, level
         return {}
 
     def nodes(self, scheduler: Any) -> Nodes:
-        """The nodes of a schedule that has been set. A second-order scheduler visits all but the first twice."""
+        """Return the nodes of a schedule that has been set. A second-order scheduler visits all but the first twice."""
         sigmas, timesteps = (float64(values)[:: scheduler.order] for values in (scheduler.sigmas, scheduler.timesteps))
         count = len(sigmas) - (scheduler.order == 1)  # with order 2, the final level falls out
         return Nodes(sigmas[:count], timesteps[:count])

@@ -18,15 +18,15 @@ __all__ = ["RectifiedFlow"]
 class RectifiedFlow(ScheduleAdapter):
     """FlowMatchEuler, FlowMatchHeun, LTX's ancestral Euler, AnyFlow's flow map; UniPC, DPM++, DEIS with flow sigmas.
 
-    Solvers that tell the network whole timesteps (UniPC, DPM++) truncate them, here as elsewhere: sigma is exact.
+    Solvers that give the network whole timesteps (UniPC, DPM++) truncate them; their sigma is exact.
     """
 
     def fits(self, scheduler: Any) -> bool:
-        """Solvers of both kinds say which."""
+        """Return whether it has flow sigmas: solvers of both kinds say which."""
         return bool(scheduler.config.get("use_flow_sigmas", True))
 
     def process(self, scheduler: Any) -> RF:
-        """RF, after any shift."""
+        """Return RF, after any shift. ValueError for settings that no start holds for."""
         config = scheduler.config
         if config.get("invert_sigmas"):
             raise ValueError(
@@ -43,7 +43,7 @@ class RectifiedFlow(ScheduleAdapter):
         return RF(config.num_train_timesteps)
 
     def first(self, scheduler: Any, level: Level) -> Nodes:
-        """The network is told T sigma."""
+        """Return the node of a level; the network is given T sigma."""
         sigma = np.array([level.flow_sigma])
         return Nodes(sigma, _timesteps(scheduler, sigma))
 
@@ -61,7 +61,7 @@ class RectifiedFlow(ScheduleAdapter):
         return super().few_steps(scheduler, steps, limits) or (few_steps(steps) and not any_step)
 
     def move(self, scheduler: Any, level: Level, mode: Mode, limits: Limits, arguments: dict[str, Any]) -> None:
-        """As ever, if the timesteps are those of the sigmas."""
+        """Move the schedule as every adapter does, if its timesteps are those of the sigmas; ValueError otherwise."""
         plain = self.nodes(scheduler)
         expected = plain.sigmas * scheduler.config.num_train_timesteps
         if not np.allclose(plain.timesteps, expected, atol=1.0, rtol=1e-5, equal_nan=True):
@@ -75,7 +75,7 @@ class RectifiedFlow(ScheduleAdapter):
 
 
 def _coordinate(scheduler: Any, mu: float | None) -> Coordinate:
-    """The time, a function of sigma, in which this scheduler's grid is even."""
+    """Return the time, a function of sigma, in which this scheduler's grid is even."""
     if _karras_flow(scheduler):
         return _KarrasRatio()
     if spaced := spacing(scheduler):

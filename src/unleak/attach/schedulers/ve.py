@@ -19,23 +19,26 @@ class VarianceExploding(ScheduleAdapter):
     """
 
     def fits(self, scheduler: Any) -> bool:
-        """A spacing that runs over the configured range."""
+        """Return whether it has a spacing that runs over the configured range."""
         config = scheduler.config
         own = config.get("sigma_min") and config.get("sigma_max")
         return bool(own and ("sigma_schedule" in config or spacing(scheduler)))
 
     def process(self, scheduler: Any) -> VE:
-        """VE between sigma_min and sigma_max."""
+        """Return VE between sigma_min and sigma_max."""
         config = scheduler.config
         return VE(config.sigma_min, config.sigma_max, config.get("rho", 7.0))
 
     def presented(self, scheduler: Any, level: Level) -> dict[str, Any]:
-        """sigma_max is the sigma of the start."""
+        """Return the sigma of the start as sigma_max."""
         del scheduler
         return {"sigma_max": level.sigma}
 
     def first(self, scheduler: Any, level: Level) -> Nodes:
-        """The network's timestep depends on the class: 0.25 ln sigma, or T sigma, or an index of the table of betas."""
+        """Return the node at `level`; its timestep depends on the class.
+
+        It is 0.25 ln sigma, T sigma, or an index of the table of betas.
+        """
         sigma, config = np.array([float(level.sigma)]), scheduler.config
         if "sigma_schedule" in config or config.get("timestep_type") == "continuous":
             return Nodes(sigma, 0.25 * np.log(sigma))
@@ -45,10 +48,10 @@ class VarianceExploding(ScheduleAdapter):
         return Nodes(sigma, np.interp(np.log(sigma), np.log(table), np.arange(len(table))))
 
     def laid(self, scheduler: Any, level: Level, mode: Mode) -> dict[str, Any]:
-        """Rescaled, the grid is simply that of a scheduler of this sigma_max."""
+        """Return this sigma_max for a rescaled grid, which is that of a scheduler with it."""
         return super().laid(scheduler, level, mode) if mode == "truncate" else self.presented(scheduler, level)
 
     def respaced(self, scheduler: Any, plain: Nodes, first: Nodes, arguments: dict[str, Any]) -> Nodes:
-        """As it was laid, but for a single step: exponential spacing puts that at sigma_min."""
+        """Return the grid as it was laid, but for a single step: exponential spacing puts that at sigma_min."""
         del scheduler, arguments
         return plain if np.isclose(plain.sigmas[0], first.sigmas[0]) else Nodes.join(first, plain[1:])

@@ -35,7 +35,7 @@ class VariancePreserving(ScheduleAdapter):
     """
 
     def process(self, scheduler: Any) -> VP:
-        """VP of its alphas_cumprod."""
+        """Return VP of its alphas_cumprod. ValueError for settings that no start holds for."""
         config = scheduler.config
         if config.get("timestep_type") == "continuous" and config.prediction_type == "v_prediction":
             raise ValueError(
@@ -49,21 +49,21 @@ class VariancePreserving(ScheduleAdapter):
         return VP(scheduler.alphas_cumprod)
 
     def nearest(self, scheduler: Any, level: Level) -> Level:
-        """The level of the nearest training timestep."""
+        """Return the level of the nearest training timestep."""
         process = self.process(scheduler)
         return process.level_at_timestep(round(process.timestep_of(level)))
 
     def presented(self, scheduler: Any, level: Level) -> dict[str, Any]:
-        """FreeInit noises to num_train_timesteps - 1: that is M - 1."""
+        """Return M as num_train_timesteps, since FreeInit adds noise up to num_train_timesteps - 1."""
         return {"num_train_timesteps": round(self.process(scheduler).timestep_of(level))}
 
     def first(self, scheduler: Any, level: Level) -> Nodes:
-        """Index M - 1 of the table."""
+        """Return index M - 1 of the table."""
         index = round(self.process(scheduler).timestep_of(level)) - 1
         return Nodes(_sigmas(scheduler)[[index]], np.array([float(index)]))
 
     def respaced(self, scheduler: Any, plain: Nodes, first: Nodes, arguments: dict[str, Any]) -> Nodes:
-        """Even in timestep, counted down as the scheduler does it; or even in its Karras, exponential or beta time."""
+        """Space the nodes evenly in timestep, as the scheduler does, or in its Karras, exponential or beta time."""
         table, whole = _sigmas(scheduler), not scheduler.timesteps.is_floating_point()
         if spaced := spacing(scheduler):
             sigmas = spaced_from(plain.sigmas, first.sigmas.item(), spaced, plain.sigmas[-1])
@@ -91,7 +91,7 @@ class Exploded(VariancePreserving):
     """Euler, ancestral Euler, Heun, LMS: between steps the latents are x_t / alpha, variance exploding."""
 
     def in_latents(self, level: Level) -> Level:
-        """x_0 + (sigma / alpha) eps."""
+        """Return the level of x_0 + (sigma / alpha) eps."""
         return Level(1.0, level.edm_sigma)
 
 
@@ -99,7 +99,7 @@ class Singlestep(VariancePreserving):
     """DPMSolverSinglestepScheduler, which plans the order of each step beforehand."""
 
     def write(self, scheduler: Any, nodes: Nodes) -> None:
-        """And plan the orders anew."""
+        """Write the nodes, and plan the orders anew."""
         super().write(scheduler, nodes)
         if len(nodes) % scheduler.config.solver_order:  # as its own set_timesteps does
             scheduler.register_to_config(lower_order_final=True)
@@ -110,7 +110,7 @@ class Stochastic(Exploded):
     """DPMSolverSDEScheduler: between two nodes it visits their geometric mean."""
 
     def write(self, scheduler: Any, nodes: Nodes) -> None:
-        """And put the means between."""
+        """Write the nodes, and the means between them."""
         super().write(scheduler, nodes)
         table = _sigmas(scheduler)
         between = np.interp(np.log(nodes.sigmas[1:] * nodes.sigmas[:-1]) / 2, np.log(table), np.arange(len(table)))
@@ -121,12 +121,12 @@ class VPTimesteps(VariancePreserving):
     """Keeps timesteps only and looks the next one up: DDPM, LCM."""
 
     def nodes(self, scheduler: Any) -> Nodes:
-        """Sigmas are those of the table."""
+        """Return the nodes, with the sigmas of the table."""
         timesteps = scheduler.timesteps.cpu().numpy()
         return Nodes(_sigmas(scheduler)[timesteps], timesteps.astype(np.float64))
 
     def write(self, scheduler: Any, nodes: Nodes) -> None:
-        """Timesteps are all there is."""
+        """Write the timesteps, which are all that such a scheduler keeps."""
         scheduler.timesteps = like(scheduler.timesteps, nodes.timesteps)
         scheduler.num_inference_steps = len(nodes)
 
@@ -134,11 +134,11 @@ class VPTimesteps(VariancePreserving):
 class VPStrides(VPTimesteps):
     """Keeps timesteps only and steps by num_train_timesteps // num_inference_steps: DDIM and CogVideoX's.
 
-    That stride is wrong wherever the grid is uneven, so each step is told the stride to the next timestep it has.
+    That stride is wrong wherever the grid is uneven, so each step gets the distance to the next timestep.
     """
 
     def start(self, scheduler: Any, level: Level, mode: Mode, limits: Limits) -> None:
-        """And step to the next timestep."""
+        """Make schedules start, and `step` go to the next timestep."""
         super().start(scheduler, level, mode, limits)
         adapter, plain = self, type(scheduler).step
         arguments_of = signature(plain)
@@ -156,7 +156,7 @@ class VPStrides(VPTimesteps):
         scheduler.step = MethodType(step, scheduler)
 
     def stride(self, scheduler: Any, timestep: int) -> int:
-        """From `timestep` to the next one; from the last one past 0, to the end."""
+        """Return the distance from `timestep` to the next one; from the last one to the end, past 0."""
         below = scheduler.timesteps[scheduler.timesteps < timestep]
         return timestep - (int(below[0]) if len(below) else -1)
 
@@ -165,7 +165,7 @@ class PNDM(VPStrides):
     """PNDMScheduler, which visits its second timestep twice: there, its linear multistep method begins."""
 
     def refusal(self, scheduler: Any, mode: Mode) -> str | None:
-        """Its history has to be of equal steps."""
+        """Return why PNDM cannot start lower: its history has to be of equal steps."""
         if mode == "truncate":
             return (
                 "PNDM extrapolates over steps of equal length, so its first step cannot be cut shorter: use"
@@ -179,34 +179,34 @@ class PNDM(VPStrides):
         return None
 
     def nodes(self, scheduler: Any) -> Nodes:
-        """The second one counts once."""
+        """Return the nodes; the second one is visited twice, and counts once."""
         visits = super().nodes(scheduler)
         return visits[np.arange(len(visits)) != 1]
 
     def calls(self, scheduler: Any) -> int:
-        """Return one more than the steps: the first is made twice."""
+        """Return one more than the steps, since the first one is made twice."""
         return len(self.nodes(scheduler)) + (len(scheduler.timesteps) > 1)
 
     def step_of(self, scheduler: Any, calls: int) -> int:
-        """Return the step; the first two calls are of the first."""
+        """Return the step that a call makes; the first two calls make the first."""
         del scheduler
         return max(calls - 1, 0)
 
     def write(self, scheduler: Any, nodes: Nodes) -> None:
-        """The second one is visited twice."""
+        """Write the nodes; the second one is visited twice."""
         super().write(scheduler, nodes[np.repeat(np.arange(len(nodes)), [1, 2, *[1] * len(nodes)][: len(nodes)])])
         scheduler.plms_timesteps = scheduler.timesteps.cpu().numpy()
         scheduler.num_inference_steps = len(nodes)
 
     def stride(self, scheduler: Any, timestep: int) -> int:
-        """At its second visit to the second timestep, the stride that led there."""
+        """Return the distance to the next timestep; at the second visit to the second one, the one that led there."""
         if scheduler.counter == 1:
             return int(scheduler.timesteps[0]) - timestep
         return super().stride(scheduler, timestep)
 
 
 def spacing(scheduler: Any) -> Coordinate | None:
-    """The time, a function of sigma, in which a Karras, exponential, Lu or beta grid is even."""
+    """Return the time, a function of sigma, in which a Karras, exponential, Lu or beta grid is even, else None."""
     config = scheduler.config
     if config.get("use_karras_sigmas"):
         return Karras()
@@ -218,7 +218,7 @@ def spacing(scheduler: Any) -> Coordinate | None:
 
 
 def _sigmas(scheduler: Any) -> Float64[np.ndarray, " T"]:
-    """sigma / alpha of every training timestep, with the rounding of the schedulers' own arithmetic."""
+    """Return sigma / alpha of every training timestep, rounded as the schedulers' own arithmetic rounds."""
     alphas_cumprod: torch.Tensor = scheduler.alphas_cumprod.cpu()
     sigmas: Float64[np.ndarray, " T"] = (((1 - alphas_cumprod) / alphas_cumprod) ** 0.5).double().numpy()
     return sigmas
