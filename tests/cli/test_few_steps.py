@@ -9,6 +9,15 @@ SMALL = ("--size", "32x16", "--num-frames", 5, "--steps", 4, "--set", "max_seque
 DIAGNOSIS = ("--size", "32x16", "--num-frames", 5, "--steps", 4, "--clips", 1, "--seeds", 1, "--start", "sigma=0.96")
 
 
+def test_models_show_says_what_each_preset_is(unleak):
+    shown = unleak("models", "show", "wan2.2-i2v").out
+    assert "motion low:   start logsnr=-7.89; in few steps Compress(crf=33), the first that the model allows" in shown
+    assert "in few steps ExpertGuidance(high=3.5, low=1.0) and MotionAmplitude(amount=1.15), or Motion" in shown
+    shown = unleak("models", "show", "svd").out
+    assert "motion high:  start sigma=40 and guidance-interval=..sigma=10\n" in shown
+    assert "motion high:  start sigma=5\n" in unleak("models", "show", "nano").out
+
+
 @pytest.fixture(params=["sweep", "compare", "tune", "try", "generate auto"])
 def study(request):
     return {

@@ -6,16 +6,16 @@ from typing import Any
 
 from unleak.animate.call import Call
 from unleak.animate.request import Guidance, Request
-from unleak.attach.motion import with_fixes_of
+from unleak.attach.motion import in_words, with_fixes_of
 from unleak.attach.plan import Strategy
 from unleak.attach.schedule import keeps_its_levels, nearest, process_of
-from unleak.core.grid import few_steps
+from unleak.core.grid import FEW_STEPS, few_steps
 from unleak.core.start import Start, describe
 from unleak.families.registry import families
 from unleak.zoo.classes import pipeline_class, scheduler_from, seam_of_class
 from unleak.zoo.registry import ModelSpec
 
-__all__ = ["Settings", "presets", "reads_prompts", "settings_of_starts"]
+__all__ = ["Settings", "motion_in_words", "presets", "reads_prompts", "settings_of_starts"]
 
 
 @dataclass(frozen=True)
@@ -230,6 +230,18 @@ def presets(spec: ModelSpec) -> Mapping[str, Start]:
     if spec.motion_starts is not None:
         return {name: Start.parse(text) for name, text in spec.motion_starts.items()}
     return seam_of_class(pipeline_class(spec.pipeline)).motion
+
+
+def motion_in_words(spec: ModelSpec) -> dict[str, str]:
+    """Return what `low`, `medium` and `high` are for a model, in words."""
+    pipeline, scheduler = pipeline_class(spec.pipeline), scheduler_from(spec.scheduler)
+    seam = seam_of_class(pipeline)
+    own = spec.motion_starts is not None
+    told = {}
+    for name, start in presets(spec).items():
+        few = start.unit == "log_snr" if scheduler is None else keeps_its_levels(scheduler, FEW_STEPS)
+        told[name] = f"start {start}" if own else in_words(pipeline, seam, name, start, few=few)
+    return told
 
 
 def _few_steps(spec: ModelSpec, mode: str, arguments: Mapping[str, Any]) -> bool:

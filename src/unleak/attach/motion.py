@@ -12,7 +12,7 @@ from unleak.attach.strategies.reference_bias import ReferenceBias
 from unleak.attach.strategies.registry import parse_fixes
 from unleak.core.start import Start
 
-__all__ = ["FEW_STEPS", "in_few_steps", "joined", "with_fixes_of"]
+__all__ = ["FEW_STEPS", "in_few_steps", "in_words", "joined", "with_fixes_of"]
 
 _LATER = Start.step(1)
 
@@ -43,6 +43,25 @@ def joined(strategies: Iterable[Strategy], more: Iterable[Strategy]) -> tuple[St
     first = tuple(strategies)
     kinds = {type(one) for one in first}
     return (*first, *(one for one in more if type(one) not in kinds))
+
+
+def in_words(pipeline: type, seam: Seam, motion: str, start: Start, *, few: bool) -> str:
+    """Return what a preset of a class of pipelines is: its start, its fixes, and what it is in few steps.
+
+    few: whether few steps of such a pipeline keep to their own levels.
+    """
+    text = " and ".join([f"start {start}", *seam.motion_fixes.get(motion, ())])
+    if not few:
+        return text
+    allowed = []
+    for later, strategies in FEW_STEPS[motion]:
+        try:
+            for strategy in strategies:
+                strategy.fits(pipeline, seam)
+        except ValueError:
+            continue
+        allowed.append(" and ".join([*map(repr, strategies), *([f"start {later}"] if later else [])]))
+    return text + f"; in few steps {', or '.join(allowed)}, the first that the model allows" * bool(allowed)
 
 
 def in_few_steps(pipe: Any, seam: Seam, motion: str) -> tuple[Start | None, tuple[Strategy, ...]] | None:

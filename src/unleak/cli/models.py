@@ -63,11 +63,15 @@ def show(name: _Name, as_json: _Json = False) -> None:
         if text:
             terminal.line(f"{word + ':':<14}{text}")
     from unleak.animate.knobs import knobs
+    from unleak.animate.settings import motion_in_words
 
+    motion = motion_in_words(spec)
+    for word, text in motion.items():
+        terminal.line(f"{f'motion {word}:':<14}{text}")
     own = knobs(spec)
     for number, knob in enumerate(own):
         terminal.line(f"{'moves by:' if not number else '':<14}{knob.text}")
-    terminal.json({**values, "knobs": [asdict(knob) for knob in own]})
+    terminal.json({**values, "motion": motion, "knobs": [asdict(knob) for knob in own]})
 
 
 @models.command()
