@@ -234,3 +234,19 @@ def test_a_prompt_as_long_as_the_video_is_refused() -> None:
     unleak.apply(pipe, strategies=[ReferenceBias()])
     with pytest.raises(ValueError, match=f"both have {count[0]} tokens"):
         call("wan21", pipe, prompt_embeds=embeds(1, count[0], 32), negative_prompt_embeds=embeds(1, count[0], 32))
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("motif", "enters through the tokens of a vision encoder"),
+        ("kandinsky6", "a reference frame that the pipeline appends"),
+        ("cosmos3", "without an axis of clips"),
+        ("ltx-long", "window by window"),
+        ("sana-video", "its attention is linear"),
+        ("svd", "no frame of tokens in a transformer's self-attention"),
+    ],
+)
+def test_where_it_cannot_act_it_says_why(name: str, why: str) -> None:
+    with pytest.raises(ValueError, match=f"ReferenceBias cannot be attached to .*{why}.*A start works, and Compress"):
+        unleak.apply(ALL[name].build(), strategies=unleak.ReferenceBias())

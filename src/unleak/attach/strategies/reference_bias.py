@@ -21,6 +21,19 @@ __all__ = ["ReferenceBias", "biased_attention"]
 
 _attention = F.scaled_dot_product_attention
 
+_REASONS = {
+    "Cosmos3OmniPipeline": "it packs the tokens of text, video and sound into sequences without an axis of clips, so"
+    " the place of the photo's keys cannot be told from the shapes",
+    "Kandinsky6TI2VAPipeline": "its photo is a reference frame that the pipeline appends for some checkpoints only, and"
+    " the sound attends to it too",
+    "LTXI2VLongMultiPromptPipeline": "it makes the video window by window, and the photo is in the first one only",
+    "MotifVideoImage2VideoPipeline": "its photo also enters through the tokens of a vision encoder, and no test of"
+    " unleak has run the fix there",
+    "SanaImageToVideoPipeline": "its attention is linear and has no logits to take anything from",
+    "SanaWMPipeline": "the attention of most of its layers is linear and has no logits to take anything from",
+}
+"""Pipeline class -> why its attention is out of reach."""
+
 
 @dataclass(frozen=True)
 class ReferenceBias:
@@ -44,9 +57,10 @@ class ReferenceBias:
         """Raise ValueError if it is not known where the photo's tokens are in the attention of these pipelines."""
         del process  # at any level
         if seam.image_tokens is None:
+            why = next((_REASONS[base.__name__] for base in pipeline.__mro__ if base.__name__ in _REASONS), None)
+            usual = "its photo is no frame of tokens in a transformer's self-attention, or is not known to be"
             raise ValueError(
-                f"ReferenceBias cannot be attached to {pipeline.__name__}: its photo is no frame of tokens in a"
-                " transformer's self-attention, or is not known to be. A start works."
+                f"ReferenceBias cannot be attached to {pipeline.__name__}: {why or usual}. A start works, and Compress."
             )
 
     def check(self, pipe: Any, seam: Seam) -> None:
