@@ -30,13 +30,9 @@ GUIDED: dict[str, dict[str, Any]] = {
     "hunyuan-replace": {"true_cfg_scale": W},
     "hunyuan-skyreels": {"true_cfg_scale": W},
     "hunyuan15": {},
-    "modular-wan21": {},
-    "modular-wan22": {},
-    "modular-hunyuan15": {},
 }
 UNGUIDED: dict[str, dict[str, Any]] = {
     "ltx": {"negative_prompt_embeds": embeds(1, 4, T5_DIM)},
-    "modular-ltx": {"negative_prompt_embeds": embeds(1, 4, T5_DIM)},
     "ltx-condition": {"negative_prompt_embeds": embeds(1, 4, T5_DIM)},
     "kandinsky5": {"negative_prompt_embeds_qwen": embeds(1, 4, 16), "negative_prompt_embeds_clip": embeds(1, 8)},
     "cosmos1": {"negative_prompt": "a dog runs"},

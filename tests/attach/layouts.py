@@ -17,7 +17,7 @@ FRAMES_FIRST = {"svd", "cogvideox-ddim", "cogvideox-dpm", "cogvideox1.5-ddim", "
 FRAMES_FIRST |= {"cogvideox-control"}
 CHANNELS_LAST = {"kandinsky5", "kandinsky6"}
 CLEAN = {"ltx", "ltx-condition", "ltx2", "ltx2-condition", "ltx2-in-context", "sana-video", "sana-wm", "kandinsky5"}
-CLEAN |= {"cosmos3", "sana-video-dpm", "modular-ltx"}
+CLEAN |= {"cosmos3", "sana-video-dpm"}
 """Frame 0 of the latents is the image."""
 STARTS = {"VP": "820", "VE": "sigma=20", "RF": "sigma=0.8"}
 

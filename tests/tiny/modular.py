@@ -15,7 +15,7 @@ from tests.tiny import hunyuan, ltx, wan
 from tests.tiny.model import Tiny, embeds, noise, photo
 from tests.tiny.text import T5_DIM
 
-__all__ = ["TINY"]
+__all__ = ["MODULAR"]
 
 
 def _built(blocks: Any, tiny: Tiny, **more: Any) -> Any:
@@ -101,9 +101,10 @@ def _call_ltx(pipe: Any, **changes: Any) -> Tensor:
     return pipe(**arguments | changes, output="latents")
 
 
-TINY = [
+MODULAR = [
     Tiny("modular-wan21", _wan21, _call_wan),
     Tiny("modular-wan22", _wan22, _call_wan),
     Tiny("modular-hunyuan15", _hunyuan15, _call15),
     Tiny("modular-ltx", _ltx, _call_ltx),
 ]
+"""Apart from `TINY`: these are called and watched in another way than ordinary pipelines."""
