@@ -237,7 +237,7 @@ def motion_in_words(spec: ModelSpec) -> dict[str, str]:
     pipeline, scheduler = pipeline_class(spec.pipeline), scheduler_from(spec.scheduler)
     seam = seam_of_class(pipeline)
     own = spec.motion_starts is not None
-    told = {}
+    told: dict[str, str] = {}
     for name, start in presets(spec).items():
         few = start.unit == "log_snr" if scheduler is None else keeps_its_levels(scheduler, FEW_STEPS)
         told[name] = f"start {start}" if own else in_words(pipeline, seam, name, start, few=few)

@@ -9,6 +9,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from inspect import signature, unwrap
+from types import MethodType
 from typing import Any
 
 from unleak.attach.draws import Draw, First, with_globals
@@ -57,7 +58,7 @@ def blocks_for_a_call(pipe: Any, draws: Mapping[str, Draw], progress_bar: Callab
     names = set[str]()
     for block in _each(blocks):
         if progress_bar is not None and hasattr(block, "loop_step"):
-            block.progress_bar = progress_bar.__get__(block)
+            block.progress_bar = MethodType(progress_bar, block)
         for cls in type(block).__mro__:
             if cls.__name__ in draws:
                 _change(block, pipe, draws[cls.__name__])
@@ -76,7 +77,7 @@ def _blocks(pipeline: Any) -> Any:
     if not isinstance(pipeline, type):
         return pipeline._blocks
     library = import_module(pipeline.__module__.partition(".")[0])
-    return getattr(library, pipeline.default_blocks_name)()  # type: ignore[attr-defined]
+    return getattr(library, pipeline.default_blocks_name)()
 
 
 def _each(block: Any) -> Iterator[Any]:

@@ -61,7 +61,9 @@ class ExpertGuidance:
                     " them away."
                 )
             arguments[name] = scale
-        layers = [one for one in pipe.transformer.modules() if isinstance(getattr(one, "lora_A", None), nn.ModuleDict)]
+        layers: list[Any] = [
+            one for one in pipe.transformer.modules() if isinstance(getattr(one, "lora_A", None), nn.ModuleDict)
+        ]
         if any(layer.merged for layer in layers):
             raise ValueError("ExpertGuidance cannot switch fused LoRAs off: unfuse them first (pipe.unfuse_lora()).")
         acting = [layer for layer in layers if not layer.disable_adapters]
