@@ -90,7 +90,11 @@ class Watched:
 
     def _draws(self, frame: Any, code: Any) -> bool:
         """Whether this frame is the function that draws the initial noise."""
-        return frame.f_code.co_filename.endswith("before_denoise.py") if self.modular else frame.f_code is code
+        if not self.modular:
+            return frame.f_code is code
+        if frame.f_code.co_filename.endswith("attach/draws.py"):  # what unleak makes of the draw
+            frame = frame.f_back
+        return frame.f_code.co_filename.endswith("before_denoise.py")
 
     def _unpacked(self, pipe: Any) -> Tensor:
         """The latents as they were drawn: LTX packs them."""
