@@ -64,6 +64,9 @@ def other_guider(pipe: Any) -> None:
         pipe.guider = guider
 
 
+SIZES: dict[Any, dict[str, int]] = {merged_tokens: {"height": 64, "width": 64}}  # which merges 2x2 tokens at least
+
+
 @pytest.mark.parametrize(
     ("name", "change"),
     [
@@ -82,7 +85,7 @@ def other_guider(pipe: Any) -> None:
 def test_it_holds_beside_a_start_and_a_strategy(name: str, change: Callable[[Any], None]) -> None:
     def made(pipe: Any) -> torch.Tensor:
         torch.manual_seed(0)
-        return ALL[name].call(pipe, num_inference_steps=9)
+        return ALL[name].call(pipe, num_inference_steps=9, **SIZES.get(change, {}))
 
     pipe = ALL[name].build()
     change(pipe)

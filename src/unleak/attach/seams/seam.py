@@ -60,8 +60,6 @@ class Seam:
     layout: str | None
     """Axes of the noise that `prepare_latents` draws first, e.g. `b f c h w`; `tokens`: packed, maybe more of them than
     the video has; None: it draws none, so its initial noise cannot be set."""
-    draws: str = "prepare_latents"
-    """The method that draws it; of a modular pipeline, the class of the block."""
     factor: Callable[[Any], float] = one
     """Scheduler (timesteps set, if they are set by then) -> c, what `prepare_latents` multiplies that noise by."""
     added: Callable[[Any, Arguments], Tensor] | None = None
@@ -98,6 +96,8 @@ class Seam:
     enter as s y + (1 - s) eps, at their own noise level."""
     low_pass: tuple[float, float] | None = None
     """ALG's configuration for this family: factor of its filter, share of the steps that it acts in."""
+    draws: str = "prepare_latents"
+    """The method that draws the initial noise; of a modular pipeline, the class of the block."""
     motion: Mapping[str, Start] = field(default_factory=dict)
     """Presets: how much motion -> where to start."""
     motion_fixes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
