@@ -20,11 +20,6 @@ def free_u(pipe: Any) -> None:
     pipe.unet.enable_freeu(s1=0.9, s2=0.2, b1=1.2, b2=1.4)
 
 
-def merged_tokens(pipe: Any) -> None:
-    tomesd = pytest.importorskip("tomesd")
-    tomesd.apply_patch(pipe.unet, ratio=0.5)
-
-
 def deep_cache(pipe: Any) -> None:
     found = pytest.importorskip("DeepCache")
     helper = found.DeepCacheSDHelper(pipe=pipe)
@@ -64,14 +59,10 @@ def other_guider(pipe: Any) -> None:
         pipe.guider = guider
 
 
-SIZES: dict[Any, dict[str, int]] = {merged_tokens: {"height": 64, "width": 64}}  # which merges 2x2 tokens at least
-
-
 @pytest.mark.parametrize(
     ("name", "change"),
     [
         ("pia", free_u),
-        ("pia", merged_tokens),
         ("pia", deep_cache),
         ("wan21", layerwise_casting),
         ("wan21", group_offload),
@@ -85,7 +76,7 @@ SIZES: dict[Any, dict[str, int]] = {merged_tokens: {"height": 64, "width": 64}} 
 def test_it_holds_beside_a_start_and_a_strategy(name: str, change: Callable[[Any], None]) -> None:
     def made(pipe: Any) -> torch.Tensor:
         torch.manual_seed(0)
-        return ALL[name].call(pipe, num_inference_steps=9, **SIZES.get(change, {}))
+        return ALL[name].call(pipe, num_inference_steps=9)
 
     pipe = ALL[name].build()
     change(pipe)

@@ -4,7 +4,7 @@ from diffusers.utils.torch_utils import randn_tensor
 
 import unleak
 from tests.attach.watch import Watched, all_tiny
-from unleak.attach.session import _First, _with_globals
+from unleak.attach.draws import First, with_globals
 from unleak.core.initial import AnalyticInit
 from unleak.core.moments import LatentMoments
 
@@ -16,7 +16,7 @@ def prepare(shape: tuple[int, ...], *, scale: float = 2.0) -> tuple[torch.Tensor
 
 def test_only_the_first_draw_of_a_copy_is_changed() -> None:
     plain = prepare((3,))
-    changed = _with_globals(prepare, randn_tensor=_First(randn_tensor, lambda eps: 10 + eps))((3,))
+    changed = with_globals(prepare, randn_tensor=First(randn_tensor, lambda eps: 10 + eps))((3,))
     torch.testing.assert_close(changed[0], plain[0] + 20)
     assert torch.equal(changed[1], plain[1])
     assert torch.equal(prepare((3,))[0], plain[0])  # the module's own function sees its own globals
