@@ -3,6 +3,7 @@
 import ast
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import tomllib
@@ -96,6 +97,14 @@ def test_a_manifest_cannot_name_files_outside_the_pack(comfyui, name):
     with pytest.raises(ValueError, match="is damaged"):
         pack.uninstall(comfyui)
     assert other.read_text() == "mine"
+
+
+def test_a_manifest_that_is_a_pipe_is_not_waited_for(comfyui):
+    out, _ = pack.install(comfyui)
+    (out / ".unleak-pack.json").unlink()
+    os.mkfifo(out / ".unleak-pack.json")
+    with pytest.raises(ValueError, match="is damaged"):
+        pack.uninstall(comfyui)
 
 
 @pytest.fixture(scope="module")

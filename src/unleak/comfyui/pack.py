@@ -14,12 +14,14 @@ from importlib.resources import files
 from pathlib import Path, PurePosixPath
 
 from unleak import __version__
+from unleak.data.files import open_regular
 
 __all__ = ["FOLDER", "build", "install", "pack_files", "uninstall"]
 
 FOLDER = "unleak"
 """Name of the pack's folder in `custom_nodes`."""
 _MANIFEST = ".unleak-pack.json"
+_MOST_BYTES = 2**24
 _PACKAGE = Path(__file__).parents[1]
 _ENTRY = "unleak.comfyui.nodes"
 _REQUIREMENTS = "jaxtyping>=0.3\nsafetensors>=0.6\n"
@@ -118,7 +120,8 @@ def _custom_nodes(comfyui: Path) -> Path:
 def _manifest(out: Path) -> Mapping[str, str] | None:
     """Return the files that a pack wrote and their digests, None without a pack; ValueError if it is damaged."""
     try:
-        found = json.loads((out / _MANIFEST).read_text(encoding="utf-8"))["files"]
+        with open_regular(out / _MANIFEST) as file:
+            found = json.loads(file.read(_MOST_BYTES))["files"]
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, KeyError, TypeError, RecursionError):
