@@ -1,10 +1,13 @@
 """The log of a run on disk, when the run goes on."""
 
+import io
 import json
+from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
-from unleak.train.log import forget_after
+from unleak.train.log import Counter, forget_after
 
 
 def test_steps_after_the_checkpoint_and_half_a_line_are_forgotten(tmp_path):
@@ -40,3 +43,17 @@ def test_what_is_no_log_is_one_line_and_stays(tmp_path, line):
     assert "\n" not in str(caught.value)
     assert path.read_bytes() == content
     assert [one.name for one in tmp_path.iterdir()] == ["log.jsonl"]
+
+
+def test_off_a_terminal_long_work_says_how_long_it_takes(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("unleak.train.log.time", SimpleNamespace(monotonic=lambda: now[0]))
+    stream = io.StringIO()
+    with Counter("latent cache", Console(file=stream, width=100)) as counter:
+        for done in range(0, 101, 5):
+            now[0] = 100.0 + 12 * done
+            counter(done, 100)
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 11
+    assert lines[1] == "latent cache: 10 of 100 clips, about 18 min left"
+    assert lines[-1] == "latent cache: 100 of 100 clips"

@@ -125,13 +125,13 @@ class Log:
 
     def _sentence(self, line: dict[str, Any]) -> str:
         buckets = " ".join("-" if v is None else f"{v:.3f}" for v in line["loss_by_sigma"])
-        left = (self.recipe.steps - line["step"]) * line["seconds_per_step"]
+        left = _duration((self.recipe.steps - line["step"]) * line["seconds_per_step"])
         if "misread_by_sigma" in line:
             buckets += "  misread " + " ".join("-" if v is None else f"{v:.2f}" for v in line["misread_by_sigma"])
         return (
             f"step {line['step']}/{self.recipe.steps}  loss {line['loss']:.4f}  by sigma {buckets}  "
             f"|grad| {line['gradient_norm']:.2f}  lr {line['lr']:.2e}  {line['seconds_per_step']:.2f} s/step  "
-            f"{left / 3600:.1f} h left"
+            f"{left} left"
         )
 
 
@@ -142,7 +142,7 @@ class Counter:
         self.label, self.console = label, console
         self.bar = _bar(console)
         self.task = self.bar.add_task(label, total=None)
-        self.tenth = -1
+        self.tenth, self.since = -1, time.monotonic()
 
     def __enter__(self) -> "Counter":
         self.bar.start()
@@ -156,7 +156,15 @@ class Counter:
         self.bar.update(self.task, completed=done, total=total)
         if not self.console.is_terminal and 10 * done // total > self.tenth:
             self.tenth = 10 * done // total
-            self.console.print(f"{self.label}: {done} of {total} clips")
+            left = (time.monotonic() - self.since) / max(1, done) * (total - done)
+            about = f", about {_duration(left)} left" if done < total else ""
+            self.console.print(f"{self.label}: {done} of {total} clips{about}")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _bar(console: Console) -> Progress:
