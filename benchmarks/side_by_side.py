@@ -33,7 +33,7 @@ def cost(run: Callable[[], object]) -> Cost:
     return now() - began
 
 
-def child_cost(*arguments: str, status: int = 0) -> Cost:
+def child_cost(*arguments: str, ends_with: int = 0) -> Cost:
     """What a fresh Python with `arguments` costs, its start included. RuntimeError if it ends with another status."""
     began = time.perf_counter()
     process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
@@ -41,7 +41,7 @@ def child_cost(*arguments: str, status: int = 0) -> Cost:
     said = process.stderr.read()
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode != status:
+    if process.returncode != ends_with:
         raise RuntimeError(f"{' '.join(arguments)}: {said.decode()[-500:]}")
     return Cost(time.perf_counter() - began, usage.ru_utime + usage.ru_stime)
 

@@ -186,7 +186,10 @@ def help_(arguments: argparse.Namespace) -> Iterator[Row]:
 def refusal(arguments: argparse.Namespace) -> Iterator[Row]:
     wrong = ("-m", "unleak", "generate", str(PHOTO), "--size", "20x21")
     costs = take_turns(
-        {"unleak": lambda: child_cost(*wrong, status=2), "bare": lambda: child_cost("-c", "import typer, numpy, PIL")},
+        {
+            "unleak": lambda: child_cost(*wrong, ends_with=2),
+            "bare": lambda: child_cost("-c", "import typer, numpy, PIL"),
+        },
         rounds=arguments.rounds,
     )
     what, against = "unleak generate with a wrong size, refused", "python -c 'import typer, numpy, PIL'"

@@ -1,5 +1,6 @@
 """`unleak try`: a photo animated until it moves."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -87,12 +88,12 @@ def attempt(
     folder = free_folder(output.out / f"{chosen.stem}-try", overwrite=output.overwrite, record=RECORD)
     check_init(settings, spec)
     check_writable(output.out)
-    asked = f"{first.budget} videos from start {starts}"
+    asked = f"{first.budget} video{'s' * (first.budget > 1)} from start {starts}"
     terminal.note(f"{spec.name}: {asked}; {settings.steps} steps; init {settings.init}")
     if caution := settings.caution(spec):
         terminal.note(caution)
     if output.dry_run:
-        terminal.line(f"{chosen} -> {job.video}")
+        terminal.line(f"{chosen} -> {job.video}, {folder / 'index.html'}")
         terminal.json({"planned": [str(job.video), str(folder / "index.html")], "starts": starts.split(", ")})
         return 0
 
@@ -114,7 +115,8 @@ def attempt(
     terminal.line(str(job.video))
     terminal.line(str(shown))
     if not done.found:
-        why = f"unleak diagnose --model {spec.name}"
-        terminal.note(f"next, try --budget {2 * first.budget}, or see why it stands still: {why}")
+        of = [] if spec.name == "nano" else ["--model", spec.name if spec.family else spec.source]
+        why = shlex.join(["unleak", "diagnose", "--quick", "--photos", str(chosen), *of])
+        terminal.note(f"next, try --budget {2 * first.budget}, or see why: `{why}`")
     terminal.json({"video": str(job.video), "page": str(shown), "text": done.text, **done.record})
     return 0 if done.found else 1

@@ -113,9 +113,10 @@ def compare(
     out = free_folder(out, overwrite=output.overwrite, record=RECORD)
     check_writable(out.parent)
     for one in planned.cases:
-        terminal.note(f"{one.case.label}: {one.spec.name}, start {one.settings.level(one.spec)['text']}")
+        terminal.note(f"{one.case.label}: {one.spec.name}; {one.settings.start_text}; init {one.settings.init}")
+        terminal.detail(one.settings.level(one.spec)["text"])
     if output.dry_run:
-        terminal.line(f"{len(entries)} photos -> {out / 'index.html'}")
+        terminal.line(f"{len(entries)} photo{'s' * (len(entries) > 1)} -> {out / 'index.html'}")
         terminal.json({"planned": str(out / "index.html"), "cases": [vars(one.case) for one in planned.cases]})
         return
     with terminal.cautions(), listening(terminal) as listener:
