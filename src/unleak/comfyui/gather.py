@@ -9,8 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unleak.core.moments import LatentMoments, MomentsMeta
+from unleak.data.files import VIDEO_SUFFIXES
 from unleak.data.image import MediaError
-from unleak.data.video import VIDEO_SUFFIXES, read_video
+from unleak.data.video import read_video
 
 __all__ = ["clips_of_batch", "clips_of_folder", "gather"]
 

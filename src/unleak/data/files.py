@@ -6,7 +6,11 @@ import stat
 from io import BufferedReader
 from pathlib import Path
 
-__all__ = ["MediaError", "open_regular"]
+__all__ = ["VIDEO_SUFFIXES", "MediaError", "open_regular"]
+
+VIDEO_SUFFIXES = frozenset(
+    {".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".gif", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg"}
+)
 
 _KINDS = (
     (stat.S_ISDIR, "a folder"),

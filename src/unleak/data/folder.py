@@ -4,8 +4,8 @@ import glob
 from collections.abc import Iterable, Set
 from pathlib import Path
 
+from unleak.data.files import VIDEO_SUFFIXES
 from unleak.data.image import IMAGE_SUFFIXES, MediaError
-from unleak.data.video import VIDEO_SUFFIXES
 
 
 def find_images(sources: Iterable[str | Path]) -> list[Path]:

@@ -9,10 +9,10 @@ from typing import Any
 
 from pydantic import AliasChoices, Field
 
+from unleak.data.files import VIDEO_SUFFIXES
 from unleak.data.folder import find_videos
 from unleak.data.image import MediaError
 from unleak.data.reading import Place, Row, Text, json_rows, parse_values, read_text, table_rows
-from unleak.data.video import VIDEO_SUFFIXES
 
 __all__ = ["VideoEntry", "folder_videos", "listed_videos", "webvid_videos"]
 

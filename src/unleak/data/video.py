@@ -22,9 +22,6 @@ from unleak.data.atomic import written_whole
 from unleak.data.files import open_regular
 from unleak.data.image import MAX_PIXELS, MediaError, fit_image
 
-VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".gif", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg"}
-)
 VIDEO_FORMATS = ("mp4", "gif", "webp", "png")
 
 # Seeking lands on a key frame at or before the instant, if the container knows its key frames.

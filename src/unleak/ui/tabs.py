@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from unleak.data.video import VIDEO_SUFFIXES
+from unleak.data.files import VIDEO_SUFFIXES
 from unleak.study.diagnose.leakage import RECORD, TABLE
 from unleak.ui import view
 from unleak.ui.controls import Controls
