@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = ["!", "a", "a</w>", "<|startoftext|>", "<|endoftext|>"]
     (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
     (folder / "merges.txt").write_text("#version: 0.2\n")
+    (folder / "deep.yaml").write_text("[" * 100_000)
+    os.mkfifo(folder / "pipe.ckpt")
     CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt")).save_pretrained(folder / "words")
     return folder
 
@@ -72,6 +75,16 @@ BAD = {
     "tokenizer": (
         ["dynamicrafter", "{f}/dynamicrafter.ckpt", "--config", "{f}/dynamicrafter.yaml", "--tokenizer", "{f}/none"],
         "none: no such file or folder; give --tokenizer with the folder",
+    ),
+    "pipe": (["svd", "{f}/pipe.ckpt"], "pipe.ckpt: a pipe; give a regular file"),
+    "device": (["dynamicrafter", "/dev/zero"], "/dev/zero: a device; give a regular file"),
+    "deep configuration": (
+        ["dynamicrafter", "{f}/dynamicrafter.ckpt", "--config", "{f}/deep.yaml"],
+        "deep.yaml: no YAML file that is read: nested too deeply",
+    ),
+    "endless configuration": (
+        ["dynamicrafter", "{f}/dynamicrafter.ckpt", "--config", "/dev/zero"],
+        "/dev/zero: a device; give a regular file",
     ),
     "not svd": (["svd", "{f}/dynamicrafter.ckpt"], "not a UNet of Stable Video Diffusion"),
 }

@@ -178,9 +178,13 @@ def _family(name: str) -> Any:
 def _yaml(path: Path) -> Any:
     import yaml
 
+    from unleak.data.reading import read_text
+
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = yaml.safe_load(read_text(path, most=2**20))
+    except RecursionError:
+        raise ValueError(f"--config {path}: no YAML file that is read: nested too deeply") from None
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError) as error:  # the last ones are of tags
         raise ValueError(f"--config {path}: no YAML file ({' '.join(str(error).split())})") from error
     if not isinstance(content, dict):
         raise ValueError(f"--config {path}: no configuration; the original ones have model: params:")

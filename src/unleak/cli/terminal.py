@@ -110,11 +110,19 @@ def _in_lines(terminal: Terminal) -> Any:
         in_lines = True
         told = began = time.monotonic()
 
-        def add_task(self, description: str, **how: Any) -> Any:
-            if how.get("total") is None:  # how long it takes is not known: say at once that it has begun
+        def add_task(
+            self,
+            description: str,
+            start: bool = True,
+            total: float | None = 100.0,
+            completed: int = 0,
+            visible: bool = True,
+            **fields: Any,
+        ) -> Any:
+            if total is None:  # how long it takes is not known: say at once that it has begun
                 terminal.note(f"{description} ...")
             self.told = self.began = time.monotonic()
-            return super().add_task(description, **how)
+            return super().add_task(description, start, total, completed, visible, **fields)
 
         def update(self, task_id: Any, **changes: Any) -> None:
             super().update(task_id, **changes)

@@ -44,7 +44,8 @@ def photo_tokens(model: Any) -> Patch:
     if wan and (name == "WAN22" or _beside(model)):
         return Patch(*network.patch_size)
     if name in ("HunyuanVideoI2V", "HunyuanVideoSkyreelsI2V", "HunyuanVideo"):
-        return Patch(*network.patch_size, joined=True)
+        frames, height, width = network.patch_size
+        return Patch(frames, height, width, joined=True)
     raise ValueError(
         f"ReferenceBias cannot act on this model ({name}): its photo is no frame of tokens in a transformer's"
         " self-attention, or is not known to be. unleak Motion and unleak Start work."

@@ -13,6 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from unleak.data.files import open_regular
+
 __all__ = ["Wrapping", "read_checkpoint", "unwrap", "wrap"]
 
 _ZIP = b"PK\x03\x04"  # how torch.save begins a file since 2020
@@ -42,7 +44,7 @@ def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
     Raises ValueError, in one line, for a damaged or truncated file and for a pickle that holds more than data.
     """
     path = Path(path)
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         zipped = file.read(len(_ZIP)) == _ZIP
     if zipped and not zipfile.is_zipfile(path):
         raise ValueError(f"{path}: not whole, its end is missing; download or copy it again")

@@ -48,4 +48,4 @@ def _made_again(cls: Any) -> Any:
     return cls.__qualname__
 
 
-copyreg.pickle(_Kind, _made_again)  # type: ignore[arg-type]
+copyreg.pickle(_Kind, _made_again)

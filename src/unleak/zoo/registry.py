@@ -51,7 +51,7 @@ def find_model(name_or_path: Any) -> ModelSpec:
 def _spec_of_loaded(pipe: Any) -> ModelSpec:
     """Return the spec with which `unleak.load` loaded a pipeline, or the one that its configurations tell."""
     if (known := getattr(pipe, "unleak_model", None)) is not None:
-        return known  # type: ignore[no-any-return]
+        return known
     if not hasattr(pipe, "components"):
         raise ValueError(f"a {type(pipe).__name__} is no model: give a name, a folder, a Hub id, or a loaded pipeline")
     place = str(pipe.config.get("_name_or_path") or "")

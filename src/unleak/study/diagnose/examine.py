@@ -130,8 +130,8 @@ class Effort:
 
     def videos(self, clips: int, *, oracle: bool) -> int:
         """Count the videos that are made of `clips` clips; `oracle`: with the exact posterior as a yardstick."""
-        counted = {"starts": len(self.starts), "seeds": self.seeds, "oracle": oracle, "pipeline": self.pipeline}
-        return videos_of(clips, **counted, tests=self.tests)
+        starts, seeds = len(self.starts), self.seeds
+        return videos_of(clips, starts=starts, seeds=seeds, oracle=oracle, pipeline=self.pipeline, tests=self.tests)
 
 
 def examine(
