@@ -8,6 +8,7 @@ import torch
 
 from tests.comfyui.engine.client import Graph, NodeError
 from tests.comfyui.workflows import SEED, TINY, conditioned, loaded, noise, sampled
+from unleak.attach.strategies.motion_amplitude import amplified
 from unleak.core.moments import LatentMoments, MomentsMeta
 
 NODES = {
@@ -234,13 +235,41 @@ def test_high_motion_warns_where_it_leaves_the_first_expert_little(engine):
     assert "leaves this sampler almost nothing to do" in engine.said()
 
 
-@pytest.mark.parametrize("choice", ["low", "medium", "high"])
-def test_motion_of_two_experts_with_a_four_step_lora(engine, choice):
-    """Steps are dropped, so that each level is one of the schedule."""
-    high, low, _ = both(engine, f"lightning-{choice}", motion(choice), steps=4, switch=2)
-    plain_high, plain_low, _ = both(engine, f"lightning-{choice}-plain", plain, steps=4, switch=2)
-    levels = {call["sigma"][0].item() for call in (*plain_high, *plain_low)}
-    assert {call["sigma"][0].item() for call in (*high, *low)} < levels
+def test_motion_of_two_experts_with_a_four_step_lora(engine):
+    """low starts at a later level of the schedule; medium and high amplify, and high leaves the first step out."""
+    plain_high, plain_low, _ = both(engine, "lightning-plain", plain, steps=4, switch=2)
+    image = plain_high[0]["concat"][:, 4:]
+    wanted = torch.cat([image[:, :, :1], amplified(image, 1.15)[:, :, 1:]], 2)
+    for choice, steps, seen in (("low", 1, image), ("medium", 2, wanted), ("high", 1, wanted)):
+        high, low, latents = both(engine, f"lightning-{choice}", motion(choice), steps=4, switch=2)
+        assert [call["sigma"][0] for call in high] == [call["sigma"][0] for call in plain_high[-steps:]]
+        assert [call["sigma"][0] for call in low] == [call["sigma"][0] for call in plain_low]
+        assert torch.allclose(high[0]["concat"][:, 4:], seen, atol=1e-6)
+        assert torch.equal(low[0]["concat"], plain_low[0]["concat"])
+        assert latents.isfinite().all()
+    assert "so motion high is MotionAmplitude(amount=1.15) and the start step:1" in engine.said()
+
+
+@pytest.mark.parametrize(("choice", "steps"), [("medium", 4), ("high", 3)])
+def test_motion_in_few_steps_of_a_model_that_holds_its_photo_in_place(engine, choice, steps):
+    """Less attention to the photo in the first step."""
+    calls, latents = recorded(engine, f"few-ltx-{choice}", "ltxv", motion(choice), steps=4)
+    before, _ = recorded(engine, "few-ltx-plain", "ltxv", plain, steps=4)
+    assert [call["sigma"][0] for call in calls] == [call["sigma"][0] for call in before[-steps:]]
+    assert [bool(call["overridden"]) for call in calls] == [True, *[False] * (steps - 1)]
+    assert latents.isfinite().all()
+
+
+def test_a_fix_of_ones_own_takes_the_place_of_that_of_motion(engine):
+    def amplitude(g, model):
+        return g("UnleakMotionAmplitude", model=model, amount=1.5)[0]
+
+    def twice(g, model):
+        return motion("medium")(g, amplitude(g, model))
+
+    _, wanted = recorded(engine, "own-fix-wanted", "wan21", amplitude, steps=4)
+    _, latents = recorded(engine, "own-fix", "wan21", twice, steps=4)
+    assert torch.equal(latents, wanted)
 
 
 def test_a_video_without_a_mask_keeps_its_noise_and_it_is_said(engine):

@@ -155,6 +155,18 @@ def test_motion_is_the_preset_of_svd(engine):
         assert calls[0]["sigma"].unique().item() == pytest.approx(sigma, rel=1e-6)
 
 
+def test_motion_high_guides_only_from_sigma_10_down(engine):
+    """The guidance interval that this preset has for SVD in diffusers."""
+    calls, _ = run(engine, "nano-interval", attach=fix("UnleakMotion", motion="high"), cfg=2.0, steps=6)
+    guided = [len(call["branches"]) == 2 for call in calls]
+    assert guided == [call["sigma"].max().item() <= 10 for call in calls]
+    assert any(guided)
+    assert not guided[0]
+    own = [fix("UnleakGuidanceInterval", low="", high="sigma=700"), fix("UnleakMotion", motion="high")]
+    calls, _ = run(engine, "nano-own", attach=lambda g, model: own[1](g, own[0](g, model)), cfg=2.0, steps=6)
+    assert all(len(call["branches"]) == 2 for call in calls)
+
+
 def test_a_start_outside_its_process_names_the_range(engine):
     with pytest.raises(NodeError, match=r"sigma 800 lies outside this VE process: it runs from sigma 0\.002"):
         run(engine, "nano-outside", attach=start("sigma=800"))

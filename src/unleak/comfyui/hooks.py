@@ -13,6 +13,7 @@ import torch
 
 from unleak.comfyui.noise import initial_noise, parse_init
 from unleak.comfyui.sampling import Mode, Sampling, moved
+from unleak.comfyui.strategies import Wrap
 from unleak.core.initial import AnalyticInit
 from unleak.core.moments import LatentMoments
 from unleak.core.start import Start
@@ -30,6 +31,12 @@ class Plan:
     mode: Mode = "rescale"
     init: str = "unit"
     moments: LatentMoments | None = None
+    fixes: tuple[Wrap, ...] = ()
+    """What else changes in a run, unless the model has a fix of the same kind already."""
+    few: "Plan | None" = None
+    """The plan that takes the place of this one where few steps keep to their own noise levels."""
+    remark: str = ""
+    """What a person is told when this plan is carried out."""
 
     def is_full(self, sampling: Sampling) -> bool:
         """Tell whether this is the start that sampling has by itself; ValueError for a start outside the process."""
@@ -70,12 +77,17 @@ def _outer_sample(plan: Plan) -> Callable[..., Any]:
         if not begins:  # it goes on where another sampler stopped, or adds noise step by step
             return executor(noise, latent, sampler, sigmas, *args, **kwargs)
         sampling = plan.check(guider.model_patcher)
-        if plan.is_full(sampling) and plan.init != "analytic":
+        chosen = plan.few if plan.few is not None and sampling.distilled(sigmas) else plan
+        if chosen.remark:
+            say(chosen.remark)
+        for fix in chosen.fixes:
+            fix.add_to_run(guider.model_options)
+        if chosen.is_full(sampling) and chosen.init != "analytic":
             return executor(noise, latent, sampler, sigmas, *args, **kwargs)
-        result = moved(sigmas, plan.start, plan.mode, sampling)
+        result = moved(sigmas, chosen.start, chosen.mode, sampling)
         for remark in result.remarks:
             say(remark)
-        wrap = _sampler_sample(plan, sampling)
+        wrap = _sampler_sample(chosen, sampling)
         add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, KEY, wrap, guider.model_options, is_model_options=True)
         return executor(noise, latent, sampler, result.sigmas, *args, **kwargs)
 

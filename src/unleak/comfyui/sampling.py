@@ -85,6 +85,10 @@ class Sampling:
         full = self.coordinate.time(torch.tensor([top, 0.0], dtype=torch.float64).numpy()).tolist()
         return steps * (full[0] - full[1]) / max(first - last, 1e-12)
 
+    def distilled(self, sigmas: Float[Tensor, " n"]) -> bool:
+        """Tell whether a schedule is so short that its model must be distilled, and knows no other levels."""
+        return isinstance(self.process, RF) and few_steps(round(self.whole(sigmas)))
+
 
 @dataclass(frozen=True)
 class Moved:
@@ -114,7 +118,7 @@ def moved(sigmas: Float[Tensor, " n"], start: Start, mode: Mode, sampling: Sampl
             " no step to do. Choose a higher start, or let the first of two samplers end later."
         )
     falling = sigmas.double().cpu().numpy()
-    distilled = isinstance(sampling.process, RF) and few_steps(round(sampling.whole(sigmas)))
+    distilled = sampling.distilled(sigmas)
     if mode == "rescale" and distilled:
         node = float(truncate(falling, sigma, snap=True)[0])
         raise ValueError(

@@ -4,7 +4,8 @@ ComfyUI evaluates the guided branches as a list of conditionings, the conditiona
 guidance. A wrapper of that evaluation (CALC_COND_BATCH) sees it whatever the sampler and however it is batched.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,13 +21,7 @@ from unleak.comfyui.attention import BiasedAttention, photo_tokens
 from unleak.comfyui.conditions import ImagePlace, image_place, text_length, with_image
 from unleak.comfyui.sampling import Sampling
 
-__all__ = [
-    "attach_condition_noise",
-    "attach_guidance_interval",
-    "attach_low_pass",
-    "attach_motion_amplitude",
-    "attach_reference_bias",
-]
+__all__ = ["Wrap", "attach", "wrap_of"]
 
 Branches = list[Any]
 """What the denoiser predicts for each branch, or the conditioning of each."""
@@ -71,9 +66,34 @@ class Evaluation:
         return result
 
 
-def _attached(model: Any, key: str, answer: Callable[[Evaluation], Branches]) -> Any:
-    """Return a copy of `model` whose evaluations `answer` makes; the same key again replaces it."""
-    from comfy.patcher_extension import WrappersMP
+@dataclass(frozen=True)
+class Wrap:
+    """A wrapper of ComfyUI's that carries out a fix, and the key under which a model holds it once."""
+
+    kind: str
+    """The kind of wrapper, such as "calc_cond_batch"."""
+    key: str
+    wrapper: Callable[..., Any]
+
+    def attached(self, model: Any) -> Any:
+        """Return a copy of `model` (a ComfyUI ModelPatcher) with this wrapper, in place of one with the same key."""
+        model = model.clone()
+        model.remove_wrappers_with_key(self.kind, self.key)
+        model.add_wrapper_with_key(self.kind, self.key, self.wrapper)
+        return model
+
+    def add_to_run(self, model_options: dict[str, Any]) -> bool:
+        """Add this wrapper to the options of one run; return whether it was added: one with the same key is kept."""
+        from comfy.patcher_extension import add_wrapper_with_key, get_wrappers_with_key
+
+        if get_wrappers_with_key(self.kind, self.key, model_options, is_model_options=True):
+            return False
+        add_wrapper_with_key(self.kind, self.key, self.wrapper, model_options, is_model_options=True)
+        return True
+
+
+def _answering(key: str, answer: Callable[[Evaluation], Branches]) -> Wrap:
+    """Return the wrapper that lets `answer` make every evaluation."""
 
     def wrapper(executor: Any, inner: Any, conds: Any, x: Any, sigma: Any, options: Any, *rest: Any) -> Branches:
         if len(conds) > 2:
@@ -83,14 +103,35 @@ def _attached(model: Any, key: str, answer: Callable[[Evaluation], Branches]) ->
             )
         return answer(Evaluation(executor, inner, conds, x, sigma, options, rest))
 
-    model = model.clone()
-    model.remove_wrappers_with_key(WrappersMP.CALC_COND_BATCH, key)
-    model.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, key, wrapper)
-    return model
+    return Wrap("calc_cond_batch", key, wrapper)
 
 
-def attach_low_pass(model: Any, strategy: LowPass) -> Any:
-    """Return a copy of `model` whose guided direction sees a blurred image in the first steps (arXiv 2506.08456).
+def wrap_of(model: Any, strategy: Any) -> Wrap:
+    """Return what carries out `strategy` on `model` (a ComfyUI ModelPatcher); ValueError if it cannot act there."""
+    for kind, make in _WRAPS.items():
+        if isinstance(strategy, kind):
+            return make(model, strategy)
+    raise ValueError(f"{type(strategy).__name__} is nothing that a node can do to a model.")
+
+
+def attach(model: Any, strategy: Any) -> Any:
+    """Return a copy of `model` (a ComfyUI ModelPatcher) with `strategy`, in place of an earlier one of its kind.
+
+    A setting that changes nothing returns `model` itself. ValueError if the strategy cannot act on this model.
+    """
+    wrap = wrap_of(model, strategy)
+    return model if _does_nothing(strategy) else wrap.attached(model)
+
+
+def _does_nothing(strategy: Any) -> bool:
+    match strategy:
+        case MotionAmplitude(amount=1) | ReferenceBias(gamma=0) | ConditionNoise(beta=0):
+            return True
+    return False
+
+
+def _low_pass(model: Any, strategy: LowPass) -> Wrap:
+    """Let the guided direction see a blurred image in the first steps (arXiv 2506.08456).
 
     With prediction v and images I and LP(I): v(I, nothing) + w (v(LP(I), prompt) - v(LP(I), nothing)). The sampler
     combines the two branches itself, so the conditional one becomes v(LP(I), prompt) - v(LP(I), nothing) +
@@ -114,11 +155,11 @@ def attach_low_pass(model: Any, strategy: LowPass) -> Any:
         low_unconditional = evaluation.run([with_image(others[0], place, blur)])[0]
         return [low - low_unconditional + full, full]
 
-    return _attached(model, "unleak.low_pass", answer)
+    return _answering("unleak.low_pass", answer)
 
 
-def attach_condition_noise(model: Any, strategy: ConditionNoise) -> Any:
-    """Return a copy of `model` whose conditional branch sees y + beta eps for the image's latents y."""
+def _condition_noise(model: Any, strategy: ConditionNoise) -> Wrap:
+    """Let the conditional branch see y + beta eps for the image's latents y."""
     place = image_place(model, "ConditionNoise")
     first, last = strategy.interval  # type: ignore[misc]
 
@@ -128,7 +169,7 @@ def attach_condition_noise(model: Any, strategy: ConditionNoise) -> Any:
         conditional, *others = evaluation.conds
         return evaluation.run([with_image(conditional, place, _noisy(place, strategy)), *others])
 
-    return _attached(model, "unleak.condition_noise", answer)
+    return _answering("unleak.condition_noise", answer)
 
 
 def _noisy(place: ImagePlace, strategy: ConditionNoise) -> Callable[[Tensor, Bool[Tensor, " f"]], Tensor]:
@@ -147,8 +188,8 @@ def _noisy(place: ImagePlace, strategy: ConditionNoise) -> Callable[[Tensor, Boo
     return add
 
 
-def attach_guidance_interval(model: Any, strategy: GuidanceInterval) -> Any:
-    """Return a copy of `model` that is guided only at levels within (low, high] (arXiv 2404.07724).
+def _guidance_interval(model: Any, strategy: GuidanceInterval) -> Wrap:
+    """Guide only at levels within (low, high] (arXiv 2404.07724).
 
     Elsewhere the conditional prediction stands for both branches, whatever the sampler's guidance, and the
     unconditional one is not evaluated.
@@ -166,16 +207,14 @@ def attach_guidance_interval(model: Any, strategy: GuidanceInterval) -> Any:
         prediction = evaluation.run([evaluation.conds[0]])[0]
         return [prediction, prediction]
 
-    return _attached(model, "unleak.guidance_interval", answer)
+    return _answering("unleak.guidance_interval", answer)
 
 
-def attach_motion_amplitude(model: Any, strategy: MotionAmplitude) -> Any:
-    """Return a copy of `model` for which the blank frames after the image differ more from it (PainterI2V).
+def _motion_amplitude(model: Any, strategy: MotionAmplitude) -> Wrap:
+    """Let the blank frames after the image differ more from it (PainterI2V).
 
     It acts once for a sampling run, on the whole video, before context windows cut it.
     """
-    from comfy.patcher_extension import WrappersMP
-
     place = image_place(model, "MotionAmplitude")
     if not place.blank_frames:
         raise ValueError(
@@ -193,17 +232,11 @@ def attach_motion_amplitude(model: Any, strategy: MotionAmplitude) -> Any:
         guider.conds = {name: with_image(entries, place, amplify) for name, entries in guider.conds.items()}
         return executor(guider, *args, **kwargs)
 
-    if strategy.amount == 1:
-        return model
-    key = "unleak.motion_amplitude"
-    model = model.clone()
-    model.remove_wrappers_with_key(WrappersMP.SAMPLER_SAMPLE, key)
-    model.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, key, wrapper)
-    return model
+    return Wrap("sampler_sample", "unleak.motion_amplitude", wrapper)
 
 
-def attach_reference_bias(model: Any, strategy: ReferenceBias) -> Any:
-    """Return a copy of `model` whose conditional branch attends less to the photo in the first steps (DyMoS).
+def _reference_bias(model: Any, strategy: ReferenceBias) -> Wrap:
+    """Let the conditional branch attend less to the photo in the first steps (DyMoS).
 
     Self-attention takes gamma from its logits for the tokens of the photo, those of the first frame.
     """
@@ -224,4 +257,13 @@ def attach_reference_bias(model: Any, strategy: ReferenceBias) -> Any:
         attention.check()
         return predictions
 
-    return model if not strategy.gamma else _attached(model, "unleak.reference_bias", answer)
+    return _answering("unleak.reference_bias", answer)
+
+
+_WRAPS: Mapping[type, Callable[[Any, Any], Wrap]] = {
+    LowPass: _low_pass,
+    ConditionNoise: _condition_noise,
+    GuidanceInterval: _guidance_interval,
+    MotionAmplitude: _motion_amplitude,
+    ReferenceBias: _reference_bias,
+}

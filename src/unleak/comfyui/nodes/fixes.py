@@ -11,13 +11,7 @@ from unleak.attach.strategies.guidance_interval import GuidanceInterval
 from unleak.attach.strategies.low_pass import LowPass
 from unleak.attach.strategies.motion_amplitude import MotionAmplitude
 from unleak.attach.strategies.reference_bias import ReferenceBias
-from unleak.comfyui.strategies import (
-    attach_condition_noise,
-    attach_guidance_interval,
-    attach_low_pass,
-    attach_motion_amplitude,
-    attach_reference_bias,
-)
+from unleak.comfyui.strategies import attach
 
 __all__ = [
     "CompressNode",
@@ -68,7 +62,7 @@ class LowPassNode(io.ComfyNode):
     @classmethod
     def execute(cls, model: Any, factor: float, share: float) -> io.NodeOutput:
         """Attach the fix."""
-        return io.NodeOutput(attach_low_pass(model, LowPass(factor, (0.0, share))))
+        return io.NodeOutput(attach(model, LowPass(factor, (0.0, share))))
 
 
 class ConditionNoiseNode(io.ComfyNode):
@@ -110,7 +104,7 @@ class ConditionNoiseNode(io.ComfyNode):
     @classmethod
     def execute(cls, model: Any, beta: float, share: float, seed: int) -> io.NodeOutput:
         """Attach the fix."""
-        return io.NodeOutput(attach_condition_noise(model, ConditionNoise(beta, (0.0, share), seed)))
+        return io.NodeOutput(attach(model, ConditionNoise(beta, (0.0, share), seed)))
 
 
 class ReferenceBiasNode(io.ComfyNode):
@@ -151,7 +145,7 @@ class ReferenceBiasNode(io.ComfyNode):
     @classmethod
     def execute(cls, model: Any, gamma: float, share: float) -> io.NodeOutput:
         """Attach the fix."""
-        return io.NodeOutput(attach_reference_bias(model, ReferenceBias(gamma, share)))
+        return io.NodeOutput(attach(model, ReferenceBias(gamma, share)))
 
 
 class MotionAmplitudeNode(io.ComfyNode):
@@ -185,7 +179,7 @@ class MotionAmplitudeNode(io.ComfyNode):
     @classmethod
     def execute(cls, model: Any, amount: float) -> io.NodeOutput:
         """Attach the fix."""
-        return io.NodeOutput(attach_motion_amplitude(model, MotionAmplitude(amount)))
+        return io.NodeOutput(attach(model, MotionAmplitude(amount)))
 
 
 class CompressNode(io.ComfyNode):
@@ -254,4 +248,4 @@ class GuidanceIntervalNode(io.ComfyNode):
     def execute(cls, model: Any, low: str, high: str) -> io.NodeOutput:
         """Attach the fix."""
         strategy = GuidanceInterval(high=high.strip() or None, low=low.strip() or None)
-        return io.NodeOutput(attach_guidance_interval(model, strategy))
+        return io.NodeOutput(attach(model, strategy))

@@ -8,7 +8,7 @@ import torch
 from comfy_api.latest import io, ui
 
 from unleak.comfyui.hooks import Plan, attach_start
-from unleak.comfyui.motion import MOTIONS, starts_of
+from unleak.comfyui.motion import MOTIONS, plan_of
 from unleak.comfyui.nano import latent_shape, load_nano, video_size, weights_folder
 from unleak.comfyui.nodes.choices import FOLDER, chosen, moments_files
 from unleak.comfyui.noise import INITS
@@ -59,9 +59,7 @@ class Motion(io.ComfyNode):
         """Attach the preset."""
         if chosen("motion", motion, MOTIONS) == "off":
             return io.NodeOutput(model)
-        sampling = Sampling.of(model.get_model_object("model_sampling"))
-        start = starts_of(model, sampling)[motion]
-        return io.NodeOutput(attach_start(model, Plan(start, mode="nearest")))
+        return io.NodeOutput(attach_start(model, plan_of(model, motion)))
 
 
 class StartNode(io.ComfyNode):
