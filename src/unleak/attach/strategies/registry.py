@@ -153,7 +153,7 @@ class Fix:
         return self.load()(**values)
 
 
-_STRATEGIES = "unleak.attach.strategies"
+_STRATEGIES = __name__.rpartition(".")[0]  # not "unleak...": in the pack for ComfyUI it is named otherwise
 _SHARE = "share of the steps, from the first one on, in which the fix acts"
 
 _FIXES: dict[str, Fix] = {
