@@ -236,18 +236,20 @@ def test_high_motion_warns_where_it_leaves_the_first_expert_little(engine):
 
 
 def test_motion_of_two_experts_with_a_four_step_lora(engine):
-    """low starts at a later level of the schedule; medium and high amplify, and high leaves the first step out."""
+    """low is a fix of the photo; medium and high amplify, and high leaves the first step out."""
     plain_high, plain_low, _ = both(engine, "lightning-plain", plain, steps=4, switch=2)
     image = plain_high[0]["concat"][:, 4:]
     wanted = torch.cat([image[:, :, :1], amplified(image, 1.15)[:, :, 1:]], 2)
-    for choice, steps, seen in (("low", 1, image), ("medium", 2, wanted), ("high", 1, wanted)):
+    for choice, steps, seen in (("low", 2, image), ("medium", 2, wanted), ("high", 1, wanted)):
         high, low, latents = both(engine, f"lightning-{choice}", motion(choice), steps=4, switch=2)
         assert [call["sigma"][0] for call in high] == [call["sigma"][0] for call in plain_high[-steps:]]
         assert [call["sigma"][0] for call in low] == [call["sigma"][0] for call in plain_low]
         assert torch.allclose(high[0]["concat"][:, 4:], seen, atol=1e-6)
         assert torch.equal(low[0]["concat"], plain_low[0]["concat"])
         assert latents.isfinite().all()
-    assert "so motion high is MotionAmplitude(amount=1.15) and the start step:1" in engine.said()
+    said = engine.said()
+    assert "so motion high is MotionAmplitude(amount=1.15) and the start step:1" in said
+    assert "so motion low is Compress(crf=33): put the node unleak Compress between the photo" in said
 
 
 @pytest.mark.parametrize(("choice", "steps"), [("medium", 4), ("high", 3)])

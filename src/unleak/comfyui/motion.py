@@ -5,6 +5,7 @@ from typing import Any
 
 from unleak.attach.motion import FEW_STEPS
 from unleak.attach.seams import presets
+from unleak.attach.strategies.compress import Compress
 from unleak.attach.strategies.registry import parse_fixes
 from unleak.comfyui.hooks import Plan
 from unleak.comfyui.sampling import Sampling
@@ -36,7 +37,7 @@ def _in_few_steps(model: Any, motion: str) -> Plan | None:
     """Return what `motion` is where the model keeps to its own noise levels: the first of the table that fits."""
     for later, strategies in FEW_STEPS[motion]:
         try:
-            wraps = tuple(wrap_of(model, strategy) for strategy in strategies)
+            wraps = tuple(wrap_of(model, one) for one in strategies if not isinstance(one, Compress))
         except ValueError:  # not for this model, or not for a node between the loader and the sampler
             continue
         return Plan(later or Start.step(0), "truncate", fixes=wraps, remark=_in_words(motion, later, strategies))
@@ -46,4 +47,7 @@ def _in_few_steps(model: Any, motion: str) -> Plan | None:
 def _in_words(motion: str, later: Start | None, strategies: Sequence[Any]) -> str:
     fixes = ", ".join(map(repr, strategies))
     more = f" and the start {later}" if later else ""
-    return f"few steps keep to their own noise levels, so motion {motion} is {fixes}{more}"
+    text = f"few steps keep to their own noise levels, so motion {motion} is {fixes}{more}"
+    if any(isinstance(one, Compress) for one in strategies):
+        text += ": put the node unleak Compress between the photo and the node that takes it"
+    return text
