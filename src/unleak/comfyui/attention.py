@@ -1,7 +1,7 @@
-"""Where the photo is in the self-attention of a ComfyUI model, and how to attend to it less.
+"""Finds the photo's tokens in the self-attention of a ComfyUI model, and lets the model attend to them less.
 
-A video transformer of ComfyUI hands every attention to `optimized_attention`, which asks the `transformer_options` for
-a function to use in its place: that is the hook. Classes are recognised by name.
+ComfyUI's video transformers call `optimized_attention`, which uses `optimized_attention_override` of the
+`transformer_options` in its place where there is one. Model classes are recognised by name.
 """
 
 from collections.abc import Callable, Sequence

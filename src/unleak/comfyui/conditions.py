@@ -1,7 +1,7 @@
-"""Where a ComfyUI model has its conditioning image, and how to change it there.
+"""Finds the conditioning image in the conditioning of a ComfyUI model, and changes it there.
 
-ComfyUI's model of a video hands the image to the denoiser as `c_concat`: latents beside the noise, [b c f h w], perhaps
-with a mask that is 1 in the frames that hold an image. Classes are recognised by name.
+A ComfyUI video model passes the image to the denoiser as `c_concat`: latents beside the noise, [b c f h w], for some
+models with a mask that is 1 in the frames that hold an image. Model classes are recognised by name.
 """
 
 from collections.abc import Callable
@@ -35,7 +35,7 @@ class ImagePlace:
         return concat[:, self.channels]
 
     def shown(self, concat: Float[Tensor, "b c *grid"]) -> Bool[Tensor, " f"]:
-        """Tell which frames hold an image: those of the mask, every frame of SVD, or else the first."""
+        """Return which frames hold an image: those of the mask; without one, every frame of SVD, else the first."""
         if self.frames_first:
             return torch.ones(len(concat), dtype=torch.bool)
         if self.mask is None:
@@ -44,7 +44,7 @@ class ImagePlace:
 
 
 def image_place(model: Any, strategy: str) -> ImagePlace:
-    """Return where the image is in `model` (a ComfyUI ModelPatcher); ValueError if it is nowhere to be changed."""
+    """Return where the image is in `model` (a ComfyUI ModelPatcher); ValueError if it cannot be changed."""
     inner = model.model
     name = type(inner).__name__
     held = {"LTXV", "WAN22", "CosmosVideo", "CosmosPredict2"}

@@ -1,7 +1,7 @@
 """Attaches a start to a ComfyUI model, for every sampler that samples it.
 
-Two of ComfyUI's wrappers serve. The sigmas move in OUTER_SAMPLE, before the sampler tells them to the model. The noise
-is set in SAMPLER_SAMPLE, where all is in the space of the model; that wrapper is put into the options of the one call.
+This takes two of ComfyUI's wrappers. OUTER_SAMPLE moves the sigmas, before the sampler passes them to the model.
+SAMPLER_SAMPLE sets the noise, where every tensor is in the model's own space; it is added to the options of one run.
 """
 
 import logging
@@ -25,27 +25,27 @@ KEY = "unleak.start"
 
 @dataclass(frozen=True)
 class Plan:
-    """Where to start, and from which noise: what the nodes hand to the hooks."""
+    """Where to start, from which noise, and with which fixes: what a node attaches to a model."""
 
     start: Start
     mode: Mode = "rescale"
     init: str = "unit"
     moments: LatentMoments | None = None
     fixes: tuple[Wrap, ...] = ()
-    """What else changes in a run, unless the model has a fix of the same kind already."""
+    """Fixes of a run beside the start; one whose kind the model already has is left out."""
     few: "Plan | None" = None
     """The plan that takes the place of this one where few steps keep to their own noise levels."""
     remark: str = ""
-    """What a person is told when this plan is carried out."""
+    """A remark for the user of a run that carries out this plan."""
 
     def is_full(self, sampling: Sampling) -> bool:
-        """Tell whether this is the start that sampling has by itself; ValueError for a start outside the process."""
+        """Return whether this is the full noise level; ValueError for a start outside the noise process."""
         if self.start.unit == "step":
             return self.start.steps_left_out == 0
         return self.start.resolve(sampling.process) == sampling.process.noisiest
 
     def check(self, model: Any) -> Sampling:
-        """Raise ValueError if this model cannot start there; return how it samples."""
+        """Return how `model` samples; ValueError if it cannot start there."""
         sampling = Sampling.of(model.get_model_object("model_sampling"))
         self.is_full(sampling)
         init = parse_init(self.init, self.moments, sampling)
@@ -74,7 +74,7 @@ def _outer_sample(plan: Plan) -> Callable[..., Any]:
 
         guider = executor.class_obj
         begins = len(sigmas) > 1 and sigmas[0] > sigmas[-1] and bool(torch.count_nonzero(noise))
-        if not begins:  # it goes on where another sampler stopped, or adds noise step by step
+        if not begins:  # it continues where another sampler stopped, or adds noise from step to step
             return executor(noise, latent, sampler, sigmas, *args, **kwargs)
         sampling = plan.check(guider.model_patcher)
         chosen = plan.few if plan.few is not None and sampling.distilled(sigmas) else plan
@@ -111,7 +111,7 @@ def _sampler_sample(plan: Plan, sampling: Sampling) -> Callable[..., Any]:
     ) -> Any:
         model = guider.inner_model
         if mask is None and latent is not None and torch.count_nonzero(latent):
-            say("the sampler begins from a video, so its noise stays as it is; the start holds")
+            say("the sampler begins from a video, so its noise stays as it is; the start is applied")
         else:
             noise = initial_noise(
                 noise,
@@ -130,7 +130,7 @@ def _sampler_sample(plan: Plan, sampling: Sampling) -> Callable[..., Any]:
 
 
 def say(remark: str) -> None:
-    """Tell a person something about a run: in the console and, where ComfyUI can, on the node that runs."""
+    """Show a remark about a run in the console and, where ComfyUI can, on the node that runs."""
     logging.getLogger("unleak").warning("unleak: %s", remark)
     try:
         from comfy_execution.utils import get_executing_context

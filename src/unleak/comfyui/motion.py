@@ -1,4 +1,4 @@
-"""How much motion: what low, medium and high are for each kind of ComfyUI model, and in few steps."""
+"""Defines low, medium and high motion for each kind of ComfyUI model, for many steps and for few."""
 
 from collections.abc import Sequence
 from typing import Any

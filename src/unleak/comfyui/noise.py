@@ -1,7 +1,7 @@
-"""Sets the initial noise of a ComfyUI sampler through the noise that it is given, never through its latent image.
+"""Sets the initial noise of a ComfyUI sampler through the noise argument; the latent image is never changed.
 
-ComfyUI makes x from noise n and the latent image by `noise_scaling`, which is affine in n: x = A n + B. To begin from
-x_M it is given n' = (x_M - B) / A.
+ComfyUI computes x from noise n and the latent image by `noise_scaling`, which is affine in n: x = A n + B. To begin
+from x_M, the sampler gets n' = (x_M - B) / A.
 """
 
 import math

@@ -1,7 +1,8 @@
 """Reads ComfyUI's model sampling as a noise process, and moves the sigmas of a sampler to a lower start.
 
-ComfyUI's samplers work in x = x_t of a rectified-flow model, and in x = x_t / alpha of every other; their sigma is the
-flow sigma after the shift, and sigma / alpha. Nothing here imports ComfyUI: classes are recognised by name.
+For a rectified-flow model ComfyUI's samplers work in x = x_t, and sigma is the flow sigma after the shift. For every
+other model they work in x = x_t / alpha, and sigma is sigma_t / alpha_t. Nothing here imports ComfyUI: classes are
+recognised by name.
 """
 
 import math
@@ -72,9 +73,9 @@ class Sampling:
         return 1.0 if isinstance(self.process, RF) else level.alpha
 
     def whole(self, sigmas: Float[Tensor, " n"]) -> float:
-        """Return the number of steps that a schedule from pure noise to the end has, of which `sigmas` may be a part.
+        """Return the number of steps of the whole schedule, from pure noise to the end, to which `sigmas` belongs.
 
-        A sampler that stops early (the first of two experts) or starts late (denoise below 1) holds a part only.
+        A sampler that stops early (the first of two experts) or starts late (denoise below 1) runs a part of it.
         """
         steps = len(sigmas) - 1
         top = self.sigma(self.process.noisiest)
@@ -86,7 +87,7 @@ class Sampling:
         return steps * (full[0] - full[1]) / max(first - last, 1e-12)
 
     def distilled(self, sigmas: Float[Tensor, " n"]) -> bool:
-        """Tell whether a schedule is so short that its model must be distilled, and knows no other levels."""
+        """Return whether the schedule is so short that its model must be distilled for its levels."""
         return isinstance(self.process, RF) and few_steps(round(self.whole(sigmas)))
 
 

@@ -1,7 +1,7 @@
-"""The fixes other than a start, as ComfyUI's samplers run them: on the conditioning of each evaluation of the denoiser.
+"""Attaches the fixes other than a start to a ComfyUI model.
 
-ComfyUI evaluates the guided branches as a list of conditionings, the conditional one first; the second is None without
-guidance. A wrapper of that evaluation (CALC_COND_BATCH) sees it whatever the sampler and however it is batched.
+ComfyUI evaluates the guided branches as a list of conditionings: the conditional one first, then the unconditional one,
+which is None without guidance. A wrapper of this evaluation (CALC_COND_BATCH) sees it for every sampler and batch size.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -55,9 +55,9 @@ class Evaluation:
         return self._call[2].shape
 
     def run(self, conds: Sequence[Any], **transformer_options: Any) -> Branches:
-        """Evaluate these conditionings; the prediction of a missing one (None) is of no use.
+        """Evaluate these conditionings and return their predictions; that of a missing one (None) means nothing.
 
-        transformer_options: what to tell the denoiser beside what it is told already.
+        transformer_options: options for the denoiser in addition to those of the run.
         """
         executor, model, x, sigma, options, rest = self._call
         if transformer_options:
