@@ -1,6 +1,7 @@
 """unleak's nodes in the real ComfyUI: what the sampler and the denoiser are given."""
 
 import math
+import shutil
 from itertools import product
 
 import pytest
@@ -434,6 +435,14 @@ def test_video_and_sound_packed_together_both_start_lower(engine, mask):
     before, _ = with_sound(engine, f"{name}-plain", plain, mask)
     off, _ = with_sound(engine, f"{name}-off", motion("off"), mask)
     assert all(torch.equal(a["x"], b["x"]) for a, b in zip(before, off, strict=True))
+
+
+def test_nodes_are_still_listed_when_the_folder_of_moments_is_removed(engine, moments):
+    listed = engine.get("/object_info/UnleakStart")["UnleakStart"]["input"]["required"]["moments"]
+    assert moments[0] in listed[1]["options"]
+    shutil.rmtree(engine.base / "models" / "unleak")
+    listed = engine.get("/object_info/UnleakStart")["UnleakStart"]["input"]["required"]["moments"]
+    assert listed[1]["options"] == ["none"]
 
 
 def test_analytic_of_video_and_sound_packed_together_is_refused(engine):

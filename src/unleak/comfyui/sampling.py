@@ -126,17 +126,17 @@ def moved(sigmas: Float[Tensor, " n"], start: Start, mode: Mode, sampling: Sampl
             "mode rescale would give a few-step model noise levels that it was not distilled for: choose mode"
             f" truncate, which drops steps and begins at sigma {node:.4g} of the plain schedule, or more than 8 steps."
         )
+    if distilled and mode != "nearest" and sigma < falling[-2]:
+        raise ValueError(
+            f"start {start} is sigma {sigma:.4g}, below the last step of this sampler (sigma {falling[-2]:.4g}): it"
+            " would have nothing to do. Choose a higher start."
+        )
     if mode == "nearest" and distilled:
         new = _nearest(falling, sigma, sampling)
     elif mode == "truncate" or distilled:
         new = truncate(falling, sigma, snap=distilled)
     else:
         new = rescale(falling, sigma, sampling.coordinate, anchor=_anchor(last, sampling))
-    if len(new) < 2:
-        raise ValueError(
-            f"start {start} is sigma {sigma:.4g}, below the last step of this sampler (sigma {falling[-2]:.4g}): it"
-            " would have nothing to do. Choose a higher start."
-        )
     result = torch.from_numpy(new).to(sigmas)
     return Moved(result, tuple(_remarks(sigmas, result, sigma, start, sampling)))
 

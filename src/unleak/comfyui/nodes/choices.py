@@ -19,4 +19,8 @@ def chosen(name: str, value: str, choices: Sequence[str]) -> str:
 
 def moments_files() -> list[str]:
     """Return the names of the moments files in models/unleak."""
-    return [name for name in folder_paths.get_filename_list(FOLDER) if name.endswith(".safetensors")]
+    try:
+        names = folder_paths.get_filename_list(FOLDER)
+    except FileNotFoundError:  # somebody removed the folder while ComfyUI was running
+        return []
+    return [name for name in names if name.endswith(".safetensors")]
