@@ -91,7 +91,7 @@ def applied(pipe: Any, **settings: Any) -> Iterator[Any]:
 
 
 def remove(pipe: Any) -> Any:
-    """Undo `apply`; returns the same `pipe`, which is bit for bit the pipeline it was. Nothing to undo: no effect."""
+    """Undo `apply`, if there is anything to undo, and return `pipe`, which is bit for bit the pipeline it was."""
     if (plan_class := _plan_class(pipe)) is None:
         return pipe
     if type(pipe) is not plan_class:
@@ -141,7 +141,7 @@ class Summary:
 
 
 def summary(pipe: Any, *, num_inference_steps: int | None = None) -> Summary:
-    """What `pipe` will do with `num_inference_steps` (None: its own default), applied or not."""
+    """Return what `pipe` will do with `num_inference_steps` (None: its own default), applied or not."""
     seam = seam_of(pipe)
     plan_class = _plan_class(pipe)
     plan = plan_class._unleak_plan if plan_class else Plan(None, Standard(), "auto")
@@ -174,7 +174,7 @@ def summary(pipe: Any, *, num_inference_steps: int | None = None) -> Summary:
 
 
 def _sigmas(scheduler: Any, process: NoiseProcess) -> tuple[float, ...]:
-    """Sigmas of the steps of a schedule that is set, and of its end."""
+    """Return the sigmas of the steps of a schedule that is set, and of its end."""
     if hasattr(scheduler, "sigmas"):
         return tuple(scheduler.sigmas.tolist())
     assert isinstance(process, VP)  # the others have sigmas
@@ -219,7 +219,7 @@ def _plan(
     motion: str | None,
     strategies: Sequence[Any],
 ) -> Plan:
-    """The plan that the arguments of `apply` ask for, checked against this pipeline as far as can be known now."""
+    """Return the plan that the arguments of `apply` ask for, checked against this pipeline as far as is known now."""
     seam = seam_of(pipe)
     if getattr(pipe, "scheduler", None) is None:
         raise ValueError(f"this {type(pipe).__name__} has no scheduler yet: load its components first.")
@@ -263,7 +263,7 @@ def _check_moments(pipe: Any, init: AnalyticInit) -> None:
 
 
 def _attached(cls: type, plan: Plan) -> type:
-    """A subclass of `cls`, same name, that carries `plan` and opens a session around each call."""
+    """Return a subclass of `cls`, of the same name, that carries `plan` and opens a session around each call."""
     plain: Any = cls.__call__
     parameters = signature(plain)
 
@@ -294,11 +294,11 @@ def _attached(cls: type, plan: Plan) -> type:
 
 
 def _revived(cls: type, plan: Plan) -> Any:
-    """An empty instance of `_attached(cls, plan)`, for pickle and copy to fill."""
+    """Return an empty instance of `_attached(cls, plan)`, for pickle and copy to fill."""
     attached: Any = _attached(cls, plan)
     return attached.__new__(attached)
 
 
 def _plan_class(pipe: Any) -> Any:
-    """The class that `apply` put on `pipe`, None without one."""
+    """Return the class that `apply` put on `pipe`; None without one."""
     return next((base for base in type(pipe).__mro__ if "_unleak_plan" in vars(base)), None)

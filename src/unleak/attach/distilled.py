@@ -14,7 +14,7 @@ NAMES = re.compile(
     r"|accvid|self[-_]?forcing|\brcm\b|dmd|hyper[-_]?sd|pcm(?![a-z])",
     re.IGNORECASE,
 )
-"""Names of checkpoints and LoRAs that are distilled to few steps. Distillation of the guidance alone is none."""
+"""Names of checkpoints and LoRAs that are distilled to few steps, not of those whose guidance alone is distilled."""
 
 SCHEDULERS = {"LCMScheduler", "TCDScheduler"}
 """Schedulers that only distilled models are sampled with. (Not AnyFlow's flow map, which is trained for all levels.)"""
@@ -51,7 +51,7 @@ def grid_named(sigmas: Iterable[float]) -> str | None:
 
 
 def _names(pipe: Any) -> list[str]:
-    """Names of the pipeline, of its denoisers and of the LoRAs in them that are switched on."""
+    """Return the names of the pipeline, of its denoisers and of the LoRAs in them that are switched on."""
     found = [_basename(getattr(pipe, "name_or_path", None))]
     for part in ("transformer", "transformer_2", "unet"):
         network = getattr(pipe, part, None)
@@ -63,12 +63,12 @@ def _names(pipe: Any) -> list[str]:
 
 
 def _basename(path: Any) -> str:
-    """What a path or a Hub id ends in."""
+    """Return the last part of a path or a Hub id; empty for anything else."""
     return re.split(r"[/\\]", path.rstrip("/\\"))[-1] if isinstance(path, str) else ""
 
 
 def _active(network: Any) -> list[str]:
-    """Names of the LoRAs that act in a network, merged into its weights or not."""
+    """Return the names of the LoRAs that act in a network, merged into its weights or not."""
     for module in network.modules():
         if isinstance(getattr(module, "lora_A", None), nn.ModuleDict):
             return [*module.merged_adapters, *([] if module.disable_adapters else module.active_adapters)]

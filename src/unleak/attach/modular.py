@@ -73,7 +73,7 @@ def blocks_for_a_call(pipe: Any, draws: Mapping[str, Draw], progress_bar: Callab
 
 
 def _blocks(pipeline: Any) -> Any:
-    """The blocks of a modular pipeline, or the default ones of a class."""
+    """Return the blocks of a modular pipeline, or the default ones of a class."""
     if not isinstance(pipeline, type):
         return pipeline._blocks
     library = import_module(pipeline.__module__.partition(".")[0])
@@ -81,6 +81,7 @@ def _blocks(pipeline: Any) -> Any:
 
 
 def _each(block: Any) -> Iterator[Any]:
+    """Yield a block and all blocks in it."""
     yield block
     for one in block.sub_blocks.values():
         yield from _each(one)

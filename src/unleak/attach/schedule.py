@@ -77,17 +77,17 @@ REFUSED = {
 
 
 def process_of(scheduler: Any) -> NoiseProcess:
-    """The noise process that a scheduler samples; ValueError if its class is not known."""
+    """Return the noise process that a scheduler samples; ValueError if its class is not known."""
     return _adapter(scheduler).process(scheduler)
 
 
 def nearest(scheduler: Any, level: Level) -> Level:
-    """The level nearest to `level` that `scheduler` can start from: VP models know whole timesteps only."""
+    """Return the level nearest to `level` that `scheduler` can start from: VP models know whole timesteps only."""
     return _adapter(scheduler).nearest(scheduler, level)
 
 
 def in_latents(scheduler: Any, level: Level) -> Level:
-    """`level` of the process as the latents of a pipeline have it: Euler and Heun over betas keep x_t / alpha.
+    """Return `level` of the process as the latents of a pipeline have it: Euler and Heun over betas keep x_t / alpha.
 
     An initial noise has to be drawn at this level.
     """
@@ -130,7 +130,7 @@ def _mode(mode: Mode, limits: Limits) -> Mode:
 
 
 def steps_run(scheduler: Any) -> int:
-    """Steps of a schedule that has been set, each from one level to the next, whatever the order of the solver."""
+    """Return the number of steps of a schedule that has been set, whatever the order of its solver."""
     return len(_adapter(scheduler).nodes(scheduler))
 
 
@@ -177,7 +177,7 @@ def steps_counted(scheduler: Any) -> tuple[int, int, int]:
 
 
 def _function(scheduler: Any, name: str) -> Any:
-    """The function behind a method, which takes its scheduler as the first argument: copies of one may be made."""
+    """Return the function behind a method; it takes the scheduler as its first argument, so that copies can be made."""
     method = getattr(scheduler, name)
     return getattr(method, "__func__", None) or (lambda _, *args, **kwargs: method(*args, **kwargs))
 

@@ -135,7 +135,7 @@ def in_so_many_steps(pipe: Any, plan: Plan, arguments: Mapping[str, Any]) -> tup
 
 
 def _video(seam: Seam, init: InitialNoise, begins: Level | None, call: Mapping[str, Any]) -> Draw:
-    """eps -> x_M / c. The pipeline then multiplies by c, adds what it adds, packs, keeps clean frames, as it does."""
+    """Return eps -> x_M / c. The pipeline multiplies by c, adds what it adds, packs, and keeps clean frames."""
 
     def draw(pipe: Any, eps: Tensor, arguments: Mapping[str, Any]) -> Tensor:
         lead = seam.lead(pipe, call) if seam.lead else 0
@@ -151,7 +151,7 @@ def _video(seam: Seam, init: InitialNoise, begins: Level | None, call: Mapping[s
 
 
 def _sample(init: InitialNoise, eps: Float[Tensor, "b c f h w"], level: Level, lead: int) -> Float[Tensor, "b c f h w"]:
-    """x_M; each of the `lead` frames in front as if it were the video's first."""
+    """Return x_M; each of the `lead` frames in front is drawn as if it were the video's first."""
     video = eps[:, :, lead:]
     fronts = [torch.cat([eps[:, :, i : i + 1], video[:, :, 1:]], 2) for i in range(lead)]
     return torch.cat([*(init.sample(front, level)[:, :, :1] for front in fronts), init.sample(video, level)], 2)
@@ -160,7 +160,7 @@ def _sample(init: InitialNoise, eps: Float[Tensor, "b c f h w"], level: Level, l
 def _in_tokens(
     pipe: Any, eps: Float[Tensor, "b n d"], arguments: Mapping[str, Any], change: Callable[[Tensor], Tensor]
 ) -> Float[Tensor, "b n d"]:
-    """`change` made to the video among packed tokens; those after it are conditions, which keep their noise."""
+    """Apply `change` to the video among packed tokens; those after it are conditions, which keep their noise."""
     grid = (
         (arguments["num_frames"] - 1) // pipe.vae_temporal_compression_ratio + 1,
         arguments["height"] // pipe.vae_spatial_compression_ratio,
@@ -173,7 +173,7 @@ def _in_tokens(
 
 
 def _other(begins: Level | None) -> Draw:
-    """Another modality that shares the schedule starts from the Gaussian of unit-variance data at the same level."""
+    """Start another modality on the same schedule from the Gaussian of unit-variance data at the same level."""
 
     def draw(pipe: Any, eps: Tensor, arguments: Mapping[str, Any]) -> Tensor:
         del arguments
@@ -183,7 +183,7 @@ def _other(begins: Level | None) -> Draw:
 
 
 def _replaced(pipe: Any, name: str, draw: Draw | None, finish: Callable[[Any], Any] | None) -> types.MethodType:
-    """The pipeline's own method `name`, its first draw changed by `draw` and its result by `finish`.
+    """Return the pipeline's own method `name`, its first draw changed by `draw` and its result by `finish`.
 
     Latents given to it are not drawn, hence not changed.
     """

@@ -9,7 +9,7 @@ __all__ = ["StandIn", "standing_in"]
 
 
 class StandIn:
-    """Stands where a pipeline keeps a network, and passes everything on to that network but what it is told to answer.
+    """Take the place of a pipeline's network, and pass everything on to that network but what `answers` names.
 
     answers: method name (`__call__` for the call itself) -> what is called instead, with the same arguments.
 

@@ -52,7 +52,7 @@ def seam_of_class(pipeline: type) -> Seam:
 
 
 def _other_than_videos_of_an_image(pipeline: type) -> str | None:
-    """What a diffusers pipeline makes, if no videos of an image; None if it may, or is no such pipeline."""
+    """Return what a diffusers pipeline makes instead of videos of an image; None if it may make those."""
     if not pipeline.__module__.startswith("diffusers."):
         return None
     names = set(signature(pipeline.__call__).parameters)
@@ -63,5 +63,5 @@ def _other_than_videos_of_an_image(pipeline: type) -> str | None:
 
 
 def refusal_of(pipeline: str) -> str | None:
-    """Why the pipeline class of this name is refused; None if it is not among those."""
+    """Return why the pipeline class of this name is refused; None if it is not."""
     return REFUSED.get(pipeline)

@@ -1,4 +1,4 @@
-"""The facts of one pipeline class, and the few functions by which they are told."""
+"""The facts of one pipeline class, and a few functions that describe them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,23 +17,23 @@ Arguments = Mapping[str, Any]
 
 
 def one(scheduler: Any) -> float:
-    """Factor of pipelines that use their noise as drawn."""
+    """Return the factor of pipelines that use their noise as drawn."""
     del scheduler
     return 1.0
 
 
 def init_noise_sigma(scheduler: Any) -> float:
-    """Factor of pipelines that scale their noise by the scheduler's `init_noise_sigma`, where it has one."""
+    """Return the factor of pipelines that scale their noise by the scheduler's `init_noise_sigma`, if it has one."""
     return float(getattr(scheduler, "init_noise_sigma", 1.0))
 
 
 def config_sigma_max(scheduler: Any) -> float:
-    """Factor of pipelines that scale their noise by the sigma_max of the scheduler's configuration."""
+    """Return the factor of pipelines that scale their noise by the configured sigma_max."""
     return float(scheduler.config.sigma_max)
 
 
 def by_number(steps: int) -> Mapping[str, Any]:
-    """The grid of pipelines that ask their scheduler for a number of steps and no more."""
+    """Return the grid of pipelines that ask their scheduler for a number of steps and no more."""
     return {"num_inference_steps": steps}
 
 

@@ -24,25 +24,25 @@ ImageTokens = Callable[[Any, Mapping[str, Any], Mapping[str, Any]], Tokens]
 
 
 def in_grid(network: Any, given: Mapping[str, Any], call: Mapping[str, Any]) -> Tokens:
-    """Latents `b c f h w` in patches, frame after frame, the image first (Wan, SkyReels, Cosmos)."""
+    """Return the tokens of latents `b c f h w` in patches, frame by frame, the image first (Wan, SkyReels, Cosmos)."""
     del call
     return _frames(network, given["hidden_states"].shape[2:])
 
 
 def channels_last(network: Any, given: Mapping[str, Any], call: Mapping[str, Any]) -> Tokens:
-    """The same of latents `b f h w c` (Kandinsky)."""
+    """Return the same for latents `b f h w c` (Kandinsky)."""
     del call
     return _frames(network, given["hidden_states"].shape[1:4])
 
 
 def joined_with_text(network: Any, given: Mapping[str, Any], call: Mapping[str, Any]) -> Tokens:
-    """The same, with the text's tokens behind (HunyuanVideo)."""
+    """Return the same with the text's tokens behind (HunyuanVideo)."""
     tokens = in_grid(network, given, call)
     return Tokens(tokens.count, tokens.image, joined=True)
 
 
 def text_first(network: Any, given: Mapping[str, Any], call: Mapping[str, Any]) -> Tokens:
-    """Latents `b f c h w` in patches behind the text's tokens (CogVideoX)."""
+    """Return the tokens of latents `b f c h w` in patches behind the text's tokens (CogVideoX)."""
     del call
     f, _, h, w = given["hidden_states"].shape[1:]
     tokens, text = _frames(network, (f, h, w)), given["encoder_hidden_states"].shape[1]
@@ -85,6 +85,6 @@ def _frames(network: Any, shape: Any) -> Tokens:
 
 
 def _first_frame(times: Any) -> slice:
-    """The tokens of the earliest time, which follow each other."""
+    """Return the tokens of the earliest time, which follow each other."""
     earliest = (times == times.min()).nonzero().flatten()
     return slice(int(earliest[0]), int(earliest[-1]) + 1)

@@ -30,7 +30,7 @@ class Compress:
 
     crf: strength of the compression, 0 to 51; 33 is what LTX-2 was trained with. 0 leaves the call as it is.
 
-    A photo larger than the video is first scaled down to it. Pipelines that compress by themselves (LTX-2) are told
+    A photo larger than the video is first scaled down to it. Pipelines that compress by themselves (LTX-2) get
     `crf` by their own argument, `image_crf` or the `crf` of their conditions, and compress once.
     """
 
@@ -82,7 +82,7 @@ class Compress:
             raise ValueError("Compress needs the photo: this call gives no image, and latents cannot be compressed.")
 
     def _condition(self, condition: Any, size: tuple[int | None, int | None]) -> Any:
-        """A condition of LTX or LTX-2 with a compressed image; videos stay as they are."""
+        """Return a condition of LTX or LTX-2 with a compressed image; videos stay as they are."""
         if not is_dataclass(condition) or isinstance(condition, type):
             raise ValueError(f"Compress does not know conditions of type {type(condition).__name__}.")
         if hasattr(condition, "crf"):  # LTX-2 compresses single frames, and those alone
@@ -119,7 +119,7 @@ def compressed(pixels: UInt8[np.ndarray, "h w 3"], crf: int) -> UInt8[np.ndarray
 
 
 def _each(images: Any, crf: int, size: tuple[int | None, int | None]) -> Any:
-    """Compressed images of the kind that was given: a PIL image, an array or a tensor, or a list of those."""
+    """Compress images, and return the kind that was given: a PIL image, an array or a tensor, or a list of those."""
     match images:
         case list() | tuple():
             return type(images)([_each(image, crf, size) for image in images])
@@ -146,7 +146,7 @@ def _bytes(pixels: np.ndarray) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def _scaled(image: Image.Image, size: tuple[int | None, int | None]) -> Image.Image:
-    """The image no larger than it needs to be to cover `size` (height, width): finer detail would not be seen."""
+    """Return the image no larger than covers `size` (height, width): finer detail would not be seen."""
     height, width = size
     if not (isinstance(height, int) and isinstance(width, int)):
         return image

@@ -106,7 +106,7 @@ class _Calls:
     """Tells the evaluations of one call of a pipeline apart.
 
     The step is the number of times that the pipeline has called `step` of its scheduler. Within a step, the branch is
-    the one whose cache context the pipeline opened, or else the conditional one first.
+    the one whose cache context the pipeline opened, or what its guider says; otherwise the conditional one comes first.
     """
 
     def __init__(self, pipe: Any, seam: Seam, change: Callable[[Evaluation], Any]) -> None:
@@ -115,7 +115,7 @@ class _Calls:
         self.context: str | None = None
 
     def answers(self, part: str, network: Any) -> dict[str, Callable[..., Any]]:
-        """What a stand-in for `network` answers itself."""
+        """Return what a stand-in for `network` answers itself."""
         cls: Any = getattr(network, "_orig_mod", network).__class__  # of a compiled module the one within
         names = list(signature(cls.forward).parameters)[1:]
         own: dict[str, Callable[..., Any]] = {

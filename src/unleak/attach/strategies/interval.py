@@ -14,5 +14,5 @@ def checked_interval(strategy: str, interval: Interval | float | int) -> Interva
 
 
 def acts(interval: Interval, progress: float) -> bool:
-    """Whether a step at `progress` (0 the first step, 1 the last) lies in the interval, both ends included."""
+    """Return whether a step at `progress` (0 the first step, 1 the last) lies in the interval, both ends included."""
     return interval[0] <= progress <= interval[1]

@@ -81,7 +81,7 @@ class LowPass:
             yield
 
     def answer(self, evaluation: Evaluation) -> Any:
-        """What the pipeline gets for one evaluation."""
+        """Return what the pipeline gets for one evaluation."""
         assert isinstance(self.interval, tuple)
         if not acts(self.interval, evaluation.progress) or not self.strength:
             return evaluation.run()
@@ -98,7 +98,7 @@ class LowPass:
         return full
 
     def filtered(self, latents: Tensor) -> Tensor:
-        """Every frame of the image's latents without fine detail; the last two axes are those of space."""
+        """Return every frame of the image's latents without fine detail; the last two axes are those of space."""
         flat = latents.reshape(-1, 1, *latents.shape[-2:]).float()  # a CPU has no antialiased filter in half precision
         if self.filter == "down_up":
             assert self.factor is not None
@@ -109,7 +109,7 @@ class LowPass:
         return flat.reshape(latents.shape).to(latents.dtype)
 
     def _for(self, pipeline: type, seam: Seam) -> "LowPass":
-        """This filter, with the authors' values where it has none of its own."""
+        """Return this filter, with the authors' values where it has none of its own."""
         if self.factor is not None or self.filter == "gaussian":
             return self
         if self.interval is not None:
@@ -123,7 +123,7 @@ class LowPass:
 
 
 def down_up(images: Float[Tensor, "n c h w"], factor: float | int) -> Float[Tensor, "n c h w"]:
-    """Shrunk to `factor` of the size and enlarged again, bilinearly."""
+    """Shrink images to `factor` of their size and enlarge them again, bilinearly."""
     size = images.shape[-2:]
     small = [max(1, round(length * factor)) for length in size]
     for shape in (small, list(size)):
@@ -132,7 +132,7 @@ def down_up(images: Float[Tensor, "n c h w"], factor: float | int) -> Float[Tens
 
 
 def gaussian(images: Float[Tensor, "n c h w"], sigma: float | int) -> Float[Tensor, "n c h w"]:
-    """Blurred by a Gaussian of standard deviation `sigma` elements, cut off at 3 sigma; edges are repeated."""
+    """Blur by a Gaussian of standard deviation `sigma` elements, cut off at 3 sigma; edges are repeated."""
     radius = max(1, round(3 * sigma))
     weights = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, device=images.device) / sigma).square())
     weights = (weights / weights.sum()).to(images.dtype).expand(images.shape[1], 1, 1, -1)

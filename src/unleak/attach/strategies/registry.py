@@ -117,7 +117,7 @@ class Fix:
 
     @property
     def syntax(self) -> str:
-        """The text form, such as `low-pass[=FACTOR[:SHARE]]`; an argument in brackets may be left out."""
+        """Return the text form, such as `low-pass[=FACTOR[:SHARE]]`; an argument in brackets may be left out."""
         words = [f"[{p.metavar}]" if self.separator != ":" else p.metavar for p in self.parameters]
         if self.separator != ":":
             return f"{self.name}={self.separator.join(words)}"
