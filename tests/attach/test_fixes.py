@@ -48,7 +48,8 @@ def test_the_text_form_means_the_strategy(text: str, expected: Any) -> None:
         ("condition-noise", r"BETA is missing; write condition-noise=BETA\[:SHARE\]"),
         ("condition-noise=-1", "BETA -1 is outside 0 to 1000"),
         ("guidance-interval", r"needs a limit.*write guidance-interval=\[LOW\]\.\.\[HIGH\]"),
-        ("guidance-interval=0.9", "is ambiguous"),
+        ("guidance-interval=0.9..", "is ambiguous"),
+        ("guidance-interval=0.9T", "is missing; write guidance-interval="),
         ("guidance-interval=..0.9", "ambiguous: 0.9T or sigma=0.9"),
     ],
 )
