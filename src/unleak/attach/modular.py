@@ -76,8 +76,9 @@ def _blocks(pipeline: Any) -> Any:
     """Return the blocks of a modular pipeline, or the default ones of a class."""
     if not isinstance(pipeline, type):
         return pipeline._blocks
-    library = import_module(pipeline.__module__.partition(".")[0])
-    return getattr(library, pipeline.default_blocks_name)()
+    kind: Any = pipeline
+    library = import_module(kind.__module__.partition(".")[0])
+    return getattr(library, kind.default_blocks_name)()
 
 
 def _each(block: Any) -> Iterator[Any]:

@@ -1,79 +1,101 @@
 """`unleak convert`: original checkpoints to pipeline folders, and back."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
-from unleak.cli.options import JsonOption, QuietOption
+from unleak.cli.options import BASIC, MEMORY, MODEL, OUTPUT, Group, argument, command, option
+from unleak.cli.studies import Spoken
 from unleak.cli.terminal import Terminal
 
 FAMILIES = ("dynamicrafter", "videocrafter1", "svd", "pia", "animate-anything")
 
 
-def convert(
-    family: Annotated[str, typer.Argument(metavar="FAMILY", help="|".join(FAMILIES))],
-    source: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="Original file; or a folder, to go back.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write; or the file, .ckpt or .safetensors.")],
-    variant: Annotated[str | None, typer.Option(help="256, 512 or 1024, where a pruned file does not say.")] = None,
-    config: Annotated[Path | None, typer.Option(help="The original YAML configuration of another variant.")] = None,
+@dataclass(frozen=True)
+class Conversion(Group):
+    """What is converted, and what is known of it."""
+
+    panel = BASIC
+
+    family: Annotated[str, argument("FAMILY", "|".join(FAMILIES))]
+    source: Annotated[Path, argument("CHECKPOINT", "Original file; or a folder, to go back.")]
+    out: Annotated[Path, argument("OUT", "Folder to write; or the file, .ckpt or .safetensors.")]
+    variant: Annotated[str | None, option("SIZE", "256, 512 or 1024, where a pruned file does not say.")] = None
+    config: Annotated[
+        Path | None, option("FILE", "The original YAML configuration of another variant.", panel=MODEL)
+    ] = None
     tokenizer: Annotated[
         str | None,
-        typer.Option(
-            metavar="FOLDER|ID", help="CLIP's vocabulary; by default that of open_clip if installed, else from the Hub."
+        option(
+            "FOLDER|ID",
+            "CLIP's vocabulary; by default that of open_clip if installed, else from the Hub.",
+            panel=MODEL,
         ),
-    ] = None,
-    base: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="A pipeline to take what the file lacks from.")
-    ] = None,
+    ] = None
+    base: Annotated[Path | None, option("FOLDER", "A pipeline to take what the file lacks from.", panel=MODEL)] = None
     personalised: Annotated[
-        bool, typer.Option("--personalised", help="pia: the base is a fine-tuned one, whose input layer is kept.")
-    ] = False,
+        bool,
+        option("", "pia: the base is a fine-tuned one, whose input layer is kept.", "--personalised", panel=MODEL),
+    ] = False
     norms: Annotated[
         str | None,
-        typer.Option(
-            metavar="pia|diffusers", help="pia: whose normalisation the weights were trained with; PIA's own."
+        option(
+            "pia|diffusers",
+            "pia: whose normalisation the weights were trained with; PIA's own by default.",
+            panel=MODEL,
         ),
-    ] = None,
-    ema: Annotated[bool, typer.Option("--ema/--no-ema", help="svd: the averaged weights, if there are any.")] = True,
-    dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16; by default as in the file.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
-    quiet: QuietOption = False,
-    as_json: JsonOption = False,
-) -> None:
+    ] = None
+    ema: Annotated[bool, option("", "svd: the averaged weights, if there are any.", "--ema/--no-ema", panel=MODEL)] = (
+        True
+    )
+    dtype: Annotated[
+        str | None, option("NAME", "float32, float16 or bfloat16; by default as in the file.", panel=MEMORY)
+    ] = None
+    overwrite: Annotated[bool, option("", "Replace OUT if it exists.", "--overwrite", panel=OUTPUT)] = False
+
+    def __post_init__(self) -> None:
+        if self.family not in FAMILIES:
+            raise ValueError(f"family {self.family} is unknown: give one of {', '.join(FAMILIES)}")
+        if self.out.exists() and not self.overwrite:
+            raise ValueError(f"{self.out} exists; give --overwrite or another name")
+        takes = set() if self.is_back else _TAKES[self.family]
+        if unknown := [f"--{name}" for name in self.given if name not in takes]:
+            way = f"{self.family} {'folder, which is turned back,' if self.is_back else 'checkpoint'}"
+            raise ValueError(f"{', '.join(unknown)}: a {way} takes {_listed(takes)}")
+
+    @property
+    def is_back(self) -> bool:
+        """Whether the source is a folder of ours, to be turned into a checkpoint."""
+        # Animate-Anything is published as a folder, and PIA's file may be given by its own.
+        ours = any((self.source / name).is_file() for name in ("model_index.json", "config.json"))
+        return ours and self.family != "animate-anything"
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The options that were given, by name."""
+        names = ("variant", "config", "tokenizer", "base", "dtype", "norms")
+        found = {name: value for name in names if (value := getattr(self, name)) is not None}
+        found |= {} if self.ema else {"no-ema": True}
+        return found | ({"personalised": True} if self.personalised else {})
+
+
+@command
+def convert(asked: Conversion, output: Spoken) -> None:
     """Turn an original checkpoint into a folder of safetensors that every command takes; a folder is turned back.
 
     Strict: every weight of the file is used or kept, and nothing in it is run.
     """
-    terminal = Terminal(quiet, as_json)
-    if family not in FAMILIES:
-        raise ValueError(f"family {family} is unknown: give one of {', '.join(FAMILIES)}")
-    if out.exists() and not overwrite:
-        raise ValueError(f"{out} exists; give --overwrite or another name")
-    given: dict[str, Any] = {
-        "variant": variant,
-        "config": config,
-        "tokenizer": tokenizer,
-        "base": base,
-        "dtype": dtype,
-        "norms": norms,
-    }
-    given = {name: value for name, value in given.items() if value is not None} | ({} if ema else {"no-ema": True})
-    given |= {"personalised": True} if personalised else {}
-    # Animate-Anything is published as a folder, and PIA's file may be given by its own.
-    ours = any((source / name).is_file() for name in ("model_index.json", "config.json"))
-    back = ours and family != "animate-anything"
-    takes = set() if back else _TAKES[family]
-    if unknown := [f"--{name}" for name in given if name not in takes]:
-        way = f"{family} {'folder, which is turned back,' if back else 'checkpoint'}"
-        raise ValueError(f"{', '.join(unknown)}: a {way} takes {_listed(takes)}")
+    terminal = output.terminal()
     from unleak.zoo.hub import quiet as libraries_quiet
 
     with libraries_quiet():  # they would show bars of their own
-        about = _back(family, source, out) if back else _convert(family, source, out, given, terminal)
-    terminal.line(f"{out}: {about['tensors' if back else 'is']}{' tensors' if back else ''}")
-    terminal.json({"out": str(out), "family": family, **about})
+        if asked.is_back:
+            about = _back(asked.family, asked.source, asked.out)
+        else:
+            about = _convert(asked.family, asked.source, asked.out, asked.given, terminal)
+    terminal.line(f"{asked.out}: {about['tensors'] if asked.is_back else about['is']}{' tensors' * asked.is_back}")
+    terminal.json({"out": str(asked.out), "family": asked.family, **about})
 
 
 _LVDM = {"variant", "config", "tokenizer", "base", "dtype"}
