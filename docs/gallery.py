@@ -93,7 +93,7 @@ def take_page() -> None:
 
     with serving(["nano"], device="cpu") as address, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"))
-        view = browser.new_page(viewport={"width": 1280, "height": 1050}, color_scheme="light")
+        view = browser.new_page(viewport={"width": 1280, "height": 1120}, color_scheme="light")
         view.set_default_timeout(600_000)
         view.goto(address)
         view.wait_for_selector("#videos .unleak-empty")
