@@ -46,13 +46,23 @@ UNGUIDED: dict[str, dict[str, Any]] = {
     "cogvideox-control": {"negative_prompt": "a dog runs"},
     "sparsectrl": {"negative_prompt": "a dog runs"},
     "animatediff-control": {"negative_prompt": "a dog runs"},
+    "animatediff": {"negative_prompt": "a dog runs"},
 }
 """How others are called so that the guided prediction is the conditional one: mostly, told the same twice."""
 GUIDING: dict[str, dict[str, Any]] = {
     "wan-animate": {"guidance_scale": W, "negative_prompt_embeds": embeds(1, 4, 32, seed=2)},
     "cosmos1": {"augment_sigma": 0.0},  # else each branch noises the image anew
 }
-NO_PHOTO = {"sparsectrl", "animatediff-control", "cogvideox-control", "wan-vace", "lucy-edit", "anyflow", "anyflow-far"}
+NO_PHOTO = {
+    "sparsectrl",
+    "animatediff",
+    "animatediff-control",
+    "cogvideox-control",
+    "wan-vace",
+    "lucy-edit",
+    "anyflow",
+    "anyflow-far",
+}
 NO_PHOTO |= {"easyanimate-inpaint", "cosmos2.5-transfer", "cosmos2.5-predict"}
 """Called without a photo here: with a video, or with control frames."""
 BATCHED = {"svd", "pia", "dynamicrafter", "i2vgen-xl", "cogvideox-ddim", "consisid", "sana-video"}

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from diffusers import (
     AnimateDiffControlNetPipeline,
+    AnimateDiffPipeline,
     AnimateDiffSparseControlNetPipeline,
     AutoencoderKL,
     ControlNetModel,
@@ -78,6 +79,31 @@ def _build_pia() -> PIAPipeline:
 def _call_pia(pipe: Any, **changes: Any) -> Tensor:
     settings = {
         "image": photo(16, 24),
+        "prompt": "a dog runs",
+        "height": 16,
+        "width": 24,
+        "num_frames": 3,
+        "num_inference_steps": 4,
+        "generator": noise(),
+        "output_type": "latent",
+    }
+    return pipe(**settings | changes).frames
+
+
+@seeded
+def _build_animatediff() -> AnimateDiffPipeline:
+    return AnimateDiffPipeline(
+        vae=_vae(),
+        text_encoder=clip(),
+        tokenizer=words(),
+        unet=_unet(),
+        motion_adapter=_adapter(),
+        scheduler=DDIMScheduler(beta_schedule="linear", **SD15),
+    )
+
+
+def _call_animatediff(pipe: Any, **changes: Any) -> Tensor:
+    settings = {
         "prompt": "a dog runs",
         "height": 16,
         "width": 24,
@@ -250,6 +276,7 @@ TINY = [
         denoiser="unet",
         pair=lambda: {"prompt": ["a dog runs", "a dog"]},
     ),
+    Tiny("animatediff", _build_animatediff, _call_animatediff, denoiser="unet"),
     Tiny("animatediff-control", _build_control, _call_control, denoiser="unet"),
     Tiny("i2vgen-xl", _build_i2vgen, _call_i2vgen, denoiser="unet", pair=_pair),
 ]
