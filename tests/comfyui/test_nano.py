@@ -189,8 +189,10 @@ def test_the_motion_score_is_that_of_the_frames(engine):
     said = engine.run(g)
     score = float(said[shown.number]["text"][0])
     frames = (engine.saved("score/1")["image"] * 255).round().byte().numpy()
-    assert score == pytest.approx(motion_score(frames).value, rel=1e-5)
-    assert f"motion score {score:.1f}" in said[measured.number]["text"][0]
+    wanted = motion_score(frames)
+    assert score == pytest.approx(wanted.value, rel=1e-5)
+    told = f"motion score {score:.1f}: {score / 2:.2f} px between frames (2 pairs, {wanted.estimator})"
+    assert said[measured.number]["text"][0] == told
 
 
 def test_one_frame_has_no_motion(engine):

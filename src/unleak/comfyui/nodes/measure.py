@@ -50,8 +50,8 @@ class MotionScoreNode(io.ComfyNode):
         except ModuleNotFoundError as error:
             raise ValueError(f"unleak Motion Score needs {error.name}: pip install opencv-python-headless") from None
         pairs = len(score.per_pair)
-        text = f"motion score {score.value:.1f}: {score.value / pairs:.2f} px between frames ({pairs} pairs,"
-        f" {score.estimator})"
+        moved = f"{score.value / pairs:.2f} px between frames ({pairs} pairs, {score.estimator})"
+        text = f"motion score {score.value:.1f}: {moved}"
         return io.NodeOutput(score.value, text, ui=ui.PreviewText(text))
 
 
