@@ -100,7 +100,7 @@ class Replay:
 
 @contextmanager
 def replayed(draws: Iterable[Tensor], steps: Iterable[Tensor]) -> Iterator[dict[str, Tensor]]:
-    """`draws` for the pipeline, `steps` for the scheduler; gives what was seen of the first step."""
+    """Give the pipeline `draws` and the scheduler `steps`; yield what was seen of the first step and of all steps."""
     seen: dict[str, Any] = {}
     plain, before, within = LVDMScheduler.step, Replay(draws), Replay(steps)
 
@@ -109,6 +109,7 @@ def replayed(draws: Iterable[Tensor], steps: Iterable[Tensor]) -> Iterator[dict[
         if "init" not in seen:
             seen.update(init=x, pred_x0=result[1] * self.step_from(int(t)).scale_next)
         seen.setdefault("steps", []).append((int(t), self.step_from(int(t), eta)))
+        seen.setdefault("clean", []).append(result[1])
         seen["scheduler"] = self
         return result
 
