@@ -25,8 +25,9 @@ from unleak.families.pia.norms import use_norms
 from unleak.families.pia.pipeline import assemble, pia_pipeline
 from unleak.families.pia.preset import CALL, CONDITION, FPS, MOTION_SCALES, SCHEDULER, condition_strength
 from unleak.families.pia.view import PIAView
-from unleak.zoo.hub import load
+from unleak.zoo.hub import load, networks
 from unleak.zoo.registry import find_model
+from unleak.zoo.source import Source
 
 SOURCES = Path(unleak.__file__).parent
 SIZES = {"num_attention_heads": 2, "norm_num_groups": 2}
@@ -299,6 +300,10 @@ def test_a_file_and_a_base_become_a_pipeline(full_size, tmp_path):
     again = pia_pipeline().from_pretrained(tmp_path / "pia", use_safetensors=True)
     assert not torch.equal(_call_pia(made), _call_pia(again))  # diffusers alone computes in its own way
     again = load(tmp_path / "pia")
+    assert again.motion_adapter is None  # its weights are in the UNet: they would be held twice
+    assert "motion_adapter" not in networks(Source(str(tmp_path / "pia")).read("model_index.json"))
+    again.save_pretrained(tmp_path / "again")
+    assert torch.equal(_call_pia(again), _call_pia(load(tmp_path / "again")))
     for pipe in (made, again):
         pipe.set_progress_bar_config(disable=True)
         assert torch.equal(pipe.unet.conv_in.weight, adapter.conv_in.weight)

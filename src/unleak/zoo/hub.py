@@ -75,7 +75,7 @@ def load(
     check_abilities(spec, device=device, vae_tiling=vae_tiling)
     for folder in (found.folder, *found.parts.values()):
         check_configurations(folder)
-    unwanted = [] if only is None else [part for part in networks(index) if part not in only]
+    unwanted = idle(index) + ([] if only is None else [part for part in networks(index) if part not in only])
     if fast and dtype is None and device.type == "cpu" and multiplies_bfloat16() and _is_large(found.folder):
         precision = torch.bfloat16
         if say is not None:
@@ -150,6 +150,7 @@ def _mend(spec: ModelSpec, pipe: Any) -> None:
         from unleak.families.pia.pipeline import frame_by_frame
 
         frame_by_frame(pipe)
+        pipe.register_modules(motion_adapter=None)  # its weights are in the UNet
         use_norms(pipe.unet)  # as PIA's own code computes, unless the folder says otherwise
 
 
@@ -203,8 +204,15 @@ def in_float32(spec: ModelSpec) -> tuple[str, ...]:
 
 
 def networks(index: dict[str, Any]) -> list[str]:
-    """Return the parts of a model_index.json that have weights."""
-    return [name for name, value in index.items() if isinstance(value, list) and value[0] and not is_light(name)]
+    """Return the parts of a model_index.json whose weights a pipeline runs."""
+    named = [name for name, value in index.items() if isinstance(value, list) and value[0] and not is_light(name)]
+    return [name for name in named if name not in idle(index)]
+
+
+def idle(index: dict[str, Any]) -> list[str]:
+    """Return the parts of a model_index.json that a pipeline never runs: a motion adapter that is in the UNet, too."""
+    together = index.get("_class_name") == "PIAPipeline" and "UNetMotionModel" in (index.get("unet") or ())
+    return ["motion_adapter"] if together and "motion_adapter" in index else []
 
 
 def is_light(part: str) -> bool:
