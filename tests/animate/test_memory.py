@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from unleak.animate.memory import BY_SPEED, Estimate, LiveBytes, estimate, next_to_try
+from unleak.animate.memory import BY_SPEED, Estimate, LiveBytes, _frames_at_once, estimate, next_to_try
 from unleak.animate.settings import Settings
 from unleak.zoo.hub import load
 from unleak.zoo.registry import MODELS, find_model
@@ -51,6 +51,16 @@ def test_weights_are_those_of_the_model_and_decoding_grows_with_its_frames(tiny_
     assert of[4].decoding - of[2].decoding == pytest.approx(2 * (of[2].decoding - of[1].decoding), rel=0.01)
     larger = estimate(spec, Settings.for_model(spec, height=128, width=64), torch.float16)
     assert larger.denoising == 2 * of[1].denoising
+
+
+@pytest.mark.parametrize(
+    ("model", "frames"), [("dynamicrafter-512", 6), ("dynamicrafter-1024", 1), ("pia", 1), ("animate-anything", 8)]
+)
+def test_as_many_frames_are_decoded_at_once_as_the_pipeline_decodes(model, frames):
+    spec = MODELS[model]
+    assert _frames_at_once(spec, Settings.for_model(spec), 16) == frames
+    asked = Settings.for_model(spec, others=["decode_chunk_size=3"]) if model != "pia" else None
+    assert asked is None or _frames_at_once(spec, asked, 16) == 3
 
 
 def test_advice_names_the_least_costly_thing_first(tiny_folder):

@@ -14,6 +14,7 @@ from unleak.animate.sample import OutOfMemoryError
 from unleak.animate.settings import Settings
 from unleak.attach.latent_space import latent_channels
 from unleak.attach.seams import seam_of_class
+from unleak.families.registry import found_in
 from unleak.zoo.classes import pipeline_class
 from unleak.zoo.fetch import pipeline_source
 from unleak.zoo.hub import can_tile, in_float32, networks
@@ -33,6 +34,9 @@ _LIBRARIES = 500_000_000  # what CUDA, cuBLAS and cuDNN keep for themselves
 # average transformer of the table.
 _TIMES_HIDDEN = {
     "UNetSpatioTemporalConditionModel": 28,
+    "LVDMUNet": 32,
+    "AnimateAnythingUNet": 36,
+    "UNetMotionModel": 27,
     "WanTransformer3DModel": 12,
     "SkyReelsV2Transformer3DModel": 12,
     "CogVideoXTransformer3DModel": 14,
@@ -183,7 +187,7 @@ def _decoding(
             vae = kind.from_config(config).eval()
             if tiling:
                 vae.enable_tiling()
-            chunk = settings.arguments.get("decode_chunk_size") or min(frames, 16)
+            chunk = _frames_at_once(spec, settings, frames)
             channels = latent_channels(vae)
             of_images, shape = dict[str, int](), [1, channels, frames, height, width]
             if kind.__name__ in ("AutoencoderKL", "AutoencoderKLTemporalDecoder"):  # frame by frame, as images
@@ -196,6 +200,17 @@ def _decoding(
     finally:
         torch.set_default_dtype(before)
     return live.peak
+
+
+def _frames_at_once(spec: ModelSpec, settings: Settings, frames: int) -> int:
+    """Frames that the VAE decodes at once: what the call says, or else what the pipeline does by itself."""
+    asked = settings.arguments.get("decode_chunk_size")
+    pixels = found_in("pixels_at_once", spec.pipeline)
+    if asked is None and pixels is not None:
+        assert settings.height
+        assert settings.width
+        asked = max(pixels // (settings.height * settings.width), 1)
+    return int(asked or min(frames, 16))
 
 
 def _latent_size(spec: ModelSpec, settings: Settings) -> tuple[int, int, int]:

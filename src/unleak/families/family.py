@@ -48,6 +48,8 @@ class Family:
     """Pipeline class -> frames a second at which its videos are played, where its call has no argument for that."""
     in_float32: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Pipeline class -> networks that lose quality in half precision and are loaded in float32."""
+    pixels_at_once: Mapping[str, int] = field(default_factory=dict)
+    """Pipeline class -> pixels that its VAE decodes at once on an accelerator, at least a frame, unless a call says."""
     adapter_names: str | None = None
     """A function of (network, adapters by name) that returns the adapters by the names ComfyUI knows them by."""
     arguments: tuple[Argument, ...] = ()

@@ -2,6 +2,7 @@
 
 from unleak.families.dynamicrafter.models import ROWS
 from unleak.families.family import Argument, Family
+from unleak.families.lvdm import PIXELS_AT_ONCE
 
 __all__ = ["FAMILY"]
 
@@ -14,4 +15,5 @@ FAMILY = Family(
     arguments=(
         Argument("frame_stride", "frames of the training video between two frames: more asks for larger steps"),
     ),
+    pixels_at_once={"DynamiCrafterPipeline": PIXELS_AT_ONCE},
 )

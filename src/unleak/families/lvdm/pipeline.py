@@ -20,6 +20,7 @@ from torch import Tensor
 from transformers import CLIPImageProcessor, CLIPTextModel, CLIPVisionModelWithProjection, PreTrainedTokenizerBase
 
 from unleak.attach.seams import Seam
+from unleak.families.lvdm import PIXELS_AT_ONCE
 from unleak.families.lvdm.resampler import Resampler
 from unleak.families.lvdm.scheduler import LVDMScheduler
 from unleak.families.lvdm.unet import LVDMUNet
@@ -32,7 +33,6 @@ Images = PIL.Image.Image | np.ndarray | Tensor | list[PIL.Image.Image] | list[np
 Generators = torch.Generator | list[torch.Generator]
 OnStep = Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]
 
-PIXELS_AT_ONCE = 2**20  # a frame of 1024x576, six of 512x320: more at once gain nothing
 CONDITIONS = ("fps", "frame_stride")
 
 

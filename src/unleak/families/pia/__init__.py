@@ -14,4 +14,5 @@ FAMILY = Family(
     arguments=(
         Argument("motion_scale", "0 to 2 little to much motion, 3 to 5 the same as a loop, 6 to 8 another style", 0, 8),
     ),
+    pixels_at_once={"PIAPipeline": 1},  # frame by frame
 )
