@@ -131,8 +131,10 @@ class Case:
             network.to(memory_format=memory_format)  # type: ignore[call-overload]
 
 
-def build(height: int, width: int, *, share: int, device: str, dtype: torch.dtype, compiled: bool) -> Case:
-    """Networks with a `share`-th of the channels, inputs for videos of height x width pixels."""
+def build(
+    height: int, width: int, *, share: int, device: str, dtype: torch.dtype, compiled: bool, frames: int = FRAMES
+) -> Case:
+    """Build networks with a `share`-th of the channels, and inputs for videos of height x width pixels."""
     torch.manual_seed(0)
     params = VARIANTS["512"]
     config = unet_config(params["unet_config"]["params"])
@@ -142,8 +144,8 @@ def build(height: int, width: int, *, share: int, device: str, dtype: torch.dtyp
     first_stage = first_stage | {"ddconfig": first_stage["ddconfig"] | {"ch": 32 * (128 // share // 32 or 1)}}
     with torch.device(device):
         unet, vae = LVDMUNet(**config), AutoencoderKL(**vae_config(first_stage, scaling_factor=0.18215))
-        sample = torch.randn(2, 8, FRAMES, height // 8, width // 8, dtype=dtype)
-        tokens = torch.randn(2, TEXT + IMAGE * FRAMES, 1024, dtype=dtype)
+        sample = torch.randn(2, 8, frames, height // 8, width // 8, dtype=dtype)
+        tokens = torch.randn(2, TEXT + IMAGE * frames, 1024, dtype=dtype)
     case = Case(unet.to(dtype).eval(), vae.to(dtype).eval(), sample, tokens)
     if compiled:
         case.compiled = LVDMUNet(**config).to(device, dtype).eval()

@@ -38,6 +38,11 @@ class Setup:
         name = "CPU" if self.small else torch.cuda.get_device_name()
         return {"device": name, "torch": torch.__version__, "rehearsal": self.small}
 
+    @property
+    def frames(self) -> int:
+        """Of a video."""
+        return 4 if self.small else FRAMES
+
     def size(self, height: int, width: int) -> tuple[int, int]:
         """Of a video in pixels."""
         return (64, 64) if self.small else (height, width)
@@ -59,6 +64,10 @@ class Setup:
         torch.cuda.synchronize()
         return round(torch.cuda.max_memory_allocated() / 2**30, 2)
 
+    def peak_of_known_gib(self, run: Callable[[], Any]) -> float | None:
+        """Return the same of a run that was timed before; a rehearsal does not make it again."""
+        return None if self.small else self.peak_gib(run)
+
     def forget(self) -> None:
         """Give memory back before the next row."""
         gc.collect()
@@ -69,8 +78,9 @@ class Setup:
 
 def alternating(ways: dict[str, Callable[[], Any]], setup: Setup) -> dict[str, float]:
     """Median seconds of each way; in every round all take their turn, in both orders."""
-    for way in ways.values():
-        way()  # the first time is slower
+    if not setup.small:  # a rehearsal's times mean nothing
+        for way in ways.values():
+            way()  # the first time is slower
     times: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(setup.rounds):
         for name in (list(ways), list(ways)[::-1])[number % 2]:
@@ -89,7 +99,8 @@ def matmul(setup: Setup) -> dict[str, Any]:
 def lvdm_case(setup: Setup, height: int, width: int, *, compiled: bool = False) -> lvdm.Case:
     height, width = setup.size(height, width)
     share = 10 if setup.small else 1
-    return lvdm.build(height, width, share=share, device=setup.device, dtype=setup.dtype, compiled=compiled)
+    as_told = {"device": setup.device, "dtype": setup.dtype, "frames": setup.frames, "compiled": compiled}
+    return lvdm.build(height, width, share=share, **as_told)
 
 
 @torch.no_grad()
@@ -104,7 +115,7 @@ def dynamicrafter(setup: Setup) -> dict[str, Any]:
 
     ways = {way.name: partial(taken, way) for way in lvdm.ways(1, compiled=not setup.small)}
     times = alternating(ways, setup)
-    memory = setup.peak_gib(ways["unleak"])
+    memory = setup.peak_of_known_gib(ways["unleak"])
     rounded = {f"s, {name}": round(seconds, 4) for name, seconds in times.items()}
     return {**rounded, "share of peak": round(work / times["unleak"] / peak, 3), "GiB": memory}
 
@@ -121,7 +132,7 @@ def network_row(make: Callable[[Setup], tuple[nn.Module, dict[str, Any]]], setup
             fused = torch.compile(network)
             ways["compiled"] = lambda: fused(**inputs)
         times = alternating(ways, setup)
-        memory = setup.peak_gib(ways["eager"])
+        memory = setup.peak_of_known_gib(ways["eager"])
         peak = lvdm.matmul_peak(setup.device, setup.dtype)
     rounded = {f"s, {name}": round(seconds, 4) for name, seconds in times.items()}
     return {**rounded, "share of peak": round(counter.get_total_flops() / times["eager"] / peak, 3), "GiB": memory}
@@ -145,7 +156,7 @@ def videocrafter1(setup: Setup) -> tuple[nn.Module, dict[str, Any]]:
     config = lvdm.unet_config(VIDEOCRAFTER1["512"]["unet_config"]["params"])
     if setup.small:
         config |= {"model_channels": 32, "attention_head_dim": 32}
-    inputs = {"sample": noise(setup, 2, 4, FRAMES, *latents(setup)), "timestep": 500}
+    inputs = {"sample": noise(setup, 2, 4, setup.frames, *latents(setup)), "timestep": 500}
     return made(setup, lvdm.LVDMUNet, **config), inputs | {"encoder_hidden_states": noise(setup, 2, 77 + 16, 1024)}
 
 
@@ -157,7 +168,8 @@ def svd(setup: Setup) -> tuple[nn.Module, dict[str, Any]]:
     config = dict(UNET)
     if setup.small:
         config |= {"block_out_channels": (32, 32, 64, 64), "num_attention_heads": (1, 1, 2, 2)}
-    inputs = {"sample": noise(setup, 2, FRAMES, 8, *latents(setup)), "timestep": torch.tensor(1.6, device=setup.device)}
+    sample = noise(setup, 2, setup.frames, 8, *latents(setup))
+    inputs = {"sample": sample, "timestep": torch.tensor(1.6, device=setup.device)}
     inputs |= {"encoder_hidden_states": noise(setup, 2, 1, 1024), "added_time_ids": noise(setup, 2, 3)}
     return made(setup, UNetSpatioTemporalConditionModel, **config), inputs
 
@@ -168,7 +180,7 @@ def animate_anything(setup: Setup) -> tuple[nn.Module, dict[str, Any]]:
     small = {"block_out_channels": (32, 64, 64, 64), "attention_head_dim": 32} if setup.small else {}
     unet = made(setup, AnimateAnythingUNet, motion_mask=True, motion_strength=True, **small)
     size = latents(setup)
-    inputs = {"sample": noise(setup, 2, 4, FRAMES, *size), "timestep": 500, "mask": noise(setup, 1, 1, 1, *size)}
+    inputs = {"sample": noise(setup, 2, 4, setup.frames, *size), "timestep": 500, "mask": noise(setup, 1, 1, 1, *size)}
     inputs |= {"condition_latent": noise(setup, 2, 4, 1, *size), "motion": torch.tensor([5.0], device=setup.device)}
     return unet, inputs | {"encoder_hidden_states": noise(setup, 2, 77, 1024)}
 
@@ -184,8 +196,8 @@ def pia(setup: Setup) -> tuple[nn.Module, dict[str, Any]]:
         adapter = MotionAdapter(use_motion_mid_block=False, conv_in_channels=9, **small)
         unet = UNetMotionModel.from_unet2d(image, adapter, load_weights=False)
     size = latents(setup)
-    inputs = {"sample": noise(setup, 2, 9, FRAMES, *size), "timestep": 500}
-    inputs["encoder_hidden_states"] = noise(setup, 2 * FRAMES, 77, 768)
+    inputs = {"sample": noise(setup, 2, 9, setup.frames, *size), "timestep": 500}
+    inputs["encoder_hidden_states"] = noise(setup, 2 * setup.frames, 77, 768)
     return use_norms(unet.to(setup.dtype)), inputs
 
 
@@ -228,7 +240,7 @@ def attached(setup: Setup) -> dict[str, Any]:
 
     plain, fixed = nano(setup), nano(setup)
     unleak.apply(fixed, start="0.9T", init="unit", strategies=[unleak.GuidanceInterval(high="1.0T")])
-    call = called(9 if setup.small else 25)
+    call = called(3 if setup.small else 25)
     ways = {"plain": lambda: plain(**call), "attached": lambda: fixed(**call)}
     times = alternating(ways, setup)
     return {f"s, {name}": round(seconds, 4) for name, seconds in times.items()}
@@ -280,7 +292,7 @@ def training(precision: str, setup: Setup, *, sharded: bool = False) -> dict[str
 
     try:
         seconds = alternating({"step": step}, setup)["step"]
-        return {"s": round(seconds, 4), "GiB": setup.peak_gib(step)}
+        return {"s": round(seconds, 4), "GiB": setup.peak_of_known_gib(step)}
     finally:
         if sharded:
             destroy_process_group()
@@ -303,7 +315,7 @@ def nano_training(setup: Setup) -> dict[str, Any]:
         optimizer.zero_grad(set_to_none=True)
 
     seconds = alternating({"step": step}, setup)["step"]
-    return {"steps/s": round(1 / seconds, 2), "batch": batch, "GiB": setup.peak_gib(step)}
+    return {"steps/s": round(1 / seconds, 2), "batch": batch, "GiB": setup.peak_of_known_gib(step)}
 
 
 ROWS: dict[str, Callable[[Setup], dict[str, Any]]] = {
