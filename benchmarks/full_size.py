@@ -38,6 +38,28 @@ MARGIN = {"convert": 2.0, "generate": 3.0}
 """GB that a stage may hold beside its file (convert) or its weights in the precision it runs in (generate)."""
 
 
+# The published architectures, where they are not the defaults of their classes
+
+VISION = {
+    "hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 16,
+    "patch_size": 14, "projection_dim": 1024, "hidden_act": "gelu",
+}  # fmt: skip
+WORDS = {"vocab_size": 49408, "max_position_embeddings": 77}
+CLIP_H = {
+    "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 23, "num_attention_heads": 16,
+    "projection_dim": 512, "hidden_act": "gelu",
+}  # fmt: skip
+CLIP_L = {
+    "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
+    "projection_dim": 768,
+}  # fmt: skip
+IMAGE_VAE = {
+    "down_block_types": ("DownEncoderBlock2D",) * 4, "block_out_channels": (128, 256, 512, 512),
+    "layers_per_block": 2, "latent_channels": 4,
+}  # fmt: skip
+SD15 = {"cross_attention_dim": 768, "sample_size": 64, "attention_head_dim": 8}
+
+
 # Random weights in the published forms
 
 
@@ -103,12 +125,11 @@ def lvdm_file(family: str, variant: str, dtype: torch.dtype, path: Path) -> None
 def text_encoder(**config: Any) -> Any:
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    return filled(CLIPTextModel, CLIPTextConfig(vocab_size=49408, max_position_embeddings=77, **config), torch.float32)
+    return filled(CLIPTextModel, CLIPTextConfig(**WORDS, **config), torch.float32)
 
 
 def image_vae(cls: Any, dtype: torch.dtype, **config: Any) -> Any:
-    levels = {"down_block_types": ("DownEncoderBlock2D",) * 4, "block_out_channels": (128, 256, 512, 512)}
-    return filled(cls, {**levels, "layers_per_block": 2, "latent_channels": 4, **config}, dtype)
+    return filled(cls, {**IMAGE_VAE, **config}, dtype)
 
 
 def built_dynamicrafter(folder: Path, words: Path) -> None:
@@ -133,11 +154,7 @@ def built_svd(folder: Path, words: Path) -> None:
     with torch.device("meta"):
         unet = UNetSpatioTemporalConditionModel(**UNET)
     unet.save_config(base / "unet")
-    vision = CLIPVisionConfig(
-        hidden_size=1280, intermediate_size=5120, num_hidden_layers=32, num_attention_heads=16, patch_size=14,
-        projection_dim=1024, hidden_act="gelu",
-    )  # fmt: skip
-    filled(CLIPVisionModelWithProjection, vision, half).save_pretrained(base / "image_encoder")
+    filled(CLIPVisionModelWithProjection, CLIPVisionConfig(**VISION), half).save_pretrained(base / "image_encoder")
     image_vae(AutoencoderKLTemporalDecoder, half, force_upcast=True).save_pretrained(base / "vae")
     CLIPImageProcessor().save_pretrained(base / "feature_extractor")
     EulerDiscreteScheduler(
@@ -175,8 +192,7 @@ def built_animate_anything(folder: Path, words: Path) -> None:
     config = {"_class_name": "UNet3DConditionModel", "motion_mask": True, "motion_strength": True}
     (original / "unet/config.json").write_text(json.dumps(config))
     save_file(random_state(shapes_of(unet), full), original / "unet/diffusion_pytorch_model.safetensors")
-    clip = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 23, "num_attention_heads": 16}
-    text_encoder(**clip, projection_dim=512, hidden_act="gelu").save_pretrained(original / "text_encoder")
+    text_encoder(**CLIP_H).save_pretrained(original / "text_encoder")
     up = {"up_block_types": ("UpDecoderBlock2D",) * 4}
     image_vae(AutoencoderKL, full, **up).save_pretrained(original / "vae")
     vocabulary(words).save_pretrained(original / "tokenizer")
@@ -215,10 +231,8 @@ def built_pia(folder: Path, words: Path) -> None:
                 tensor.copy_(SinusoidalPositionalEmbedding(tensor.shape[2], tensor.shape[1]).pe)
     write_checkpoint(original_of(adapter), folder / "pia.ckpt")
     del adapter
-    unet = {"cross_attention_dim": 768, "sample_size": 64, "attention_head_dim": 8}
-    filled(UNet2DConditionModel, unet, full).save_pretrained(base / "unet")
-    clip = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
-    text_encoder(**clip, projection_dim=768).save_pretrained(base / "text_encoder")
+    filled(UNet2DConditionModel, SD15, full).save_pretrained(base / "unet")
+    text_encoder(**CLIP_L).save_pretrained(base / "text_encoder")
     image_vae(AutoencoderKL, full, up_block_types=("UpDecoderBlock2D",) * 4).save_pretrained(base / "vae")
     vocabulary(words).save_pretrained(base / "tokenizer")
     PNDMScheduler(skip_prk_steps=True, steps_offset=1).save_pretrained(base / "scheduler")
@@ -311,7 +325,7 @@ def weights_in(folder: Path) -> int:
     from unleak.zoo.source import Source
 
     source = Source(str(folder))
-    parts = [part for part in networks(source.read("model_index.json")) if part != "motion_adapter"]
+    parts = networks(source.read("model_index.json"))
     return sum(sum(source.weights(part)) for part in parts)
 
 

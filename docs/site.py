@@ -4,6 +4,7 @@ A page that holds `<!-- fill: NAME -->` gets the text of the function NAME below
 so it cannot fall behind the code.
 """
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,6 +93,20 @@ def extensions() -> str:
     return "\n".join(parts)
 
 
+def memory() -> str:
+    """Return the table of what each way to load a model takes, and which cards it fits with a tenth to spare."""
+    rows = json.loads((ROOT / "benchmarks/results/memory.json").read_text(encoding="utf-8"))
+    cards = (8, 12, 16, 24)
+    head = ["| model | video | options | GB |", *(f" {card} GB |" for card in cards)]
+    lines = ["".join(head), "|---|---|---|---|" + "---|" * len(cards)]
+    for row in rows:
+        fits = ["yes" if row["peak_gb"] <= 0.9 * card else "no" for card in cards]
+        video = f"{row['frames']} frames of {row['size']}, {row['dtype']}"
+        options = f"`{row['options']}`" if row["options"] else "none"
+        lines.append(f"| `{row['model']}` | {video} | {options} | {row['peak_gb']:.1f} | {' | '.join(fits)} |")
+    return "\n".join(lines)
+
+
 def _leaves(command: Any, name: str) -> Iterator[tuple[str, Any]]:
     below = getattr(command, "commands", None)
     if not below:
@@ -105,4 +120,4 @@ def _markdown(text: str) -> str:
     return text.strip().replace("|", "\\|").replace("<", "&lt;")
 
 
-FILL = {function.__name__: function for function in (api, commands, costs, extensions, models, recipes)}
+FILL = {function.__name__: function for function in (api, commands, costs, extensions, memory, models, recipes)}
