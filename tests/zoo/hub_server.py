@@ -110,7 +110,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 return self.answer(mishap.status, b"{}", Retry_After="0", **said)
             if path.startswith("/store/"):
                 return self.file(hub.repositories[""][path.removeprefix("/store/")], mishap)
-            name = next((name for name in hub.repositories if f"/{name}/" in f"{path}/"), None)
+            name = next((name for name in hub.repositories if f"/{name}/" in f"{path.partition('?')[0]}/"), None)
             if name is None:
                 return self.answer(404, X_Error_Code="RepoNotFound")
             if "/tree/" in path:
