@@ -24,7 +24,7 @@ def plan_of(model: Any, motion: str) -> Plan:
     The presets are those of the same model in diffusers. ValueError for a model whose noise unleak does not know.
     """
     sampling = Sampling.of(model.get_model_object("model_sampling"))
-    starts, fixes = presets.EQUAL_SNR, ()
+    starts, fixes = presets.EQUAL_SNR, tuple[str, ...]()
     if "SVD_img2vid" in {base.__name__ for base in type(model.model).__mro__}:
         starts, fixes = presets.SVD, presets.SVD_FIXES.get(motion, ())
     elif isinstance(sampling.process, VP):
