@@ -217,7 +217,7 @@ def test_time_runs_out(recipe):
 
 
 def test_a_loss_that_is_not_finite_stops_before_it_is_saved(recipe):
-    run = recipe(lr=1e30, steps=50, checkpoint_every=1, clip=None)
+    run = recipe(steps=50, checkpoint_every=1, clip=None).model_copy(update={"lr": 1e30})
     with pytest.raises(DivergedError, match=r"not finite.*; the last checkpoint is still good"):
         train(run)
     assert all(weight.isfinite().all() for weight in state(run).model.values())
