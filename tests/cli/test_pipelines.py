@@ -128,25 +128,29 @@ def test_few_steps_are_not_rescaled(wan, photo, tmp_path):
 def test_each_expert_has_a_guidance_and_a_lora_of_its_own(wan, photo, tmp_path, pipeline_folder):
     from peft import LoraConfig, get_peft_model_state_dict
 
+    from unleak.attach.distilled import distilled
     from unleak.zoo.lora import Lora
 
     files = {}
+    folders = {"high": "Wan2.2-Lightning high", "low": "Wan2.2-Lightning low"}
     for name, part in (("high", "transformer"), ("low", "transformer_2")):
         pipe = load(pipeline_folder("wan22"), device="cpu")
         network = getattr(pipe, part)
         network.add_adapter(LoraConfig(r=2, target_modules=["to_q"], init_lora_weights=False))
         weights = {k: v.clone() for k, v in get_peft_model_state_dict(network).items()}
-        type(pipe).save_lora_weights(tmp_path / name, transformer_lora_layers=weights)
-        files[name] = tmp_path / name / "pytorch_lora_weights.safetensors"
+        type(pipe).save_lora_weights(tmp_path / folders[name], transformer_lora_layers=weights)
+        files[name] = tmp_path / folders[name] / "pytorch_lora_weights.safetensors"
     loras = [Lora.parse(f"high={files['high']}:0.6"), Lora.parse(f"low={files['low']}")]
     assert [(one.expert, one.scale) for one in loras] == [("high", 0.6), ("low", 1.0)]
     pipe = load(pipeline_folder("wan22"), device="cpu", loras=loras)
-    assert pipe.get_list_adapters() == {"transformer": ["lora0"], "transformer_2": ["lora1"]}
+    names = ["Wan2_2-Lightning_high", "Wan2_2-Lightning_low"]
+    assert pipe.get_list_adapters() == {"transformer": names[:1], "transformer_2": names[1:]}
+    assert distilled(pipe, {}) == f"its weights are named {names[0]}"
     scales = [
         next(m.scaling for m in part.modules() if hasattr(m, "scaling"))
         for part in (pipe.transformer, pipe.transformer_2)
     ]
-    assert scales[0]["lora0"] == 0.6 * scales[1]["lora1"]
+    assert scales[0][names[0]] == 0.6 * scales[1][names[1]]
     told = json.loads(wan(photo, "--guidance", "high=3.5,low=1", "--dry-run", "--json", "--quiet").out)
     arguments = told["settings"]["arguments"]
     assert (arguments["guidance_scale"], arguments["guidance_scale_2"]) == (3.5, 1.0)

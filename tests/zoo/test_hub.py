@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from unleak.zoo.hub import Lora, _placed, load, pick_device, pick_dtype, quiet
+from unleak.zoo.lora import adapter_names
 
 
 def test_a_folder_loads_without_network_and_without_a_word(tiny_folder, monkeypatch, capfd):
@@ -123,6 +124,17 @@ def test_a_lora_and_its_scale(tmp_path, monkeypatch, text, source, scale):
     lora = Lora.parse(text)
     assert (lora.source, lora.scale) == (source, scale)
     assert lora.record["scale"] == scale
+
+
+def test_adapters_are_named_after_their_files():
+    sources = [
+        "Wan2.2-Lightning v1.1.safetensors",
+        "owner/Wan2.2-Lightning v1.1",
+        "loras/Wan2.2-Lightning/high_noise_model.safetensors",
+        "....safetensors",
+    ]
+    names = adapter_names(map(Lora, sources))
+    assert names == ["Wan2_2-Lightning_v1_1", "Wan2_2-Lightning_v1_1_2", "Wan2_2-Lightning", "lora"]
 
 
 def test_weights_moved_a_layer_at_a_time_give_the_same_video(tiny_folder):

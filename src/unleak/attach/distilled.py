@@ -11,7 +11,8 @@ __all__ = ["GRIDS", "LTX2", "distilled", "grid_named"]
 
 NAMES = re.compile(
     r"lightning|lightx2v|causvid|fusion-?x|fast-?wan|(?<!cfg[-_])(?<!guidance[-_])distil|lcm(?![a-z])|tcd(?![a-z])|turbo"
-    r"|accvid|self[-_]?forcing|\brcm\b|dmd|hyper[-_]?sd|pcm(?![a-z])",
+    r"|accvid|self[-_]?forcing|\brcm\b|dmd|hyper[-_]?sd|pcm(?![a-z])"
+    r"|(?<!\d)[1-8][-_ ]?steps?(?![\da-z])",
     re.IGNORECASE,
 )
 """Names of checkpoints and LoRAs that are distilled to few steps, not of those whose guidance alone is distilled."""

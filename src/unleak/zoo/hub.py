@@ -18,7 +18,7 @@ from unleak.core.start import Start
 from unleak.families.registry import base_of, found_in
 from unleak.zoo.classes import FAMILIES, library_class, part_class, pipeline_class
 from unleak.zoo.fetch import fetch, pipeline_source
-from unleak.zoo.lora import Lora
+from unleak.zoo.lora import Lora, adapter_names
 from unleak.zoo.own_defaults import with_own_defaults
 from unleak.zoo.registry import ModelSpec, find_model
 from unleak.zoo.source import Source, one_line
@@ -307,7 +307,7 @@ def _check_tokenizer(pipe: Any, where: str) -> None:
 
 def _add_loras(pipe: Any, loras: Sequence[Lora]) -> None:
     """Load every LoRA into its denoiser, and set their scales."""
-    names = [f"lora{number}" for number in range(len(loras))]
+    names = adapter_names(loras)
     for name, lora in zip(names, loras, strict=True):
         second = {"load_into_transformer_2": True} if lora.expert == "low" else {}
         try:
