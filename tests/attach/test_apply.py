@@ -239,6 +239,9 @@ def test_sigmas_of_the_caller_win_and_say_so(pipe) -> None:
     sigmas = [30.0, 5.0, 1.0, 0.0]
     plain = call(pipe, num_inference_steps=None, sigmas=sigmas)
     unleak.apply(pipe, start="sigma=100")
+    with pytest.warns(UnleakWarning, match="noisier than where the plain schedule of 3 steps begins, sigma 30"):
+        assert torch.equal(call(pipe, num_inference_steps=None, sigmas=sigmas), plain)
+    unleak.apply(pipe, start="sigma=100", mode="rescale")
     with pytest.warns(UnleakWarning, match="start sigma=100 is ignored: this call brings its own sigmas"):
         assert torch.equal(call(pipe, num_inference_steps=None, sigmas=sigmas), plain)
     eps = plain_noise(unleak.remove(pipe))
@@ -405,7 +408,7 @@ def test_a_later_wrapper_must_go_first(pipe) -> None:
         ({"start": "0.94"}, r"0.94T or sigma=0.94\?"),
         ({"start": "sigma=701"}, r"sigma 701 lies outside this VE process: it runs from sigma 0.002"),
         ({"start": "940"}, r"timestep 940 lies outside this VE process: it runs from timestep -1.55"),
-        ({"mode": "drop"}, "choose rescale or truncate"),
+        ({"mode": "drop"}, "choose auto, rescale, truncate"),
         ({"init": "analytic"}, "needs moments of this model"),
         ({"init": "best"}, "choose standard, unit or analytic"),
         ({"motion": "extreme"}, "choose low, medium, high"),

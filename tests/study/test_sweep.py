@@ -168,7 +168,7 @@ def folder(done, tmp_path_factory):
 
 
 def test_the_files(done, folder):
-    names = {"index.html", "sheet.png", "sweep.json", "start-1.0T.mp4", "start-0.9T.mp4", "start-0.8T.mp4"}
+    names = {"index.html", "sheet.png", "sweep.json", "start-1T.mp4", "start-0.9T.mp4", "start-0.8T.mp4"}
     assert {path.name for path in folder.iterdir()} == names
     record = json.loads((folder / "sweep.json").read_text())
     assert set(record["files"]) == names
@@ -228,7 +228,7 @@ def test_the_chart_goes_from_noise_to_less_and_its_points_lead_to_the_videos(fol
 
 def test_one_start_makes_a_page_too(done):
     alone = Sweep(done.runs[:1], 7.0, {"seed": 0})
-    assert "One start, the same noise" in page(alone.record, [b""])
+    assert "One photo, animated from one noise level" in page(alone.record, [b""])
 
 
 def test_pure_noise_has_infinite_units(done):
@@ -268,7 +268,7 @@ def test_it_says_what_it_is(done):
     first, head, *rows = repr(done).splitlines()
     assert first == f"Sweep of 3 starts from the same noise; {ESTIMATOR}"
     assert head.split() == ["start", "sigma", "log-SNR", "motion", "camera", "px/frame"]
-    assert [row.split()[0] for row in rows] == ["1.0T", "0.9T", "0.8T"]
+    assert [row.split()[0] for row in rows] == ["1T", "0.9T", "0.8T"]
 
 
 def test_a_folder_is_replaced_only_if_asked_and_all_of_it_is_a_sweep(done, tmp_path):

@@ -114,7 +114,7 @@ def test_motion_at_the_price_of_the_photo_does_not_count(tiny_svd):
 def test_a_bound_that_nothing_meets_is_said(tiny_svd):
     found, _ = search(tiny_svd, lambda sigma: (3, 8), fidelity=Fidelity.parse("50dB"))
     assert not found.reached
-    assert "no start tried is within the bound of 50.0 dB (50dB): 1T comes nearest" in found.reason
+    assert "no start tried is within the bound of 50.0 dB (50dB): 1.0T comes nearest" in found.reason
 
 
 def test_speeds_are_of_the_video_as_it_is_played(tiny_svd):

@@ -50,7 +50,8 @@ def session(pipe: Any, plan: Plan, arguments: dict[str, Any]) -> Iterator[None]:
     own = [name for name in seam.own_schedule if arguments.get(name) is not None]
     plan, few = in_so_many_steps(pipe, plan, arguments)
     level = nearest(pipe.scheduler, plan.level(process))
-    limits = Limits(plan.start.steps_left_out if plan.start else 0, distilled(pipe, arguments), bool(own))
+    kept = bool(own) and plan.mode == "auto"
+    limits = Limits(plan.start.steps_left_out if plan.start else 0, distilled(pipe, arguments), kept)
     if own and plan.start and plan.mode == "rescale" and not limits.left_out:
         _warn(
             f"start {plan.start} is ignored: this call brings its own {own[0]}, which only mode='truncate' can keep to."

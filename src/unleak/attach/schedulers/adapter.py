@@ -46,7 +46,7 @@ class Limits:
     distilled: str | None = None
     """Why the model is known to be distilled to the levels of its schedule; None: it is not known to be."""
     own_schedule: bool = False
-    """Whether the call brings a schedule of its own, whose levels cannot be spaced anew."""
+    """Whether the call brings a schedule of its own and nobody asked for a mode: its levels stay as they are."""
 
     def cannot_rescale(self, steps: int, sigmas: Float64[np.ndarray, " n"], start: float) -> str:
         """Return why a schedule of few steps cannot be rescaled, and what can be done."""
@@ -125,9 +125,9 @@ class ScheduleAdapter(ABC):
         return Level(1.0, sigma) if isinstance(process, VE) else Level(1 - sigma, sigma)
 
     def few_steps(self, scheduler: Any, steps: int, limits: Limits) -> bool:
-        """Return whether a schedule must keep to its own levels: that of a distilled model."""
+        """Return whether a schedule must keep to its own levels: that of a distilled model, or of the call."""
         del scheduler, steps
-        return limits.distilled is not None
+        return limits.distilled is not None or limits.own_schedule
 
     def calls(self, scheduler: Any) -> int:
         """Return how often a schedule that has been set calls `step`: twice a step but the last with order 2."""
