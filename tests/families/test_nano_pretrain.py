@@ -6,9 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from unleak.families.nano.autoencoder import principal_code
+import unleak
+from unleak.core.initial import AnalyticInit
+from unleak.families.nano.autoencoder import linear_autoencoder, principal_code
 from unleak.families.nano.fast import FastDenoiser
 from unleak.measure.motion import camera_motion
 
@@ -85,6 +88,22 @@ def test_the_untrained_network_says_that_the_image_stays(recipe_modules):
     noise = torch.randn(1, 12, 16, 16, canvases.CHANNELS)
     out, _ = pretrain.predict(network, noise * 50, torch.tensor([50.0]), image)
     assert (out + image[:, None]).square().mean() < 0.1 * image.square().mean()
+
+
+@pytest.mark.slow
+def test_the_parts_become_a_pipeline_that_renders(recipe_modules, clips, tmp_path, monkeypatch):
+    canvases, pretrain = recipe_modules
+    import build
+
+    monkeypatch.setattr(build, "_CANVASES", 8)
+    linear_autoencoder(pretrain.Clips(clips).code, sample_size=128).half().save_pretrained(clips / "vae")
+    pretrain.denoiser().half().save_pretrained(tmp_path / "unet")
+    build.main(clips, tmp_path, tmp_path / "pipeline")
+    assert AnalyticInit.from_pretrained(tmp_path / "pipeline" / "moments.safetensors").moments.count == 64
+    pipe = unleak.load(str(tmp_path / "pipeline"), device="cpu")
+    photo = Image.new("RGB", (128, 128), (90, 120, 60))
+    frames = pipe(photo, num_frames=2, num_inference_steps=1, max_guidance_scale=1.0, output_type="np").frames[0]
+    assert frames.shape == (2, canvases.SIZE, canvases.SIZE, 3)
 
 
 @pytest.mark.slow

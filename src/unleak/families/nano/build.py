@@ -11,20 +11,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from diffusers import EulerDiscreteScheduler, StableVideoDiffusionPipeline, UNetSpatioTemporalConditionModel
+from diffusers import StableVideoDiffusionPipeline, UNetSpatioTemporalConditionModel
 from diffusers.models.resnet import ResnetBlock2D, TemporalResnetBlock
 from diffusers.models.transformers.transformer_temporal import TransformerSpatioTemporalModel
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
+from transformers import CLIPImageProcessor
 
 from unleak.data.pixels import to_unit
 from unleak.data.synthetic import MotionRange, SyntheticClips
 from unleak.families.nano.autoencoder import linear_autoencoder, principal_code, psnr, train_decoder
+from unleak.families.nano.parts import CONTEXT, image_encoder, scheduler
 
 LATENT_CHANNELS = 24
 NUM_FRAMES = 12
-_CONTEXT = 16
 PSNR_GATE = 26.0  # dB on held-out photos; below this a scene is not recognised
 
 
@@ -61,14 +61,12 @@ def build(photos: Path, out: Path, *, decoder_steps: int = 3000, batch: int = 48
         raise RuntimeError(f"the autoencoder reaches {quality:.2f} dB on held-out photos; the gate is {PSNR_GATE} dB")
 
     torch.manual_seed(seed)
-    image_encoder = _image_encoder()
-    torch.manual_seed(seed)
     unet = _unet()
     pipe = StableVideoDiffusionPipeline(
         vae=vae,
-        image_encoder=image_encoder,
+        image_encoder=image_encoder(seed=seed),
         unet=unet,
-        scheduler=_scheduler(),
+        scheduler=scheduler(),
         feature_extractor=CLIPImageProcessor(),
     )
     pipe.save_pretrained(out)
@@ -109,7 +107,7 @@ def _unet() -> UNetSpatioTemporalConditionModel:
         block_out_channels=(64, 64, 64),
         num_attention_heads=(1, 1, 1),
         layers_per_block=1,
-        cross_attention_dim=_CONTEXT,
+        cross_attention_dim=CONTEXT,
         addition_time_embed_dim=32,
         projection_class_embeddings_input_dim=96,
         num_frames=NUM_FRAMES,
@@ -125,38 +123,6 @@ def _unet() -> UNetSpatioTemporalConditionModel:
 def _zero(layer: nn.Module) -> None:
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
-
-
-def _image_encoder() -> CLIPVisionModelWithProjection:
-    """A small CLIP vision network with fixed random weights: a summary of colour and layout, not of meaning."""
-    config = CLIPVisionConfig(
-        hidden_size=_CONTEXT,
-        intermediate_size=2 * _CONTEXT,
-        num_hidden_layers=1,
-        num_attention_heads=1,
-        image_size=224,
-        patch_size=56,
-        projection_dim=_CONTEXT,
-    )
-    return CLIPVisionModelWithProjection(config).eval()
-
-
-def _scheduler() -> EulerDiscreteScheduler:
-    """Stable Video Diffusion's own settings."""
-    return EulerDiscreteScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        interpolation_type="linear",
-        num_train_timesteps=1000,
-        prediction_type="v_prediction",
-        sigma_max=700.0,
-        sigma_min=0.002,
-        steps_offset=1,
-        timestep_spacing="leading",
-        timestep_type="continuous",
-        use_karras_sigmas=True,
-    )
 
 
 if __name__ == "__main__":
