@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from functools import partial
 
 import pytest
 import yaml
@@ -48,7 +49,13 @@ def test_a_recipe_is_found_by_its_name_and_trains(command, clips):
 def test_the_page_opens_answers_and_stops(command):
     words = [sys.executable, "-P", "-m", "unleak", "ui", "--quiet", "--device", "cpu"]
     server = subprocess.Popen(
-        words, cwd=command.work, env=command.environment, stdout=subprocess.PIPE, text=True, start_new_session=True
+        words,
+        cwd=command.work,
+        env=command.environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a background job ignores it
     )
     try:
         address = server.stdout.readline().strip()
