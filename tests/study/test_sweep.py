@@ -17,7 +17,7 @@ from unleak.report.sweep_sheet import CELL, GAP, HEAD, MARGIN, SIDE, contact_she
 from unleak.study import sweep as module
 from unleak.study.sweep import Run, Sweep, parse_starts
 
-pytestmark = pytest.mark.filterwarnings("ignore:the schedule has 5 steps")  # so few, as from a distilled model
+pytestmark = pytest.mark.filterwarnings("ignore:all 5 steps are run")  # so few, as from a distilled model
 
 PHOTO = Image.effect_noise((32, 16), 90).convert("RGB")
 CALL = {"image": PHOTO, "height": 16, "width": 32, "num_frames": 3, "num_inference_steps": 5}

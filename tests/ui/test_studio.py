@@ -106,7 +106,9 @@ def test_other_fixes_act_on_the_fixed_video_alone_and_are_recorded(studio):
 
 def test_a_sweep_is_the_page_of_the_command(studio, tmp_path):
     wish = Wish("nano", seed=3, steps=1)
-    page = studio.sweep(PHOTO, wish, "1.0T, sigma=5", tmp_path / "sweep", report=lambda share, text: None)
+    page, cautions = studio.sweep(PHOTO, wish, "1.0T, sigma=5", tmp_path / "sweep", report=lambda share, text: None)
+    assert any("all 1 steps are run" in one for one in cautions)
+    assert view.notes(cautions).count('<p class="unleak-note"') == len(cautions)
     text = page.read_text(encoding="utf-8")
     assert text.count("<video ") == 2
     framed = view.framed(text)
@@ -229,7 +231,9 @@ def test_clips_that_cannot_be_read_are_told_each_and_decoded_elsewhere(studio, t
 def test_a_start_is_found_as_the_command_does(studio, monkeypatch):
     monkeypatch.setattr(studio_module, "Search", partial(Search, budget=3))
     told = []
-    done = studio.tune(PHOTO, Wish("nano", seed=3, steps=1), "500px/s", report=lambda share, text: told.append(share))
+    wish = Wish("nano", seed=3, steps=1)
+    done, cautions = studio.tune(PHOTO, wish, "500px/s", report=lambda share, text: told.append(share))
+    assert any("all 1 steps are run" in one for one in cautions)
     assert [str(one.start) for one in done.previews][:2] == ["1.0T", "sigma=5"]
     assert not done.reached
     assert told == sorted(told)

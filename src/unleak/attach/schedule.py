@@ -39,8 +39,8 @@ __all__ = [
 ]
 
 _LTX2_ADVICE = (
-    " Five of the eight levels of LTX-2 distilled lie at sigma 0.975 or above, so a start either does little or leaves"
-    " most steps out: Compress or ReferenceBias serves that model better."
+    " A start fits LTX-2 distilled badly, since five of its eight levels lie at sigma 0.975 or above: use Compress or"
+    " ReferenceBias there."
 )
 _OWN_RANGE, _FLOW, _SIGMAS, _EXPLODED = VarianceExploding(), RectifiedFlow(), VariancePreserving(), Exploded()
 
@@ -184,32 +184,33 @@ def _function(scheduler: Any, name: str) -> Any:
 
 def few_steps(scheduler: Any, mode: Mode) -> str | None:
     """Return what to say of a schedule of few steps, once a scheduler from `started` has been set; None if nothing."""
+    plain = getattr(scheduler, "unleak_plain_steps", None)
     if above := getattr(scheduler, "unleak_above", None):
         return (
-            f"the start at sigma {above[0]:.4g} is noisier than where the plain schedule of"
-            f" {scheduler.unleak_plain_steps} steps begins, sigma {above[1]:.4g} (its spacing does not reach the top"
-            " level): a start below that, or more steps, gives more motion."
+            f"sampling starts at sigma {above[0]:.4g}, as asked, which is noisier than where the plain schedule of"
+            f" {plain} steps begins (sigma {above[1]:.4g}). Such a start brings no more motion: choose a lower start,"
+            " or more steps."
         )
-    plain = getattr(scheduler, "unleak_plain_steps", None)
     moved = getattr(scheduler, "unleak_moved", None)
     left_out = getattr(scheduler, "unleak_left_out", 0)
     if plain is None or (moved is None and (left_out or plain > FEW_STEPS)):
         return None
     run = steps_run(scheduler)
     if moved is not None:
+        first = f" (start='step:{plain - run}')" if run < plain else ""
         return (
-            f"the start moves from sigma {moved[0]:.4g} to {moved[1]:.4g}, the next level of the schedule: few steps"
-            f" keep to their own levels, since a distilled model knows no others. {run} of {plain} steps are run"
-            f" (start='step:{plain - run}')." + _LTX2_ADVICE * (grid_named(scheduler.unleak_grid) == LTX2)
+            f"{run} of {plain} steps are run{first}. The start was asked for at sigma"
+            f" {moved[0]:.4g} and moves to {moved[1]:.4g}, where the next step of the schedule begins: a model made for"
+            " few steps knows no noise levels but its own." + _LTX2_ADVICE * (grid_named(scheduler.unleak_grid) == LTX2)
         )
     if mode == "truncate":
         return (
-            f"the schedule has {plain} steps, and truncated at the start {run} of them are run: with so few, whole"
-            " steps are left out. If the model is distilled for that schedule, expect less detail."
+            f"{run} of {plain} steps are run. With mode='truncate' a lower start leaves out the steps above it, and few"
+            " steps are left here: expect less detail. More steps help, unless the model is made for few."
         )
     return (
-        f"the schedule has {plain} steps, and rescaled to the start they leave the levels of the plain schedule: a"
-        " model distilled for those has never seen the new ones. mode='truncate' stays on them, with fewer steps."
+        f"all {plain} steps are run, at new noise levels from the start down. If the model is made for few steps"
+        " (distilled), it has never seen these levels: use mode='truncate', which keeps to the model's own."
     )
 
 

@@ -129,8 +129,8 @@ def in_so_many_steps(pipe: Any, plan: Plan, arguments: Mapping[str, Any]) -> tup
         return plan, few
     instead = [*map(repr, plan.few.strategies), *([f"start {plan.few.start}"] if plan.few.start else [])]
     _warn(
-        f"few steps keep to their own noise levels, so in place of a start at {plan.start} unleak applies"
-        f" {' and '.join(instead)}."
+        f"in place of a start at {plan.start} unleak applies {' and '.join(instead)}. The steps are few, and a model"
+        " made for few steps knows no noise levels but its own, which a start would change."
     )
     return plan.few, few
 

@@ -221,8 +221,10 @@ class Studio:
         }
         return Pair(seen["plain"], seen["fixed"], fps, public(record), still, tuple(cautions))
 
-    def attempt(self, photo: Path, wish: Wish, folder: Path, *, report: Report) -> tuple[Attempt, Path]:
-        """Do what `unleak try` does: several seeds and starts, the best video kept; and the page of all, in `folder`.
+    def attempt(self, photo: Path, wish: Wish, folder: Path, *, report: Report) -> tuple[Attempt, Path, list[str]]:
+        """Do what `unleak try` does: several seeds and starts, the best video kept.
+
+        Returns what was found, the page of all in `folder`, and what a person should know of how they were made.
 
         Raises ValueError, in one line, for a photo that cannot be read and for what the model cannot do.
         """
@@ -232,13 +234,15 @@ class Studio:
         def on_step(number: int, done: int, of: int) -> None:
             report((number + done / of) / (TRIES + 1), f"video {number} of {TRIES}, step {done} of {of}")
 
-        with self._model(spec, report) as model:
+        with self._model(spec, report) as model, cautions_of() as cautions:
             about = {"title": "What was tried", **self._record(model, picture)}
             found = try_photo(model, picture, settings, budget=TRIES, about=about, on_step=on_step)
-        return found, found.save(folder)
+        return found, found.save(folder), cautions
 
-    def sweep(self, photo: Path, wish: Wish, starts: str, folder: Path, *, report: Report) -> Path:
-        """Animate `photo` from several starts, and write the page of `unleak sweep` to `folder`; returns its path.
+    def sweep(self, photo: Path, wish: Wish, starts: str, folder: Path, *, report: Report) -> tuple[Path, list[str]]:
+        """Animate `photo` from several starts, and write the page of `unleak sweep` to `folder`.
+
+        Returns its path, and what a person should know of how the videos were made.
 
         Raises ValueError, in one line, for a photo that cannot be read and for what the model cannot do.
         """
@@ -251,12 +255,15 @@ class Studio:
             place = levels.index(start)
             report((place + done / of) / len(levels), f"start {start}, step {done} of {of}")
 
-        with self._model(spec, report) as model:
+        with self._model(spec, report) as model, cautions_of() as cautions:
             about = {"title": "Motion against start", **self._record(model, picture)}
-            return sweep_photo(model, picture, each, about=about, on_step=on_step).save(folder)
+            page = sweep_photo(model, picture, each, about=about, on_step=on_step).save(folder)
+        return page, cautions
 
-    def tune(self, photo: Path, wish: Wish, target: str, *, report: Report) -> Tuned:
+    def tune(self, photo: Path, wish: Wish, target: str, *, report: Report) -> tuple[Tuned, list[str]]:
         """Find a start for `photo` by previews; `target` as on the command line, empty for the usual one.
+
+        Returns what was found, and what a person should know of how the previews were made.
 
         Raises ValueError, in one line, for a photo that cannot be read and for what the model cannot do.
         """
@@ -272,8 +279,9 @@ class Studio:
             nonlocal made
             made += 1
 
-        with self._model(spec, report) as model:
-            return tune_photo(model, picture, settings, search, on_step=on_step, on_preview=on_preview)
+        with self._model(spec, report) as model, cautions_of() as cautions:
+            found = tune_photo(model, picture, settings, search, on_step=on_step, on_preview=on_preview)
+        return found, cautions
 
     def diagnose(
         self,

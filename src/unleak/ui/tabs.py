@@ -44,8 +44,11 @@ def pair_tab(site: Site, controls: Controls) -> None:
     def on_try(request: gr.Request, photo: str | None, *chosen: Any, progress: Progress = _PROGRESS) -> Any:
         with site.errors_shown():
             room, report = site.room(request) / "try", site.report(progress, request)
-            done, made = site.studio.attempt(site.theirs(request, photo), wish_of(*chosen), room, report=report)
-            return view.attempt(done, made.read_text(encoding="utf-8")), gr.update(visible=False)
+            done, made, cautions = site.studio.attempt(
+                site.theirs(request, photo), wish_of(*chosen), room, report=report
+            )
+            shown = view.notes(cautions) + view.attempt(done, made.read_text(encoding="utf-8"))
+            return shown, gr.update(visible=False)
 
     given = [controls.photo, *controls.chosen]
     animate.click(on_animate, given, [videos, again, *downloads], show_progress_on=videos, **HEAVY)
@@ -67,9 +70,9 @@ def find_tab(site: Site, controls: Controls) -> None:
     ) -> Any:
         with site.errors_shown():
             wish, report = replace(wish_of(*chosen), motion=MOTIONS[1]), site.report(progress, request)
-            done = site.studio.tune(site.theirs(request, photo), wish, target or "", report=report)
+            done, cautions = site.studio.tune(site.theirs(request, photo), wish, target or "", report=report)
             shown = done.save(site.room(request) / "tune").read_text(encoding="utf-8")
-            return view.found(done, shown), OWN, str(done.start), str(done.about["init"])
+            return view.notes(cautions) + view.found(done, shown), OWN, str(done.start), str(done.about["init"])
 
     set_too = [controls.motion, controls.start, controls.init]
     given = [controls.photo, target, *controls.chosen]
@@ -101,8 +104,8 @@ def sweep_tab(site: Site, controls: Controls) -> None:
         with site.errors_shown():
             wish, room = wish_of(model, OWN, "1.0T", init, *chosen), site.room(request) / "sweep"
             report = site.report(progress, request)
-            made = site.studio.sweep(site.theirs(request, photo), wish, text or "", room, report=report)
-            return view.framed(made.read_text(encoding="utf-8")), _ready(made)
+            made, cautions = site.studio.sweep(site.theirs(request, photo), wish, text or "", room, report=report)
+            return view.notes(cautions) + view.framed(made.read_text(encoding="utf-8")), _ready(made)
 
     own = [controls.prompt, controls.seed, controls.steps, controls.own, *controls.others]
     given = [controls.photo, starts, init, controls.model, *own]

@@ -15,7 +15,7 @@ from unleak.study.diagnose.leakage import CHART, Diagnosis
 from unleak.study.sweep import Run
 from unleak.study.tune.result import Tuned
 
-__all__ = ["EMPTY", "HEADER", "attempt", "diagnosis", "found", "framed", "knobs", "level", "pair", "refused"]
+__all__ = ["EMPTY", "HEADER", "attempt", "diagnosis", "found", "framed", "knobs", "level", "notes", "pair", "refused"]
 
 _UNITS = {
     "timestep": "timestep",
@@ -64,6 +64,11 @@ def refused(reason: str) -> str:
     return f'<p class="unleak-refused" role="alert">{escape(reason)}</p>'
 
 
+def notes(cautions: Iterable[str]) -> str:
+    """Show what a person should know of how videos were made, a line each."""
+    return "".join(f'<p class="unleak-note" role="status">{escape(text)}</p>' for text in cautions)
+
+
 def pair(
     plain: Made, fixed: Made, videos: tuple[Path, Path], *, still: bool = False, cautions: Iterable[str] = ()
 ) -> str:
@@ -79,9 +84,8 @@ def pair(
     ]
     before, after = plain.run.motion.value, fixed.run.motion.value
     times = f"{after / before:.1f} times the motion of plain. " if before > 0 and not still else ""
-    notes = "".join(f'<p class="unleak-note" role="status">{escape(text)}</p>' for text in cautions)
     return (
-        f'<div class="unleak-pair">{"".join(cards)}</div>{notes}'
+        f'<div class="unleak-pair">{"".join(cards)}</div>{notes(cautions)}'
         f'<p class="unleak-soft"><b class="unleak-times">{times}</b>'
         f"Motion score: mean optical flow per pair of frames, summed, in px; {escape(fixed.run.motion.estimator)}. "
         f"It counts any change: look at the video too.</p>{_measurements(names, plain, fixed)}"

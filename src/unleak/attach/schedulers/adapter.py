@@ -174,14 +174,16 @@ class ScheduleAdapter(ABC):
         scheduler.unleak_plain_steps, scheduler.unleak_grid = len(plain), tuple(plain.sigmas.tolist())
         scheduler.unleak_left_out = limits.left_out
         scheduler.unleak_moved, top, asked = None, plain.sigmas[0], first.sigmas.item()
-        scheduler.unleak_above = (asked, top) if top < asked and not np.isclose(top, asked, rtol=1e-6) else None
         few = self.few_steps(scheduler, len(plain), limits)
+        kept = limits.left_out or (few and mode != "rescale")
+        above = not kept and top < asked and not np.isclose(top, asked, rtol=1e-6)
+        scheduler.unleak_above = (asked, top) if above else None
         if limits.left_out >= len(plain) > 0:
             raise ValueError(
                 f"start step:{limits.left_out} leaves out {limits.left_out} steps, and the schedule has {len(plain)}:"
                 f" leave out at most {len(plain) - 1}."
             )
-        if limits.left_out or (few and mode != "rescale"):
+        if kept:
             own = np.flatnonzero((plain.sigmas <= first.sigmas) | _close(plain.sigmas, first.sigmas))
             at = limits.left_out or (own[0] if len(own) else len(plain) - 1)
             scheduler.unleak_moved = None if limits.left_out else (first.sigmas.item(), plain.sigmas[at].item())
