@@ -152,6 +152,7 @@ OPTIONS = {
     f"{'x' * 300}.jpg": r"File name too long",
     "a\x1b7b.jpg": r"a\\x1b7b.jpg: no such file",
     # starts and what goes with them
+    "photo.png --start 0T": r"start '?0T'?: there is no noise to remove at 0; give more, such as 0.94T",
     "photo.png --start sigma=5000": r"sigma 5000 lies outside this VE process",
     "photo.png --start 1.2T": r"fraction 1.2 lies outside",
     "photo.png --start -0.5T": r"lies outside",
@@ -237,7 +238,8 @@ OPTIONS = {
     "photo.png --device abacus": r"device 'abacus' is unknown; give cpu, cuda, cuda:1 or mps",
     "photo.png --device ''": r"device '' is unknown; give cpu",
     "photo.png --device cuda:x": r"device 'cuda:x' is unknown; give cpu",
-    "photo.png --device meta": r"device 'meta' is unknown; give cpu, cuda",
+    "photo.png --device meta": r"device 'meta' is unknown; give cpu, cuda, cuda:1 or mps",
+    "photo.png --device cpu:99": r"device cpu:99: this machine has one cpu; give --device cpu",
     "photo.png --dtype int3": r"dtype 'int3': give one of float32, float16, bfloat16",
     "photo.png --dtype float64": r"dtype 'float64': give one of float32",
     "photo.png --offload model --device cpu": r"offload model: it spares .*, and this runs on the CPU",

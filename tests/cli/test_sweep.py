@@ -110,6 +110,24 @@ def test_dry_run_resolves_the_starts_and_writes_nothing(sweep, photo, tmp_path, 
     assert not (tmp_path / "out").exists()
 
 
+def test_too_many_starts_are_refused(refused, photo, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    many = ",".join(f"{k}" for k in range(300, 351))
+    refused("sweep", photo, "--start", many, reasons=[r"51 starts; a page shows at most 50: give fewer"])
+
+
+def test_the_settings_of_many_starts_are_made_once(sweep, photo, tmp_path, monkeypatch):
+    from unleak.animate.settings import Settings
+
+    made, make = [], Settings.for_model.__func__
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Settings, "for_model", classmethod(lambda cls, *a, **b: made.append(1) or make(cls, *a, **b)))
+    result = sweep(photo, "--start", "0.9T,0.8T,0.7T", "--dry-run", "--json")
+    assert result.status == 0
+    assert list(json.loads(result.out)["starts"]) == ["0.9T", "0.8T", "0.7T"]
+    assert len(made) == 1
+
+
 def test_what_is_not_installed_is_told_before_a_model_is_loaded(sweep, photo, monkeypatch):
     def missing(name):
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)

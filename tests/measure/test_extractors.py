@@ -80,3 +80,13 @@ def test_videomae_takes_as_many_frames_as_it_knows(tmp_path):
     assert network(VIDEO).shape == (8,)
     longer = np.repeat(VIDEO, 3, axis=0)
     assert np.isfinite(network(longer)).all()
+
+
+@pytest.mark.parametrize("network", [ImageFeatures, VideoMAE])
+def test_a_source_that_is_no_model_is_one_line(network, tmp_path):
+    (tmp_path / "photo.png").write_bytes(b"x")
+    for source in ("/dev/zero", str(tmp_path / "photo.png"), str(tmp_path / "none")):
+        with pytest.raises(ValueError, match=r"not a folder; give a folder with a model of transformers, or a Hub id"):
+            network(source)
+    with pytest.raises(ValueError, match=r"no model there; it needs the config\.json"):
+        network(str(tmp_path))

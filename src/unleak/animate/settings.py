@@ -217,7 +217,14 @@ def settings_of_starts(spec: ModelSpec, request: Request, starts: Iterable[Start
     The initial noise is that of `request`, or the one recommended for the model.
     """
     asked = replace(request, init=request.init or spec.init)
-    return {start: Settings.for_model(spec, replace(asked, start=start)) for start in starts}
+    found: dict[Start, Settings] = {}
+    for start in starts:
+        if found:
+            found[start] = replace(next(iter(found.values())), start=start)
+            found[start].level(spec)  # ValueError if it lies outside the noise process
+        else:
+            found[start] = Settings.for_model(spec, replace(asked, start=start))
+    return found
 
 
 def reads_prompts(spec: ModelSpec) -> bool:

@@ -256,11 +256,17 @@ def to_start(given: str) -> "Start":
     return Start.parse(to_text(given))
 
 
+_MOST_STARTS = 50
+"""Each start is a video on the page of a sweep, all played at once."""
+
+
 def to_starts(given: str) -> "tuple[Start, ...]":
     """Read several starts with commas between them."""
     found = tuple(to_start(one) for one in given.split(",") if one.strip())
     if not found:
         raise ValueError("give one start or more, such as 1.00T,0.94T,0.90T")
+    if len(found) > _MOST_STARTS:
+        raise ValueError(f"{len(found)} starts; a page shows at most {_MOST_STARTS}: give fewer")
     return found
 
 

@@ -75,6 +75,8 @@ class Start:
         if re.fullmatch(r"\d+", word):
             return cls.timestep(float(word))
         if match := re.fullmatch(rf"({_NUMBER})\s*t", word):
+            if float(match[1]) == 0:
+                raise ValueError(f"start {text!r}: there is no noise to remove at 0; give more, such as 0.94T")
             return cls.fraction(float(match[1]))
         if match := re.fullmatch(rf"(timestep|fraction|sigma|log[_-]?snr)\s*=\s*({_NUMBER})", word):
             unit = "log_snr" if match[1].startswith("log") else match[1]

@@ -4,6 +4,7 @@ A torchscript file is a program: unless its hash is pinned here, it runs only if
 """
 
 import hashlib
+import re
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,7 @@ class VideoMAE:
     def __init__(self, source: str, *, device: str | torch.device = "cpu"):
         from transformers import VideoMAEModel
 
+        _check_source(source)
         self.name, self.device = source, torch.device(device)
         self.network = VideoMAEModel.from_pretrained(source).to(self.device).eval()
 
@@ -99,6 +101,7 @@ class ImageFeatures:
     def __init__(self, source: str, *, device: str | torch.device = "cpu", batch_size: int = 32):
         from transformers import AutoImageProcessor, AutoModel
 
+        _check_source(source)
         self.name, self.device, self.batch_size = source, torch.device(device), batch_size
         self.network: Any = AutoModel.from_pretrained(source).to(self.device).eval()
         self.processor: Any = AutoImageProcessor.from_pretrained(source)
@@ -130,6 +133,15 @@ class ImageFeatures:
         """Return the features of a text, of length 1."""
         tokens = self._tokenizer([prompt], return_tensors="pt", truncation=True, padding=True).to(self.device)
         return _unit(self.network.get_text_features(**tokens))[0]
+
+
+def _check_source(source: str) -> None:
+    """Raise ValueError unless `source` is a folder with a model of transformers, or may be a Hub id."""
+    if Path(source).is_dir():
+        if not (Path(source) / "config.json").is_file():
+            raise ValueError(f"{source}: no model there; it needs the config.json that transformers writes")
+    elif Path(source).exists() or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", source):
+        raise ValueError(f"{source}: not a folder; give a folder with a model of transformers, or a Hub id")
 
 
 def _unit(out: Any) -> Float[np.ndarray, "n d"]:

@@ -235,6 +235,10 @@ def pick_device(device: torch.device | str | None = None) -> torch.device:
         raise ValueError(f"device {str(device)!r} is unknown; give cpu, cuda, cuda:1 or mps") from None
     if wanted.type != "cpu" and (accelerator is None or accelerator.type != wanted.type):
         raise ValueError(f"device {wanted}: this machine has {accelerator or 'no accelerator'}; give --device cpu")
+    there = 1 if accelerator is None or wanted.type == "cpu" else torch.accelerator.device_count()
+    if wanted.index is not None and wanted.index >= there:
+        count = f"one {wanted.type}" if there == 1 else f"{there} of {wanted.type}, counted from 0"
+        raise ValueError(f"device {wanted}: this machine has {count}; give --device {wanted.type}")
     return wanted
 
 
