@@ -38,7 +38,7 @@ class FastDenoiser:
         timestep: Float[Tensor, " b"],
         context: Float[Tensor, "b e"],
         time_ids: Float[Tensor, "b 3"],
-    ) -> tuple[Float[Tensor, "b f h w k"], tuple[Float[Tensor, "b f h w d"], Float[Tensor, "b f h w d"]]]:
+    ) -> tuple[Float[Tensor, "b f h w k"], tuple[Float[Tensor, "b f y x d"], Float[Tensor, "b f y x d"]]]:
         """Return the network's output, and the features after its last block down and after its middle block.
 
         `x` is the scaled noisy latents and the image's latents, `context` the one token of the image's embedding,
