@@ -462,12 +462,15 @@ def test_few_steps_say_how_many_will_be_run() -> None:
     ours = started(CASES["flow-shift"].plain(), Level(1 - 0.9, 0.9), "truncate")
     ours.set_timesteps(sigmas=[1.0, 0.75, 0.5, 0.25])  # 1, 0.9375, 0.8333, 0.625 after the shift
     np.testing.assert_allclose(ours.sigmas, [0.8333, 0.625, 0], atol=1e-4)
-    assert "moves from sigma 0.9 to 0.8333" in few_steps(ours, "truncate")
+    assert "asked for at sigma 0.9 and moves to 0.8333" in few_steps(ours, "truncate")
     assert "2 of 4 steps are run (start='step:2')" in few_steps(ours, "truncate")
     ours.set_timesteps(12)
     assert few_steps(ours, "truncate") is None
     plain = CASES["euler"].plain()
-    for mode, words in {"truncate": "4 steps, and truncated at the start", "rescale": "rescaled to the start"}.items():
+    for mode, words in {
+        "truncate": "of 4 steps are run. With",
+        "rescale": "all 4 steps are run, at new noise levels",
+    }.items():
         vp = started(plain, process_of(plain).level_at_timestep(900), mode)
         vp.set_timesteps(4)
         assert words in few_steps(vp, mode)

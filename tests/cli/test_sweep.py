@@ -187,4 +187,4 @@ def test_few_steps_are_told_once(unleak, photo, tiny_folder, tmp_path, monkeypat
     small = ("--size", "32x16", "--steps", 2, "--num-frames", 3)
     done = unleak("sweep", photo, "--model", tiny_folder, *small, "--start", "sigma=100,sigma=20", "--out", "page")
     assert done.status == 0, done.err
-    assert done.err.count("2 steps, and rescaled") == 1
+    assert done.err.count("all 2 steps are run, at new noise levels") == 1

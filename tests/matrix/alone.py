@@ -16,7 +16,10 @@ def run(arguments: list[str], work: Path, installed: Path, environment: dict[str
     os.chdir(work)
     os.environ.clear()
     os.environ.update(environment)
-    sys.path[:] = [str(installed), *(entry for entry in sys.path if not (Path(entry) / "unleak").is_dir())]
+    sys.path[:] = [
+        str(installed),
+        *(entry for entry in sys.path if not (Path(entry) / "unleak" / "__init__.py").is_file()),
+    ]
     sys.argv = ["unleak", *arguments]
     from unleak.cli import main
 
