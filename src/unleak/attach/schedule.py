@@ -200,8 +200,8 @@ def few_steps(scheduler: Any, mode: Mode) -> str | None:
         first = f" (start='step:{plain - run}')" if run < plain else ""
         return (
             f"{run} of {plain} steps are run{first}. The start was asked for at sigma"
-            f" {moved[0]:.4g} and moves to {moved[1]:.4g}, where the next step of the schedule begins: a model made for"
-            " few steps knows no noise levels but its own." + _LTX2_ADVICE * (grid_named(scheduler.unleak_grid) == LTX2)
+            f" {moved[0]:.4g} and moves to {moved[1]:.4g}, where the next step of the schedule begins:"
+            f" {moved[2]}." + _LTX2_ADVICE * (grid_named(scheduler.unleak_grid) == LTX2)
         )
     if mode == "truncate":
         return (

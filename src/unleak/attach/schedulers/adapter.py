@@ -48,6 +48,13 @@ class Limits:
     own_schedule: bool = False
     """Whether the call brings a schedule of its own and nobody asked for a mode: its levels stay as they are."""
 
+    @property
+    def why_kept(self) -> str:
+        """Say why a schedule keeps to its own levels."""
+        if self.own_schedule and not self.distilled:
+            return "the call brings its own schedule, whose levels stay as they are"
+        return "a model made for few steps knows no noise levels but its own"
+
     def cannot_rescale(self, steps: int, sigmas: Float64[np.ndarray, " n"], start: float) -> str:
         """Return why a schedule of few steps cannot be rescaled, and what can be done."""
         why = self.distilled or f"the schedule has {steps} steps, as those of distilled models"
@@ -186,7 +193,8 @@ class ScheduleAdapter(ABC):
         if kept:
             own = np.flatnonzero((plain.sigmas <= first.sigmas) | _close(plain.sigmas, first.sigmas))
             at = limits.left_out or (own[0] if len(own) else len(plain) - 1)
-            scheduler.unleak_moved = None if limits.left_out else (first.sigmas.item(), plain.sigmas[at].item())
+            why = limits.why_kept
+            scheduler.unleak_moved = None if limits.left_out else (asked, plain.sigmas[at].item(), why)
             if at:
                 self.write(scheduler, plain[at:])
                 scheduler.register_to_config(**self.presented(scheduler, self.level_of(scheduler, plain[[at]])))
