@@ -18,8 +18,9 @@ from tests.tiny.text import T5_DIM
 __all__ = ["MODULAR"]
 
 
-def _built(blocks: Any, tiny: Tiny, **more: Any) -> Any:
+def _built(blocks: Any, among: list[Tiny], name: str, **more: Any) -> Any:
     """The modular pipeline of `blocks` without its text encoder, with the components of an ordinary pipeline."""
+    tiny = next(tiny for tiny in among if tiny.name == name)
     blocks.sub_blocks.pop("text_encoder")
     pipe, parts = blocks.init_pipeline(), tiny.build().components
     names = set(pipe.component_names)
@@ -28,41 +29,27 @@ def _built(blocks: Any, tiny: Tiny, **more: Any) -> Any:
     return pipe
 
 
-def _wan(blocks: Any, name: str, **more: Any) -> Any:
-    return _built(blocks, next(tiny for tiny in wan.TINY if tiny.name == name), **more)
-
-
 def _wan21() -> Any:
-    return _wan(WanImage2VideoAutoBlocks(), "wan21", guider=ClassifierFreeGuidance(guidance_scale=3.0))
+    return _built(WanImage2VideoAutoBlocks(), wan.TINY, "wan21", guider=ClassifierFreeGuidance(guidance_scale=3.0))
 
 
 def _wan22() -> Any:
     guiders = {name: ClassifierFreeGuidance(guidance_scale=3.0) for name in ("guider", "guider_2")}
-    return _wan(Wan22Image2VideoBlocks(), "wan22", boundary_ratio=0.9, **guiders)
+    return _built(Wan22Image2VideoBlocks(), wan.TINY, "wan22", boundary_ratio=0.9, **guiders)
 
 
 def _hunyuan15() -> Any:
-    (tiny,) = [tiny for tiny in hunyuan.TINY if tiny.name == "hunyuan15"]
-    return _built(HunyuanVideo15AutoBlocks(), tiny, guider=ClassifierFreeGuidance(guidance_scale=3.0))
+    return _built(
+        HunyuanVideo15AutoBlocks(), hunyuan.TINY, "hunyuan15", guider=ClassifierFreeGuidance(guidance_scale=3.0)
+    )
 
 
 def _ltx() -> Any:
-    (tiny,) = [tiny for tiny in ltx.TINY if tiny.name == "ltx"]
-    return _built(LTXAutoBlocks(), tiny, guider=ClassifierFreeGuidance(guidance_scale=3.0))
+    return _built(LTXAutoBlocks(), ltx.TINY, "ltx", guider=ClassifierFreeGuidance(guidance_scale=3.0))
 
 
 def _call_wan(pipe: Any, **changes: Any) -> Tensor:
-    arguments = {
-        "image": photo(32, 16),
-        "prompt_embeds": embeds(1, 4, 32),
-        "negative_prompt_embeds": embeds(1, 4, 32, seed=2),
-        "height": 32,
-        "width": 16,
-        "num_frames": 9,
-        "num_inference_steps": 3,
-        "generator": noise(),
-    }
-    return pipe(**arguments | changes, output="latents")
+    return pipe(**wan.small_call() | {"image": photo(32, 16)} | changes, output="latents")
 
 
 def _call15(pipe: Any, **changes: Any) -> Tensor:

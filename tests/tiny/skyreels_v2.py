@@ -11,7 +11,8 @@ from diffusers import (
 from torch import Tensor
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from tests.tiny.model import Tiny, embeds, noise, photo, seeded
+from tests.tiny.model import Tiny, photo, seeded
+from tests.tiny.wan import small_call
 from tests.tiny.wan_vae import wan_vae
 
 __all__ = ["TINY"]
@@ -68,18 +69,7 @@ def _diffusion_forcing() -> SkyReelsV2DiffusionForcingImageToVideoPipeline:
 
 
 def _call(pipe: Any, **changes: Any) -> Tensor:
-    arguments = {
-        "image": photo(32, 16),
-        "prompt_embeds": embeds(1, 4, 32),
-        "negative_prompt_embeds": embeds(1, 4, 32, seed=2),
-        "height": 32,
-        "width": 16,
-        "num_frames": 9,
-        "num_inference_steps": 3,
-        "generator": noise(),
-        "output_type": "latent",
-    }
-    return pipe(**arguments | changes).frames
+    return pipe(**small_call() | {"image": photo(32, 16), "output_type": "latent"} | changes).frames
 
 
 TINY = [

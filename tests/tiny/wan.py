@@ -21,7 +21,7 @@ from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
 from tests.tiny.model import Tiny, embeds, noise, photo, seeded
 from tests.tiny.wan_vae import wan_vae
 
-__all__ = ["TINY"]
+__all__ = ["TINY", "small_call"]
 
 
 def _scheduler(*, flow_shift: float) -> UniPCMultistepScheduler:
@@ -139,8 +139,9 @@ def _lucy() -> LucyEditPipeline:
     return LucyEditPipeline(None, None, _vae_5b(), _scheduler(flow_shift=5.0), transformer, expand_timesteps=True)
 
 
-def _call(pipe: Any, **inputs: Any) -> Tensor:
-    arguments = {
+def small_call() -> dict[str, Any]:
+    """The arguments of a small call of Wan and its kin, but for the image and the kind of output."""
+    return {
         "prompt_embeds": embeds(1, 4, 32),
         "negative_prompt_embeds": embeds(1, 4, 32, seed=2),
         "height": 32,
@@ -148,9 +149,11 @@ def _call(pipe: Any, **inputs: Any) -> Tensor:
         "num_frames": 9,
         "num_inference_steps": 3,
         "generator": noise(),
-        "output_type": "latent",
     }
-    return pipe(**arguments | inputs).frames
+
+
+def _call(pipe: Any, **inputs: Any) -> Tensor:
+    return pipe(**small_call() | {"output_type": "latent"} | inputs).frames
 
 
 def _call_image(pipe: Any, **changes: Any) -> Tensor:
