@@ -10,13 +10,14 @@ import sys
 from pathlib import Path
 
 import torch
-from canvases import MOTIONS, SIZE
+from canvases import MOTIONS, NUM_FRAMES, SIZE
 from diffusers import AutoencoderKLTemporalDecoder, StableVideoDiffusionPipeline, UNetSpatioTemporalConditionModel
 from pretrain import Clips, Recipe
 from transformers import CLIPImageProcessor
 
 from unleak.attach.latent_space import latent_space
 from unleak.core.moments import LatentMoments, MomentsMeta
+from unleak.families.nano.autoencoder import PATCH
 from unleak.families.nano.parts import image_encoder, scheduler
 
 _FPS = 7
@@ -49,7 +50,7 @@ def law_moments(out: Path, vae: AutoencoderKLTemporalDecoder) -> LatentMoments:
     still = Recipe.model_fields["prior_still"].default
     shares = torch.tensor([still] + [(1 - still) / (len(MOTIONS) - 1)] * (len(MOTIONS) - 1))
     meta = MomentsMeta("nano", latent_space(vae), _FPS, SIZE, SIZE, f"{_CANVASES * _CLIPS_EACH} clips of nano's law")
-    moments = LatentMoments.empty((vae.config.latent_channels, 12, 16, 16), meta)
+    moments = LatentMoments.empty((vae.config.latent_channels, NUM_FRAMES, SIZE // PATCH, SIZE // PATCH), meta)
     for _ in range(_CANVASES // 4):
         every = clips.draw(g, 4)
         drawn = torch.multinomial(shares.expand(4, -1), _CLIPS_EACH, replacement=True, generator=g)

@@ -42,13 +42,13 @@ from unleak.core.timenoise import TimeNoise
 from unleak.data.atomic import written_whole
 from unleak.families.nano.autoencoder import PATCH
 from unleak.families.nano.fast import FastDenoiser
+from unleak.families.nano.parts import CONTEXT
 from unleak.train.optimizer import Muon
 
 WIDTHS = (
     96,
     128,
 )  # of the 16x16 and the 8x8 grid; 96 is three for each of the 32 groups of a normalisation: see pass_image
-CONTEXT = 16
 TIME_IDS = (6.0, 127.0, 0.0)  # fps, motion bucket, augmentation noise: constant, so that they tell nothing
 
 
