@@ -23,6 +23,17 @@ __all__ = [
 ]
 
 
+def _share(default: float, more: str = "") -> Any:
+    """Return the input that says in which of the first steps a fix acts."""
+    acts = f"Share of this sampler's steps, from the first on, in which it acts{more}."
+    return io.Float.Input("share", default=default, min=0.0, max=1.0, step=0.01, tooltip=acts)
+
+
+def _fixed() -> Any:
+    """Return the output of every node that attaches a fix."""
+    return io.Model.Output(tooltip="The model with this fix.")
+
+
 class LowPassNode(io.ComfyNode):
     """unleak Low-Pass."""
 
@@ -46,17 +57,9 @@ class LowPassNode(io.ComfyNode):
                     tooltip="Size that the image's latents shrink to before they are enlarged again; the authors use"
                     " 0.4 for Wan 2.1.",
                 ),
-                io.Float.Input(
-                    "share",
-                    default=0.2,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="Share of this sampler's steps, from the first on, in which it acts; the authors use 0.04"
-                    " to 0.2.",
-                ),
+                _share(0.2, "; the authors use 0.04 to 0.2"),
             ],
-            outputs=[io.Model.Output(tooltip="The model with this fix.")],
+            outputs=[_fixed()],
         )
 
     @classmethod
@@ -88,17 +91,10 @@ class ConditionNoiseNode(io.ComfyNode):
                     tooltip="Strength of the noise, in the units of the image's latents as the model sees them; 0:"
                     " none.",
                 ),
-                io.Float.Input(
-                    "share",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="Share of this sampler's steps, from the first on, in which it acts.",
-                ),
+                _share(1.0),
                 io.Int.Input("seed", default=0, min=0, max=2**63 - 1, tooltip="Seed of this noise alone."),
             ],
-            outputs=[io.Model.Output(tooltip="The model with this fix.")],
+            outputs=[_fixed()],
         )
 
     @classmethod
@@ -130,16 +126,9 @@ class ReferenceBiasNode(io.ComfyNode):
                     tooltip="How much less: the image's weight in the attention is multiplied by e^-gamma. 0 changes"
                     " nothing.",
                 ),
-                io.Float.Input(
-                    "share",
-                    default=0.2,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="Share of this sampler's steps, from the first on, in which it acts.",
-                ),
+                _share(0.2),
             ],
-            outputs=[io.Model.Output(tooltip="The model with this fix.")],
+            outputs=[_fixed()],
         )
 
     @classmethod
@@ -173,7 +162,7 @@ class MotionAmplitudeNode(io.ComfyNode):
                     tooltip="1 changes nothing; 1.15 is usual; above some 1.2 colours drift.",
                 ),
             ],
-            outputs=[io.Model.Output(tooltip="The model with this fix.")],
+            outputs=[_fixed()],
         )
 
     @classmethod
@@ -241,7 +230,7 @@ class GuidanceIntervalNode(io.ComfyNode):
                     "high", default="0.9T", tooltip="No guidance above this level, such as 0.9T; empty: no limit."
                 ),
             ],
-            outputs=[io.Model.Output(tooltip="The model with this fix.")],
+            outputs=[_fixed()],
         )
 
     @classmethod
