@@ -1,3 +1,5 @@
+import os
+
 import pytest
 from PIL import Image
 
@@ -43,3 +45,12 @@ def test_nothing_found_is_one_line(source):
     with pytest.raises(MediaError, match=r"no such file|no images in it; known endings are") as caught:
         find_images([source])
     assert str(caught.value).startswith(f"{source}: ")
+
+
+@pytest.mark.usefixtures("shots")
+def test_what_is_no_regular_file_is_found_so_that_whoever_opens_it_names_it():
+    os.mkfifo("shots/p.png")
+    os.symlink("nowhere", "shots/q.png")
+    os.symlink("/dev/null", "shots/r.png")
+    os.mkdir("shots/s.png")
+    assert [path.name for path in find_images(["shots"])] == ["[1].jpg", "a.PNG", "b.jpg", "p.png", "q.png", "r.png"]

@@ -165,6 +165,22 @@ def test_a_huge_picture_costs_no_memory(tmp_path):
     assert 20_000**2 > MAX_PIXELS > 108_000_000  # a phone's 108 megapixels pass
 
 
+def test_a_photo_that_is_written_while_it_is_read_is_refused(tmp_path, monkeypatch):
+    """Its hash would be of other bytes than its pixels."""
+    path = tmp_path / "a.png"
+    Image.new("RGB", (8, 8), "red").save(path)
+    convert = module._to_srgb
+
+    def and_others_write(*given):
+        rgb = convert(*given)
+        Image.new("RGB", (8, 8), "blue").save(path)
+        return rgb
+
+    monkeypatch.setattr(module, "_to_srgb", and_others_write)
+    with pytest.raises(MediaError, match=r"a\.png: it was changed while it was read"):
+        load_image(path)
+
+
 def test_missing_file_is_an_os_error(tmp_path):
     with pytest.raises(FileNotFoundError):
         load_image(tmp_path / "none.jpg")

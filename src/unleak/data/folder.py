@@ -22,7 +22,8 @@ def find_media(sources: Iterable[str | Path], suffixes: Set[str], kind: str, *, 
     """Find files in the order given, those of a folder or pattern by name, each once.
 
     A folder or pattern gives its visible files with one of `suffixes`; a file that is named itself is taken whatever
-    its ending is. Raises MediaError if a source does not exist or holds none.
+    its ending is. Pipes, sockets, devices and broken links are returned too, so that whoever opens them names them.
+    Raises MediaError if a source does not exist or holds none.
     """
     found: dict[Path, None] = {}
     for source in sources:
@@ -38,7 +39,7 @@ def find_media(sources: Iterable[str | Path], suffixes: Set[str], kind: str, *, 
             matches = sorted(map(Path, glob.glob(str(source), recursive=True)))
         else:
             raise MediaError(f"{path}: no such file or folder")
-        chosen = [m for m in matches if m.suffix.lower() in suffixes and not m.name.startswith(".") and m.is_file()]
+        chosen = [m for m in matches if m.suffix.lower() in suffixes and not m.name.startswith(".") and not m.is_dir()]
         if not chosen:
             raise MediaError(f"{path}: no {kind} in it; known endings are {' '.join(sorted(suffixes))}")
         found.update(dict.fromkeys(chosen))

@@ -2,9 +2,11 @@
 
 import hashlib
 import io
+import os
 import struct
 import warnings
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
@@ -51,10 +53,11 @@ def load_image(path: str | Path, *, background: str = "white") -> Image.Image:
     Beside what Pillow's decoder needs, this takes at most 8 bytes a pixel: the image as stored and as returned, 1.2 GB
     at `MAX_PIXELS`.
 
-    Raises MediaError if the file is not an image, is empty, damaged or larger than `MAX_PIXELS` (by its header, before
+    Raises MediaError if the file is not an image, is empty, damaged, changed while it is read, or larger than `MAX_PIXELS` (by its header, before
     anything is decoded), and OSError if it cannot be opened.
     """
     with open_regular(path) as file, warnings.catch_warnings():
+        before = _version(file)
         warnings.simplefilter("ignore")  # Pillow's remarks on metadata and size; ours are errors and notes
         try:
             image = Image.open(file, formats=_FORMATS)
@@ -75,8 +78,15 @@ def load_image(path: str | Path, *, background: str = "white") -> Image.Image:
             raise MediaError(f"{path}: truncated or damaged ({_one_line(error)}); copy or export it again") from error
         file.seek(0)
         digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if _version(file) != before:
+            raise MediaError(f"{path}: it was changed while it was read; do it again once it is written")
     rgb.info = {"notes": notes, "sha256": digest}
     return rgb
+
+
+def _version(file: BinaryIO) -> tuple[int, int]:
+    stat = os.fstat(file.fileno())
+    return stat.st_size, stat.st_mtime_ns
 
 
 def fit_image(image: Image.Image, height: int, width: int) -> Image.Image:

@@ -163,7 +163,7 @@ def _text_files(folder: Path) -> list[Path]:
 
 def _photos(folder: Path) -> list[Path]:
     files = sorted(folder.iterdir())
-    return [f for f in files if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith(".") and f.is_file()]
+    return [f for f in files if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith(".") and not f.is_dir()]
 
 
 def _apart(entries: Iterable[Entry]) -> Iterator[Entry]:
