@@ -1,6 +1,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -242,3 +243,46 @@ def weaker(name: str, strength: float) -> dict[str, Any]:
     from tests.tiny.model import photo
 
     return {"conditions": [LTX2VideoCondition(frames=photo(64, 32), index=0, strength=strength, crf=0)]}
+
+
+HOSTILE = [float("nan"), float("inf"), -1, True, "1", None, [], {}, b"1", 1j, object(), float, 10**400]
+HOSTILE += [torch.tensor(0.9), torch.ones(3), np.array([1, 2])]
+
+
+@pytest.mark.parametrize("value", HOSTILE, ids=lambda value: str(value)[:12])
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda value: unleak.Compress(value),
+        lambda value: unleak.ConditionNoise(value),
+        lambda value: unleak.ConditionNoise(1.0, interval=value),
+        lambda value: unleak.ConditionNoise(1.0, interval=(0.0, value)),
+        lambda value: unleak.ExpertGuidance(high=value),
+        lambda value: unleak.LowPass([] if value is None else value),
+        lambda value: unleak.LowPass(filter="gaussian", sigma=value),
+        lambda value: unleak.LowPass(strength=value),
+        lambda value: unleak.MotionAmplitude(value),
+        lambda value: unleak.ReferenceBias(value),
+        lambda value: unleak.ReferenceBias(until=value),
+        lambda value: unleak.TimeNoise(value),
+        lambda value: unleak.TimeNoise(a=value),
+        lambda value: unleak.TimeNoise(spread=value),
+    ],
+    ids=range(14),
+)
+def test_a_number_that_is_none_is_refused_in_a_sentence(build, value):
+    with pytest.raises(ValueError, match=r" needs | interval | strength "):
+        build(value)
+
+
+@pytest.mark.parametrize("value", [np.float32(0.5), np.float64(0.5), 0.5])
+def test_numpys_numbers_are_numbers(value):
+    assert unleak.MotionAmplitude(value).amount == unleak.ReferenceBias(until=value).until == 0.5
+
+
+@pytest.mark.parametrize("value", [True, None, [], {}, b"0.9T", 1j, object(), torch.tensor(940), np.array([1, 2])])
+def test_a_start_that_is_neither_text_nor_number_is_refused(value):
+    with pytest.raises(ValueError, match="a start is a text or a number, not "):
+        unleak.Start.parse(value)
+    with pytest.raises(ValueError, match="a start cannot be "):
+        unleak.Start("sigma", value)

@@ -3,6 +3,7 @@
 import math
 import re
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:  # the command line reads a start before it imports torch
@@ -28,8 +29,8 @@ class Start:
     value: float
 
     def __post_init__(self) -> None:
-        if math.isnan(self.value):
-            raise ValueError(f"a start cannot be nan: say for example {_EXAMPLES}.")
+        if isinstance(self.value, bool) or not isinstance(self.value, Real) or math.isnan(self.value):
+            raise ValueError(f"a start cannot be {self.value!r}: say for example {_EXAMPLES}.")
         if self.unit == "step" and not (self.value >= 0 and float(self.value).is_integer()):
             raise ValueError(f"a start step:{self.value:g} is no number of steps to leave out: say for example step:1.")
 
@@ -66,6 +67,8 @@ class Start:
     @classmethod
     def parse(cls, text: str | float | int) -> "Start":
         """Read `940`, `0.94T`, `sigma=100`, `logsnr=-5.3`, `timestep=939.5` or `step:1`; a bare `0.94` is ambiguous."""
+        if isinstance(text, bool) or not isinstance(text, str | Real):
+            raise ValueError(f"a start is a text or a number, not {text!r}: say for example {_EXAMPLES}.")
         word = str(text).strip().lower()
         if word == "auto":
             raise ValueError(

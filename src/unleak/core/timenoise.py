@@ -11,6 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from unleak.core.numbers import within
+
 __all__ = ["AttachedTimeNoise", "TimeNoise", "logit_normal", "mu"]
 
 _PATIENCE = 10  # training steps without any noise after which a warning says so
@@ -44,8 +46,12 @@ class TimeNoise:
         spread: float | int = 1.0,
         mu_max: float | int = 1.0,
     ) -> None:
-        if not (beta_m >= 0 and a > 0 and spread >= 0):
-            raise ValueError(f"TimeNoise needs beta_m >= 0, a > 0 and spread >= 0, not {beta_m}, {a} and {spread}.")
+        if not (within(beta_m, 0) and within(a, 0) and a and within(spread, 0)):
+            raise ValueError(
+                f"TimeNoise needs beta_m >= 0, a > 0 and spread >= 0, not {beta_m!r}, {a!r} and {spread!r}."
+            )
+        if not within(mu_max):
+            raise ValueError(f"TimeNoise needs a number for mu_max, not {mu_max!r}.")
         self.beta_m, self.a, self.spread, self.mu_max = beta_m, a, spread, mu_max
 
     def __repr__(self) -> str:

@@ -53,8 +53,8 @@ def load_image(path: str | Path, *, background: str = "white") -> Image.Image:
     Beside what Pillow's decoder needs, this takes at most 8 bytes a pixel: the image as stored and as returned, 1.2 GB
     at `MAX_PIXELS`.
 
-    Raises MediaError if the file is not an image, is empty, damaged, changed while it is read, or larger than `MAX_PIXELS` (by its header, before
-    anything is decoded), and OSError if it cannot be opened.
+    Raises MediaError if the file is not an image, is empty, damaged, changed while it is read, or larger than
+    `MAX_PIXELS` (by its header, before anything is decoded), and OSError if it cannot be opened.
     """
     with open_regular(path) as file, warnings.catch_warnings():
         before = _version(file)

@@ -13,6 +13,7 @@ from PIL import Image
 
 from unleak.attach.modular import argument_names
 from unleak.attach.seams import Seam
+from unleak.core.numbers import within
 from unleak.core.process import NoiseProcess
 
 __all__ = ["Compress", "compressed"]
@@ -37,8 +38,8 @@ class Compress:
     crf: int = 33
 
     def __post_init__(self) -> None:
-        if not 0 <= self.crf <= 51:
-            raise ValueError(f"Compress needs a crf from 0 (nothing) to 51 (coarsest), not {self.crf}.")
+        if not within(self.crf, 0, 51):
+            raise ValueError(f"Compress needs a crf from 0 (nothing) to 51 (coarsest), not {self.crf!r}.")
 
     def fits(self, pipeline: type, seam: Seam, process: NoiseProcess | None = None) -> None:
         """Raise ValueError if the call of these pipelines takes no conditioning image by a name that is known."""

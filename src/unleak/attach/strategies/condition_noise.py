@@ -10,6 +10,7 @@ import torch
 from unleak.attach.seams import Seam
 from unleak.attach.strategies.evaluations import Evaluation, condition_of, evaluations
 from unleak.attach.strategies.interval import Interval, acts, checked_interval
+from unleak.core.numbers import within
 from unleak.core.process import NoiseProcess
 
 __all__ = ["ConditionNoise"]
@@ -37,8 +38,8 @@ class ConditionNoise:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.beta >= 0:
-            raise ValueError(f"ConditionNoise needs beta >= 0, not {self.beta}.")
+        if not within(self.beta, 0):
+            raise ValueError(f"ConditionNoise needs beta >= 0, not {self.beta!r}.")
         object.__setattr__(self, "interval", checked_interval("ConditionNoise", self.interval))
 
     def fits(self, pipeline: type, seam: Seam, process: NoiseProcess | None = None) -> None:

@@ -9,6 +9,7 @@ from torch import nn
 
 from unleak.attach.modular import argument_names, default_of
 from unleak.attach.seams import Seam
+from unleak.core.numbers import within
 from unleak.core.process import NoiseProcess
 
 __all__ = ["ExpertGuidance"]
@@ -30,8 +31,8 @@ class ExpertGuidance:
 
     def __post_init__(self) -> None:
         for name in ("high", "low"):
-            if not 1 <= getattr(self, name) <= 100:
-                raise ValueError(f"ExpertGuidance needs {name} from 1 to 100, not {getattr(self, name)}.")
+            if not within(getattr(self, name), 1, 100):
+                raise ValueError(f"ExpertGuidance needs {name} from 1 to 100, not {getattr(self, name)!r}.")
 
     def fits(self, pipeline: type, seam: Seam, process: NoiseProcess | None = None) -> None:
         """Raise ValueError if these pipelines have no second expert with a guidance scale of its own."""

@@ -1,5 +1,7 @@
 """The share of the steps in which a strategy acts."""
 
+from unleak.core.numbers import within
+
 __all__ = ["Interval", "acts", "checked_interval"]
 
 Interval = tuple[float | int, float | int]
@@ -7,10 +9,10 @@ Interval = tuple[float | int, float | int]
 
 def checked_interval(strategy: str, interval: Interval | float | int) -> Interval:
     """Return (first, last) share of the steps; a single number s means (0, s). ValueError outside 0 to 1."""
-    first, last = (0.0, interval) if isinstance(interval, float | int) else interval
-    if not 0 <= first <= last <= 1:
-        raise ValueError(f"{strategy} interval {interval} is not (first, last) share of the steps, within 0 to 1.")
-    return first, last
+    both = tuple(interval) if isinstance(interval, tuple | list) else (0.0, interval)
+    if len(both) != 2 or not all(within(one, 0, 1) for one in both) or both[0] > both[1]:
+        raise ValueError(f"{strategy} interval {interval!r} is not (first, last) share of the steps, within 0 to 1.")
+    return both
 
 
 def acts(interval: Interval, progress: float) -> bool:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from unleak.attach.seams import Seam
 from unleak.attach.strategies.evaluations import Evaluation, evaluations
+from unleak.core.numbers import within
 from unleak.core.process import NoiseProcess
 
 __all__ = ["MotionAmplitude", "amplified"]
@@ -32,8 +33,8 @@ class MotionAmplitude:
     amount: float | int = 1.15
 
     def __post_init__(self) -> None:
-        if not 0 <= self.amount <= 10:
-            raise ValueError(f"MotionAmplitude needs an amount between 0 and 10, such as 1.15, not {self.amount}.")
+        if not within(self.amount, 0, 10):
+            raise ValueError(f"MotionAmplitude needs an amount between 0 and 10, such as 1.15, not {self.amount!r}.")
 
     def fits(self, pipeline: type, seam: Seam, process: NoiseProcess | None = None) -> None:
         """Raise ValueError if these pipelines show no encoded blank frames after the photo."""

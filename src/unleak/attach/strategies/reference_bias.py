@@ -14,7 +14,8 @@ from torch.overrides import TorchFunctionMode
 from unleak.attach.seams import Seam
 from unleak.attach.seams.tokens import Tokens
 from unleak.attach.strategies.evaluations import Evaluation, evaluations
-from unleak.attach.strategies.interval import acts, checked_interval
+from unleak.attach.strategies.interval import acts
+from unleak.core.numbers import within
 from unleak.core.process import NoiseProcess
 
 __all__ = ["ReferenceBias", "biased_attention"]
@@ -49,9 +50,10 @@ class ReferenceBias:
     until: float | int = 0.2
 
     def __post_init__(self) -> None:
-        if not 0 <= self.gamma <= 100:
-            raise ValueError(f"ReferenceBias needs a gamma between 0 and 100, such as 0.6, not {self.gamma}.")
-        checked_interval("ReferenceBias", self.until)
+        if not within(self.gamma, 0, 100):
+            raise ValueError(f"ReferenceBias needs a gamma between 0 and 100, such as 0.6, not {self.gamma!r}.")
+        if not within(self.until, 0, 1):
+            raise ValueError(f"ReferenceBias needs until between 0 and 1, a share of the steps, not {self.until!r}.")
 
     def fits(self, pipeline: type, seam: Seam, process: NoiseProcess | None = None) -> None:
         """Raise ValueError if it is not known where the photo's tokens are in the attention of these pipelines."""
