@@ -217,7 +217,7 @@ def test_what_cannot_be_biased_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     for gamma in (-1, 101, float("nan")):
         with pytest.raises(ValueError, match="gamma between 0 and 100"):
             ReferenceBias(gamma)
-    with pytest.raises(ValueError, match="interval"):
+    with pytest.raises(ValueError, match="until between"):
         ReferenceBias(0.6, until=2)
 
 

@@ -1,5 +1,6 @@
 """Pickles and archives that are not what they should be."""
 
+import errno
 import io
 import re
 import tarfile
@@ -89,6 +90,58 @@ def test_a_damaged_archive_is_one_line(compress, tmp_path):
     content[14:-4] = b"\xff" * len(content[14:-4])
     (tmp_path / "model.tar").write_bytes(content)
     with pytest.raises(ValueError, match="the archive is damaged"):
+        unpack(tmp_path / "model.tar", tmp_path / "folder")
+
+
+def announced(kind, size):
+    about = special("a", kind)
+    about.size = size
+    return about.tobuf(tarfile.GNU_FORMAT)
+
+
+def pax(**headers):
+    about = special("a", tarfile.REGTYPE)
+    about.pax_headers = headers
+    return packed(about)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "damaged"),
+        (b"no archive", "damaged"),
+        (packed(("a", b"x" * 600))[:300], "damaged"),
+        (packed(("n" * 300, b"x")), "damaged"),
+        (packed(("/".join(["d"] * 3000), b"x")), "damaged"),
+        (packed((".", b"x")), "damaged"),
+        (packed(("a", b"x"), ("a/b", b"x")), "damaged"),
+        (packed(special("a", tarfile.DIRTYPE), ("a", b"x")), "damaged"),
+        (packed(special("a", tarfile.SYMTYPE, "a"), ("a/b", b"x")), "damaged"),
+        (packed(special("a", tarfile.LNKTYPE, "none")), "damaged"),
+        (pax(mtime="nan"), "damaged"),
+        (pax(mtime="inf"), "damaged"),
+        (pax(**{"GNU.sparse.map": "0,1,5", "GNU.sparse.size": "q"}), "damaged"),
+        (announced(tarfile.GNUTYPE_LONGNAME, 10**12), "1e\\+06 MB: refused"),
+        (announced(tarfile.XHDTYPE, 2_000_000), "2 MB: refused"),
+        (announced(tarfile.XHDTYPE, 0) * 3000 + packed(("a", b"x")), "damaged"),
+        (announced(tarfile.REGTYPE, 2**62), "more than 60 GB"),
+    ],
+    ids=range(17),
+)
+def test_a_hostile_archive_is_one_line(content, reason, tmp_path):
+    (tmp_path / "model.tar").write_bytes(content)
+    with pytest.raises(ValueError, match=f"the archive .*{reason}") as caught:
+        unpack(tmp_path / "model.tar", tmp_path / "folder")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_full_disk_is_no_damaged_archive(tmp_path, monkeypatch):
+    def full(*given, **named):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "model.tar").write_bytes(packed(("a", b"x")))
+    monkeypatch.setattr(tarfile.TarFile, "makefile", full)
+    with pytest.raises(OSError, match="No space left"):
         unpack(tmp_path / "model.tar", tmp_path / "folder")
 
 

@@ -1,6 +1,6 @@
 """Check what a model's files say and hold: known classes, pickles of bounded size, archives that stay inside."""
 
-import gzip
+import errno
 import lzma
 import re
 import tarfile
@@ -20,6 +20,36 @@ MAX_PICKLE = 40_000_000_000
 MAX_ARCHIVE = 60_000_000_000
 """Bytes, unpacked."""
 MAX_MEMBERS = 100_000
+_MAX_FIELDS = 1_000_000  # bytes of a member's long name, or of its further fields
+_FIELDS = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
+
+# What tarfile raises for damaged and hostile archives, seen by making them; OSError with these numbers is of names.
+_DAMAGED = (
+    tarfile.TarError,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    ValueError,
+    LookupError,
+    OverflowError,
+    MemoryError,
+    RecursionError,
+)
+_NAMES = (
+    errno.ENAMETOOLONG,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.EEXIST,
+    errno.ELOOP,
+    errno.ENOENT,
+    errno.EINVAL,
+)
 
 _INDIRECT = r"^Auto(?!encoder|Guidance)|^FlashPack|^Onnx|Pipeline"
 """Of classes that load what another file names: an Auto class the code of a configuration, a pipeline in a pipeline the
@@ -94,12 +124,33 @@ def unpack(archive: Path, folder: Path, *, most: int = MAX_ARCHIVE) -> None:
     if not hasattr(tarfile, "data_filter"):
         raise ValueError("this Python cannot unpack archives safely; update it to 3.11.4 or newer")
     try:
-        with tarfile.open(archive) as packed:
+        with tarfile.open(archive, tarinfo=_Member) as packed:
             packed.extractall(folder, members=_bounded(packed, most), filter="data")
     except tarfile.FilterError as error:
         raise ValueError(f"the archive is refused: {error}") from error
-    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
-        raise ValueError(f"the archive is damaged ({error})") from error
+    except _RefusedError:
+        raise
+    except (*_DAMAGED, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None and error.errno not in _NAMES:
+            raise  # of the disk, such as one that is full
+        reason = str(error).partition("\n")[0].rstrip(":") or type(error).__name__
+        raise ValueError(f"the archive is damaged ({reason})") from error
+
+
+class _RefusedError(ValueError):
+    pass
+
+
+class _Member(tarfile.TarInfo):
+    """A member whose long name and further fields, which are read into memory at once, have a bounded size."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> tarfile.TarInfo:
+        """Read a header; ValueError if it announces too long a name or too many fields."""
+        member = super().frombuf(buf, encoding, errors)
+        if member.size > _MAX_FIELDS and member.type in _FIELDS:
+            raise _RefusedError(f"the archive has a name or fields of {member.size / 1e6:.3g} MB: refused")
+        return member
 
 
 def _bounded(archive: tarfile.TarFile, most: int) -> Iterator[tarfile.TarInfo]:
@@ -107,5 +158,5 @@ def _bounded(archive: tarfile.TarFile, most: int) -> Iterator[tarfile.TarInfo]:
     for number, member in enumerate(archive):
         total += member.size
         if total > most or number >= MAX_MEMBERS:
-            raise ValueError(f"the archive holds more than {most / 1e9:.3g} GB or {MAX_MEMBERS} files: refused")
+            raise _RefusedError(f"the archive holds more than {most / 1e9:.3g} GB or {MAX_MEMBERS} files: refused")
         yield member
