@@ -202,8 +202,8 @@ def read(path: Path) -> Stored:
         raise ValueError(f"{file} says step {state.step}, the folder step {int(named[1])}")
     if (path / ".metadata").exists():
         raise ValueError(
-            f"{path / '.metadata'} is a pickle, which may run code, and is not read: checkpoints in parts of earlier"
-            " versions had one"
+            f"{path / '.metadata'} is a pickle, which may run code, and is not read; if an earlier unleak wrote this"
+            " checkpoint in parts, export its model with that unleak (--export FOLDER) and train on from there"
         )
     if (path / _LEGACY).exists():
         return _read_legacy(path, state)
