@@ -122,7 +122,7 @@ class SyntheticClips:
         motion_bucket_id: float = 127.0,
     ):
         folder = sorted(Path(photos).iterdir())
-        self.paths = [p for p in folder if p.suffix.lower() in PHOTO_SUFFIXES and not p.is_dir()]
+        self.paths = [p for p in folder if p.suffix.lower() in PHOTO_SUFFIXES and p.is_file()]
         if not self.paths:
             raise ValueError(
                 f"no photo in {photos}: expected at least one of {', '.join(sorted(PHOTO_SUFFIXES))} there"
