@@ -249,8 +249,12 @@ def test_motion_of_two_experts_with_a_four_step_lora(engine):
         assert torch.equal(low[0]["concat"], plain_low[0]["concat"])
         assert latents.isfinite().all()
     said = engine.said()
-    assert "so motion high is MotionAmplitude(amount=1.15) and the start step:1" in said
-    assert "so motion low is Compress(crf=33): put the node unleak Compress between the photo" in said
+    assert (
+        "motion high is MotionAmplitude(amount=1.15) and the start step:1 here, since a model made for few steps"
+        in said
+    )
+    assert "motion low is Compress(crf=33) here, since" in said
+    assert "but its own: put the node unleak Compress between the photo" in said
 
 
 @pytest.mark.parametrize(("choice", "steps"), [("medium", 4), ("high", 3)])

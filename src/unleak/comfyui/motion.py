@@ -47,7 +47,7 @@ def _in_few_steps(model: Any, motion: str) -> Plan | None:
 def _in_words(motion: str, later: Start | None, strategies: Sequence[Any]) -> str:
     fixes = ", ".join(map(repr, strategies))
     more = f" and the start {later}" if later else ""
-    text = f"few steps keep to their own noise levels, so motion {motion} is {fixes}{more}"
+    text = f"motion {motion} is {fixes}{more} here, since a model made for few steps knows no noise levels but its own"
     if any(isinstance(one, Compress) for one in strategies):
         text += ": put the node unleak Compress between the photo and the node that takes it"
     return text
