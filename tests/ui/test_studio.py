@@ -117,6 +117,16 @@ def test_a_sweep_is_the_page_of_the_command(studio, tmp_path):
     assert not re.search(r'srcdoc="[^"]*<', framed)
 
 
+def test_what_is_warned_of_while_trying_stands_above_its_page(studio, tmp_path, monkeypatch):
+    monkeypatch.setattr(studio_module, "TRIES", 2)
+    found, page, cautions = studio.attempt(
+        PHOTO, Wish("nano", seed=3, steps=1), tmp_path, report=lambda share, text: None
+    )
+    assert any("all 1 steps are run" in one for one in cautions)
+    shown = view.notes(cautions) + view.attempt(found, page.read_text(encoding="utf-8"))
+    assert all(f'<p class="unleak-note" role="status">{escape(one)}</p>' in shown for one in cautions)
+
+
 @pytest.mark.parametrize(
     ("wish", "message"),
     [
