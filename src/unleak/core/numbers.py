@@ -4,15 +4,17 @@ import sys
 from numbers import Real
 from typing import Any
 
-__all__ = ["within"]
+__all__ = ["is_number", "within"]
 
 
 _LARGEST = sys.float_info.max
 
 
-def within(value: Any, low: float = -_LARGEST, high: float = _LARGEST) -> bool:
-    """Return whether `value` is a finite number from `low` to `high`; bools, texts, tensors and arrays are none.
+def is_number(value: Any) -> bool:
+    """Return whether `value` is a real number, Python's or NumPy's; a bool, a text, a tensor or an array is not."""
+    return not isinstance(value, bool) and isinstance(value, Real)
 
-    The scalars of NumPy are numbers.
-    """
-    return isinstance(value, Real) and not isinstance(value, bool) and low <= value <= high
+
+def within(value: Any, low: float = -_LARGEST, high: float = _LARGEST) -> bool:
+    """Return whether `value` is a finite number (see `is_number`) from `low` to `high`."""
+    return is_number(value) and bool(low <= value <= high)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from unleak.core.numbers import is_number
+
 if TYPE_CHECKING:  # the command line reads a start before it imports torch
     from unleak.core.process import Level, NoiseProcess
 
@@ -29,7 +31,7 @@ class Start:
     value: float
 
     def __post_init__(self) -> None:
-        if isinstance(self.value, bool) or not isinstance(self.value, Real) or math.isnan(self.value):
+        if not is_number(self.value) or math.isnan(self.value):
             raise ValueError(f"a start cannot be {self.value!r}: say for example {_EXAMPLES}.")
         if self.unit == "step" and not (self.value >= 0 and float(self.value).is_integer()):
             raise ValueError(f"a start step:{self.value:g} is no number of steps to leave out: say for example step:1.")
