@@ -115,6 +115,9 @@ def compare(
     for one in planned.cases:
         terminal.note(f"{one.case.label}: {one.spec.name}; {one.settings.start_text}; init {one.settings.init}")
         terminal.detail(one.settings.level(one.spec)["text"])
+    for caution in dict.fromkeys(one.settings.caution(one.spec) for one in planned.cases):
+        if caution:
+            terminal.note(caution)
     if output.dry_run:
         terminal.line(f"{len(entries)} photo{'s' * (len(entries) > 1)} -> {out / 'index.html'}")
         terminal.json({"planned": str(out / "index.html"), "cases": [vars(one.case) for one in planned.cases]})

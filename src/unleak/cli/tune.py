@@ -120,6 +120,8 @@ def tune(
         f"{spec.name}: {asked}; at most {search.budget} previews of {fewer} steps down to {settings.start_text}; "
         f"seed {seed}; init {settings.init}"
     )
+    if caution := settings.caution(spec):
+        terminal.note(caution)
     terminal.detail(f"lowest start {search.lowest}: {settings.level(spec)['text']}")
     if output.dry_run:
         for folder, photo in zip(folders, photos, strict=True):

@@ -40,6 +40,7 @@ def ui(
     or write no files but their own. Ctrl-C ends it.
     """
     terminal = Terminal(quiet)
+    terminal.note("opening the page ...")
     from unleak.ui.serve import serving
 
     if host not in _LOOPBACK:
