@@ -32,7 +32,8 @@ from torch import Tensor
 
 RESULTS = Path(__file__).parent / "results/full_size.json"
 GB = 1e9
-CALL = ("--num-frames", "16", "--steps", "2", "--seed", "0")
+FRAMES = 16
+CALL = ("--num-frames", str(FRAMES), "--steps", "2", "--seed", "0")
 UNLEAK = (sys.executable, "-m", "unleak")
 MARGIN = {"convert": 2.0, "generate": 3.0}
 """GB that a stage may hold beside its file (convert) or its weights in the precision it runs in (generate)."""
@@ -352,7 +353,7 @@ def used(name: str, place: Path, size: str, dtype: str) -> Iterator[tuple[str, d
     """The rows of one system from its pipeline folder on."""
     system, out = SYSTEMS[name], place / "pipeline"
     weights = weights_in(out)
-    command = [*UNLEAK, "doctor", "--model", str(out), "--size", size, *CALL[:2], "--json"]
+    command = [*UNLEAK, "doctor", "--model", str(out), "--size", size, *CALL[:2], "--dtype", dtype, "--json"]
     yield "doctor", watched(command, place / "doctor.log") | {"size": size}
     photo = Path(__file__).parents[1] / "examples/photo.jpg"
     command = [*UNLEAK, "generate", str(photo), "--model", str(out), "--size", size, *CALL, "--dtype", dtype, "--json"]

@@ -1,6 +1,9 @@
 """What memory the paper's five systems take, for each way to load them: the table of docs/memory.md.
 
     python -m benchmarks.memory_table [--models svd,pia]
+    python -m benchmarks.memory_table --measured
+
+The second form puts the estimate beside what `benchmarks.full_size` measured, for the same size, frames and dtype.
 
 Nothing is downloaded and no weights are made: a folder of configurations, and of weight files that have headers and no
 data, stands for each published model, and the estimator of `unleak doctor` reads it as it reads any other. Rows go to
@@ -12,6 +15,7 @@ import argparse
 import json
 import struct
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,9 +28,10 @@ from benchmarks import full_size
 from unleak.animate.memory import BY_SPEED, estimate
 from unleak.animate.settings import Settings
 from unleak.zoo.hub import can_tile
-from unleak.zoo.registry import find_model
+from unleak.zoo.registry import ModelSpec, find_model
 
 RESULTS = Path(__file__).parent / "results/memory.json"
+MEASURED = RESULTS.with_name("memory_measured.json")
 GB = 1e9
 
 
@@ -116,16 +121,22 @@ def write_folder(parts: Mapping[str, nn.Module], pipeline: str, folder: Path) ->
     (folder / "model_index.json").write_text(json.dumps(index))
 
 
-def rows(model: str) -> Iterator[dict[str, Any]]:
-    """Yield a dictionary for each way to load a model: its options and the most GB on the accelerator."""
+@contextmanager
+def stand_in(model: str) -> Iterator[ModelSpec]:
+    """Give a published model whose files are a temporary folder without data."""
     published = find_model(model)
     with TemporaryDirectory() as place:
         with torch.device("meta"):
             parts = MODELS[model]()
         write_folder(parts, published.pipeline, Path(place))
-        spec = replace(published, source=place, convert=None, part=None, base=None, revision=None, files=())
+        yield replace(published, source=place, convert=None, part=None, base=None, revision=None, files=())
+
+
+def rows(model: str) -> Iterator[dict[str, Any]]:
+    """Yield a dictionary for each way to load a model: its options and the most GB on the accelerator."""
+    with stand_in(model) as spec:
         settings = Settings.for_model(spec)
-        dtype = getattr(torch, published.dtype)
+        dtype = getattr(torch, spec.dtype)
         for tiling in (False, True) if can_tile(spec) else (False,):
             made = estimate(spec, settings, dtype, vae_tiling=tiling)
             for way in BY_SPEED:
@@ -134,7 +145,7 @@ def rows(model: str) -> Iterator[dict[str, Any]]:
                     "model": model,
                     "size": f"{settings.width}x{settings.height}",
                     "frames": settings.num_frames,
-                    "dtype": published.dtype,
+                    "dtype": spec.dtype,
                     "options": " ".join(options),
                     "weights_gb": round(sum(made.weights.values()) / GB, 2),
                     "denoising_gb": round(made.denoising / GB, 2),
@@ -143,10 +154,41 @@ def rows(model: str) -> Iterator[dict[str, Any]]:
                 }
 
 
+def beside_measured() -> Iterator[dict[str, Any]]:
+    """Yield the estimate and the measured peak of every whole run of `benchmarks.full_size`, in GB.
+
+    The runs were on a CPU, so the libraries of an accelerator are left out of the estimate.
+    """
+    for run in json.loads(full_size.RESULTS.read_text(encoding="utf-8")):
+        if run["stage"] != "generate":
+            continue
+        model = next(name for name in MODELS if name in (run["system"], f"{run['system']}-512"))
+        width, height = map(int, run["size"].split("x"))
+        with stand_in(model) as spec:
+            settings = Settings.for_model(spec, width=width, height=height, num_frames=full_size.FRAMES)
+            made = estimate(spec, settings, getattr(torch, run["dtype"]))
+        yield {
+            "model": model,
+            "size": run["size"],
+            "frames": full_size.FRAMES,
+            "dtype": run["dtype"],
+            "weights_gb": round(sum(made.weights.values()) / GB, 2),
+            "estimated_gb": round((sum(made.weights.values()) + max(made.denoising, made.decoding)) / GB, 2),
+            "measured_gb": run["peak_gb"],
+        }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default=",".join(MODELS))
-    for model in parser.parse_args().models.split(","):
+    parser.add_argument("--measured", action="store_true", help="Compare with full_size.json instead.")
+    given = parser.parse_args()
+    if given.measured:
+        table = list(beside_measured())
+        MEASURED.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+        print(*table, sep="\n")
+        return
+    for model in given.models.split(","):
         found = list(rows(model))
         others = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else []
         table = [one for one in others if one["model"] != model] + found

@@ -107,6 +107,17 @@ def memory() -> str:
     return "\n".join(lines)
 
 
+def measured() -> str:
+    """Return the table of the estimates beside the peaks of whole runs on a CPU."""
+    rows = json.loads((ROOT / "benchmarks/results/memory_measured.json").read_text(encoding="utf-8"))
+    lines = ["| model | video | weights, GB | estimated, GB | measured, GB |", "|---|---|---|---|---|"]
+    for row in rows:
+        video = f"{row['frames']} frames of {row['size']}, {row['dtype']}"
+        figures = " | ".join(f"{row[key]:.1f}" for key in ("weights_gb", "estimated_gb", "measured_gb"))
+        lines.append(f"| `{row['model']}` | {video} | {figures} |")
+    return "\n".join(lines)
+
+
 def _leaves(command: Any, name: str) -> Iterator[tuple[str, Any]]:
     below = getattr(command, "commands", None)
     if not below:
@@ -120,4 +131,6 @@ def _markdown(text: str) -> str:
     return text.strip().replace("|", "\\|").replace("<", "&lt;")
 
 
-FILL = {function.__name__: function for function in (api, commands, costs, extensions, memory, models, recipes)}
+FILL = {
+    function.__name__: function for function in (api, commands, costs, extensions, measured, memory, models, recipes)
+}
