@@ -45,7 +45,7 @@ def test_the_text_form_means_the_strategy(text: str, expected: Any) -> None:
         ("low-pass=nan", "FACTOR nan is outside"),
         ("low-pass=0.2:0.1:3", "3 arguments are given, and it takes at most 2"),
         ("low-pass=:0.1", "FACTOR is empty"),
-        ("condition-noise", r"BETA is missing; write condition-noise=BETA\[:SHARE\]"),
+        ("condition-noise", r"BETA is missing; write condition-noise=BETA\[:SHARE\[:ARGUMENT\]\]"),
         ("condition-noise=-1", "BETA -1 is outside 0 to 1000"),
         ("guidance-interval", r"needs a limit.*write guidance-interval=\[LOW\]\.\.\[HIGH\]"),
         ("guidance-interval=0.9..", "is ambiguous"),

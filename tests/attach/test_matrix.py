@@ -253,7 +253,7 @@ def strategies_of(name: str) -> set[str]:
         names.add("reference bias")
     if seam.condition is not None and seam.condition.blank_frames and not pipe.config.get("expand_timesteps"):
         names.add("motion amplitude")
-    if seam.condition_strength:
+    if seam.noise_arguments:
         names.add("condition noise")
     if name not in NO_PHOTO:
         names.add("compress")

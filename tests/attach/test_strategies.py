@@ -10,6 +10,7 @@ import unleak
 from tests.attach.guided import ALL, BATCHED, GUIDED, GUIDING, UNGUIDED, Run, W, same_seed
 from unleak.attach.schedule import process_of
 from unleak.attach.strategies.low_pass import down_up, gaussian
+from unleak.attach.strategies.registry import parse_fix
 
 pytestmark = pytest.mark.filterwarnings("ignore::unleak.attach.plan.UnleakWarning")
 
@@ -233,6 +234,24 @@ def test_condition_noise_by_strength_is_the_callers_own_argument(
     with pytest.raises(ValueError, match=r"acts in every step of .*: leave the interval away"):
         unleak.apply(pipe, strategies=[unleak.ConditionNoise(0.1, 0.5)])
     held(name, unleak.remove(pipe), "condition noise")
+
+
+def test_condition_noise_by_scale_adds_to_the_callers_own() -> None:
+    """The call is the one that a person would make by hand."""
+    name, scale = "ltx-condition", "image_cond_noise_scale"
+    pipe = ALL[name].build()
+    plain, by_hand = same_seed(name, pipe), same_seed(name, pipe, **{scale: 0.4})
+    ours = same_seed(name, unleak.apply(pipe, strategies=[unleak.ConditionNoise(0.25, argument=scale)]))  # 0.15 + 0.25
+    assert all(torch.equal(a, b) for a, b in zip(ours, by_hand, strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(ours, plain, strict=True))
+    with pytest.raises(ValueError, match="acts on photos with strength 1 only"):
+        same_seed(name, pipe, **weaker(name, 0.8))
+    nothing = same_seed(name, unleak.apply(pipe, strategies=[unleak.ConditionNoise(0.0, argument=scale)]))
+    assert all(torch.equal(a, b) for a, b in zip(nothing, plain, strict=True))
+    assert parse_fix(f"condition-noise=0.25:1:{scale}") == unleak.ConditionNoise(0.25, argument=scale)
+    for other in ("ltx2-condition", "wan21"):
+        with pytest.raises(ValueError, match="has no image_cond_noise_scale by which ConditionNoise could add noise"):
+            unleak.apply(ALL[other].build(), strategies=[unleak.ConditionNoise(0.25, argument=scale)])
 
 
 def weaker(name: str, strength: float) -> dict[str, Any]:

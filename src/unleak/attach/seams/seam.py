@@ -91,9 +91,10 @@ class Seam:
     act on it, and what to do; None if they are."""
     image_tokens: ImageTokens | None = None
     """Where the image's tokens are in the denoiser's self-attention; None: nowhere, or not known."""
-    condition_strength: bool = False
-    """Whether the call's `strength`, or that of each of its `conditions`, is a share s by which the image's latents y
-    enter as s y + (1 - s) eps, at their own noise level."""
+    noise_arguments: tuple[str, ...] = ()
+    """Arguments of the call that add noise to the image's latents y. `strength`, of the call or of each of its
+    `conditions`, is a share s: y enters as s y + (1 - s) eps, at its own noise level. `image_cond_noise_scale` s: as
+    y + s t^2 eps."""
     low_pass: tuple[float, float] | None = None
     """ALG's configuration for this family: factor of its filter, share of the steps that it acts in."""
     draws: str = "prepare_latents"

@@ -299,14 +299,14 @@ SEAMS: dict[str, Seam] = {
         refuse=weak("denoise_strength"),
         branches="batched",
         image_tokens=packed,
-        condition_strength=True,
+        noise_arguments=("strength", "image_cond_noise_scale"),
         motion=EQUAL_SNR,
     ),
     # From pipeline_ltx_i2v_long_multi_prompt.py: noise drawn in the call, for every window from a seed of its own.
     "LTXI2VLongMultiPromptPipeline": Seam(None, own_schedule=("sigmas",), motion=EQUAL_SNR),
     # From pipeline_ltx2_image2video.py: frame 0 clean; sound on a copy of the scheduler.
     "LTX2ImageToVideoPipeline": replace(LTX2_TOKENS, layout=CHANNELS_FIRST, refuse=None),
-    "LTX2ConditionPipeline": replace(LTX2_TOKENS, condition_strength=True),
+    "LTX2ConditionPipeline": replace(LTX2_TOKENS, noise_arguments=("strength",)),
     "LTX2InContextPipeline": LTX2_TOKENS,
     "LTX2HDRPipeline": replace(LTX2_TOKENS, others=()),
     # From pipeline_sana_video_i2v.py: frame 0 clean.

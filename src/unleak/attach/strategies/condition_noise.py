@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -31,25 +31,40 @@ class ConditionNoise:
     Models that hold the image as the first frame of the video take noise there by their own argument, where they have
     one: `strength` s = 1 / (1 + beta) (LTX and LTX-2 with conditions) shows s (y + beta eps) and tells the model so, in
     every step and branch, with noise from the call's own generator.
+
+    argument: the pipeline's own argument that adds the noise; None: `strength` where the pipeline has it.
+        `image_cond_noise_scale` (LTXConditionPipeline) shows y + (own + beta) t^2 eps, t the timestep from 1 to 0 and
+        own the scale that the call gives (0.15 by default), with new noise in every step; the model is not told.
     """
 
     beta: float | int
     interval: Interval | float | int = (0.0, 1.0)
     seed: int = 0
+    argument: Literal["strength", "image_cond_noise_scale"] | None = None
 
     def __post_init__(self) -> None:
         if not within(self.beta, 0):
             raise ValueError(f"ConditionNoise needs beta >= 0, not {self.beta!r}.")
+        if self.argument not in (None, "strength", "image_cond_noise_scale"):
+            raise ValueError(
+                f"ConditionNoise knows no argument {self.argument!r}: give strength or image_cond_noise_scale, or none."
+            )
         object.__setattr__(self, "interval", checked_interval("ConditionNoise", self.interval))
 
     def fits(self, pipeline: type, seam: Seam, process: NoiseProcess | None = None) -> None:
         """Raise ValueError if the structure of this class of pipelines does not allow it."""
         del process  # at any level
-        if not seam.condition_strength:
+        if self.argument and self.argument not in seam.noise_arguments:
+            raise ValueError(
+                f"{pipeline.__name__} has no {self.argument} by which ConditionNoise could add noise: leave the"
+                " argument away."
+            )
+        if not seam.noise_arguments:
             condition_of(pipeline, seam, "ConditionNoise")
         elif self.interval != (0.0, 1.0):
             raise ValueError(
-                f"ConditionNoise acts in every step of {pipeline.__name__}, by its strength: leave the interval away."
+                f"ConditionNoise acts in every step of {pipeline.__name__}, by its"
+                f" {self.argument or 'strength'}: leave the interval away."
             )
 
     def check(self, pipe: Any, seam: Seam) -> None:
@@ -59,8 +74,10 @@ class ConditionNoise:
     @contextmanager
     def attached(self, pipe: Any, seam: Seam, arguments: dict[str, Any]) -> Iterator[None]:
         """Act in the body."""
-        if seam.condition_strength:
-            if self.beta:
+        if seam.noise_arguments:
+            if self.beta and self.argument == "image_cond_noise_scale":
+                _add_noise(arguments, self.beta)
+            elif self.beta:
                 _weaken(arguments, 1 / (1 + self.beta))
             yield
             return
@@ -84,13 +101,29 @@ class ConditionNoise:
             yield
 
 
+def _strengths(arguments: dict[str, Any]) -> list[Any]:
+    """Return the strength of each condition of a call, or that of its image."""
+    conditions = arguments.get("conditions")
+    found = [] if conditions is None else conditions if isinstance(conditions, list | tuple) else [conditions]
+    return [one.strength for one in found] or [arguments.get("strength", 1.0)]
+
+
+def _add_noise(arguments: dict[str, Any], beta: float) -> None:
+    """Raise a call's `image_cond_noise_scale` by beta."""
+    if any(own not in (1.0, [1.0]) for own in _strengths(arguments)):
+        raise ValueError(
+            "image_cond_noise_scale acts on photos with strength 1 only, and this call gives a lower strength: leave"
+            " one of them away."
+        )
+    arguments["image_cond_noise_scale"] += beta
+
+
 def _weaken(arguments: dict[str, Any], strength: float) -> None:
     """Set the strength of a call's image, or of each of its conditions."""
     conditions = arguments.get("conditions")
     several = isinstance(conditions, list | tuple)
     found = [] if conditions is None else list(conditions) if several else [conditions]
-    strengths = [one.strength for one in found] or [arguments.get("strength", 1.0)]
-    if any(own not in (1.0, [1.0]) for own in strengths):
+    if any(own not in (1.0, [1.0]) for own in _strengths(arguments)):
         raise ValueError("this call gives a strength of its own, and ConditionNoise sets it: leave one of them away.")
     if found:
         changed = [replace(one, strength=strength) for one in found]

@@ -196,6 +196,11 @@ _FIXES: dict[str, Fix] = {
             (
                 Number("beta", "strength of the noise, in the units of the latents", required=True, high=1000.0),
                 Number("interval", _SHARE, default=1.0, metavar="SHARE"),
+                Choice(
+                    "argument",
+                    "argument of LTX-Video by which the noise is added; absent: strength",
+                    choices=("strength", "image_cond_noise_scale"),
+                ),
             ),
         ),
         Fix(
