@@ -7,15 +7,19 @@ from functools import partial
 from html import escape
 from pathlib import Path
 
+import gradio as gr
 import numpy as np
 import pytest
 
+from unleak.attach.strategies import fixes
+from unleak.attach.strategies.registry import LevelText, parse_fix
 from unleak.data.image import MediaError
 from unleak.data.video import read_video
 from unleak.measure.registry import metric_names, metrics
 from unleak.study.tune.find import Search
 from unleak.ui import studio as studio_module
 from unleak.ui import view
+from unleak.ui.fields import fix_fields, wish_of
 from unleak.ui.studio import Studio, Wish
 
 PHOTO = Path(__file__).parents[2] / "examples/photo.jpg"
@@ -252,3 +256,26 @@ def test_a_start_is_found_as_the_command_does(studio, monkeypatch):
     assert text.count('class="unleak-chosen"') == 1
     with pytest.raises(ValueError, match="8px/s or 8px/frame"):
         studio.tune(PHOTO, Wish("nano"), "8", report=print)
+
+
+@pytest.mark.parametrize("level", [0, 1])
+def test_every_fix_can_be_switched_on_with_its_fields_as_they_are(level):
+    """A level has no usual value, so one of the two of an interval is given."""
+    with gr.Blocks():
+        fields = [fix_fields(fix) for fix in fixes()]
+    values = []
+    for fix, (_, *arguments) in zip(fixes(), fields, strict=True):
+        levels = [i for i, one in enumerate(fix.parameters) if isinstance(one, LevelText)]
+        given = {levels[level]: "0.9T"} if levels else {}
+        values += [True, *(given.get(i, field.value) for i, field in enumerate(arguments))]
+    wish = wish_of("nano", "", "", "", "", 0, 1, "", *values)
+    for fix, text in zip(fixes(), wish.fixes, strict=True):
+        assert type(parse_fix(text)) is fix.load()
+
+
+def test_an_argument_of_a_few_words_is_chosen_from_a_list():
+    with gr.Blocks():
+        (fix,) = (one for one in fixes() if one.name == "condition-noise")
+        chosen = fix_fields(fix)[-1]
+    assert isinstance(chosen, gr.Dropdown)
+    assert [value for _, value in chosen.choices] == ["", "strength", "image_cond_noise_scale"]

@@ -5,7 +5,7 @@ from typing import Any
 import gradio as gr
 
 from unleak.attach.strategies import fixes
-from unleak.attach.strategies.registry import Fix, LevelText, Number
+from unleak.attach.strategies.registry import Choice, Fix, LevelText, Number
 from unleak.ui.studio import Wish
 
 __all__ = ["fix_fields", "number_of", "wish_of"]
@@ -29,6 +29,11 @@ def fix_fields(fix: Fix) -> list[Any]:
 
 def _argument(fix: Fix, parameter: Any) -> Any:
     named: dict[str, Any] = {"label": f"{fix.name}: {parameter.metavar.lower()}", "info": parameter.help}
+    if isinstance(parameter, Choice):
+        choices = [(word, word) for word in parameter.choices]
+        if not parameter.required:
+            choices.insert(0, ("as usual", ""))
+        return gr.Dropdown(choices, value=parameter.default or choices[0][1], **named)
     if not isinstance(parameter, Number):
         example = "Such as 0.9T or sigma=5" if isinstance(parameter, LevelText) else ""
         return gr.Textbox(str(parameter.default or ""), max_length=40, placeholder=example, **named)
@@ -66,6 +71,8 @@ def _fix_texts(values: tuple[Any, ...]) -> tuple[str, ...]:
         del rest[: 1 + len(fix.parameters)]
         if on:
             words = [f"{one:g}" if isinstance(one, int | float) else str(one or "").strip() for one in given]
+            while fix.separator == ":" and words and not words[-1]:  # last arguments that are left as they are
+                words.pop()
             texts.append(f"{fix.name}={fix.separator.join(words)}" if words else fix.name)
     return tuple(texts)
 
