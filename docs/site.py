@@ -101,10 +101,14 @@ def memory() -> str:
     lines = ["".join(head), "|---|---|---|---|" + "---|" * len(cards)]
     for row in rows:
         fits = ["yes" if row["peak_gb"] <= 0.9 * card else "no" for card in cards]
-        video = f"{row['frames']} frames of {row['size']}, {row['dtype']}"
+        video = _video(row)
         options = f"`{row['options']}`" if row["options"] else "none"
         lines.append(f"| `{row['model']}` | {video} | {options} | {row['peak_gb']:.1f} | {' | '.join(fits)} |")
     return "\n".join(lines)
+
+
+def _video(row: dict[str, Any]) -> str:
+    return f"{row['frames']} frames of {row['size']}, {row['dtype']}"
 
 
 def measured() -> str:
@@ -112,7 +116,7 @@ def measured() -> str:
     rows = json.loads((ROOT / "benchmarks/results/memory_measured.json").read_text(encoding="utf-8"))
     lines = ["| model | video | weights, GB | estimated, GB | measured, GB |", "|---|---|---|---|---|"]
     for row in rows:
-        video = f"{row['frames']} frames of {row['size']}, {row['dtype']}"
+        video = _video(row)
         figures = " | ".join(f"{row[key]:.1f}" for key in ("weights_gb", "estimated_gb", "measured_gb"))
         lines.append(f"| `{row['model']}` | {video} | {figures} |")
     return "\n".join(lines)

@@ -3,7 +3,6 @@
 import math
 import re
 from dataclasses import dataclass
-from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from unleak.core.numbers import is_number
@@ -69,7 +68,7 @@ class Start:
     @classmethod
     def parse(cls, text: str | float | int) -> "Start":
         """Read `940`, `0.94T`, `sigma=100`, `logsnr=-5.3`, `timestep=939.5` or `step:1`; a bare `0.94` is ambiguous."""
-        if isinstance(text, bool) or not isinstance(text, str | Real):
+        if not isinstance(text, str) and not is_number(text):
             raise ValueError(f"a start is a text or a number, not {text!r}: say for example {_EXAMPLES}.")
         word = str(text).strip().lower()
         if word == "auto":

@@ -18,6 +18,11 @@ def find_videos(sources: Iterable[str | Path]) -> list[Path]:
     return find_media(sources, VIDEO_SUFFIXES, "videos", recursive=True)
 
 
+def is_medium(path: Path, suffixes: Set[str]) -> bool:
+    """Return whether a path that a folder holds is one of its media by its name; it may be no regular file."""
+    return path.suffix.lower() in suffixes and not path.name.startswith(".") and not path.is_dir()
+
+
 def find_media(sources: Iterable[str | Path], suffixes: Set[str], kind: str, *, recursive: bool = False) -> list[Path]:
     """Find files in the order given, those of a folder or pattern by name, each once.
 
@@ -39,7 +44,7 @@ def find_media(sources: Iterable[str | Path], suffixes: Set[str], kind: str, *, 
             matches = sorted(map(Path, glob.glob(str(source), recursive=True)))
         else:
             raise MediaError(f"{path}: no such file or folder")
-        chosen = [m for m in matches if m.suffix.lower() in suffixes and not m.name.startswith(".") and not m.is_dir()]
+        chosen = [m for m in matches if is_medium(m, suffixes)]
         if not chosen:
             raise MediaError(f"{path}: no {kind} in it; known endings are {' '.join(sorted(suffixes))}")
         found.update(dict.fromkeys(chosen))

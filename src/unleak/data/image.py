@@ -79,7 +79,7 @@ def load_image(path: str | Path, *, background: str = "white") -> Image.Image:
         file.seek(0)
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         if _version(file) != before:
-            raise MediaError(f"{path}: it was changed while it was read; do it again once it is written")
+            raise MediaError(f"{path}: it was changed while it was read; try again when the file is complete")
     rgb.info = {"notes": notes, "sha256": digest}
     return rgb
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field
 
-from unleak.data.folder import find_images
+from unleak.data.folder import find_images, is_medium
 from unleak.data.image import IMAGE_SUFFIXES, MediaError
 from unleak.data.reading import Place, Row, Text, json_rows, parse_values, table_rows, text_lines
 
@@ -162,8 +162,7 @@ def _text_files(folder: Path) -> list[Path]:
 
 
 def _photos(folder: Path) -> list[Path]:
-    files = sorted(folder.iterdir())
-    return [f for f in files if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith(".") and not f.is_dir()]
+    return [file for file in sorted(folder.iterdir()) if is_medium(file, IMAGE_SUFFIXES)]
 
 
 def _apart(entries: Iterable[Entry]) -> Iterator[Entry]:

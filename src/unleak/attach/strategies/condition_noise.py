@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -14,6 +14,8 @@ from unleak.core.numbers import within
 from unleak.core.process import NoiseProcess
 
 __all__ = ["ConditionNoise"]
+
+_Argument = Literal["strength", "image_cond_noise_scale"]
 
 
 @dataclass(frozen=True)
@@ -40,15 +42,14 @@ class ConditionNoise:
     beta: float | int
     interval: Interval | float | int = (0.0, 1.0)
     seed: int = 0
-    argument: Literal["strength", "image_cond_noise_scale"] | None = None
+    argument: _Argument | None = None
 
     def __post_init__(self) -> None:
         if not within(self.beta, 0):
             raise ValueError(f"ConditionNoise needs beta >= 0, not {self.beta!r}.")
-        if self.argument not in (None, "strength", "image_cond_noise_scale"):
-            raise ValueError(
-                f"ConditionNoise knows no argument {self.argument!r}: give strength or image_cond_noise_scale, or none."
-            )
+        if self.argument not in (None, *get_args(_Argument)):
+            known = " or ".join(get_args(_Argument))
+            raise ValueError(f"ConditionNoise knows no argument {self.argument!r}: give {known}, or none.")
         object.__setattr__(self, "interval", checked_interval("ConditionNoise", self.interval))
 
     def fits(self, pipeline: type, seam: Seam, process: NoiseProcess | None = None) -> None:
@@ -101,16 +102,21 @@ class ConditionNoise:
             yield
 
 
-def _strengths(arguments: dict[str, Any]) -> list[Any]:
-    """Return the strength of each condition of a call, or that of its image."""
-    conditions = arguments.get("conditions")
-    found = [] if conditions is None else conditions if isinstance(conditions, list | tuple) else [conditions]
-    return [one.strength for one in found] or [arguments.get("strength", 1.0)]
+def _conditions(arguments: dict[str, Any]) -> list[Any]:
+    """Return the conditions of a call; none where it takes an image instead."""
+    given = arguments.get("conditions")
+    return [] if given is None else list(given) if isinstance(given, list | tuple) else [given]
+
+
+def _weakened(arguments: dict[str, Any]) -> bool:
+    """Return whether a call gives its image, or one of its conditions, a strength of its own."""
+    strengths = [one.strength for one in _conditions(arguments)] or [arguments.get("strength", 1.0)]
+    return any(own not in (1.0, [1.0]) for own in strengths)
 
 
 def _add_noise(arguments: dict[str, Any], beta: float) -> None:
     """Raise a call's `image_cond_noise_scale` by beta."""
-    if any(own not in (1.0, [1.0]) for own in _strengths(arguments)):
+    if _weakened(arguments):
         raise ValueError(
             "image_cond_noise_scale acts on photos with strength 1 only, and this call gives a lower strength: leave"
             " one of them away."
@@ -120,13 +126,10 @@ def _add_noise(arguments: dict[str, Any], beta: float) -> None:
 
 def _weaken(arguments: dict[str, Any], strength: float) -> None:
     """Set the strength of a call's image, or of each of its conditions."""
-    conditions = arguments.get("conditions")
-    several = isinstance(conditions, list | tuple)
-    found = [] if conditions is None else list(conditions) if several else [conditions]
-    if any(own not in (1.0, [1.0]) for own in _strengths(arguments)):
+    if _weakened(arguments):
         raise ValueError("this call gives a strength of its own, and ConditionNoise sets it: leave one of them away.")
-    if found:
-        changed = [replace(one, strength=strength) for one in found]
-        arguments["conditions"] = changed if several else changed[0]
-    else:
+    if not (conditions := _conditions(arguments)):
         arguments["strength"] = strength
+        return
+    changed = [replace(one, strength=strength) for one in conditions]
+    arguments["conditions"] = changed if isinstance(arguments["conditions"], list | tuple) else changed[0]

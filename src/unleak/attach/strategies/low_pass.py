@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from unleak.attach.seams import Seam
 from unleak.attach.strategies.evaluations import Evaluation, condition_of, evaluations, tensor_of
 from unleak.attach.strategies.interval import Interval, acts, checked_interval
-from unleak.core.numbers import within
+from unleak.core.numbers import is_number, within
 from unleak.core.process import NoiseProcess
 
 __all__ = ["LowPass", "down_up", "gaussian"]
@@ -49,7 +49,7 @@ class LowPass:
             raise ValueError(f"LowPass filter {self.filter!r} is unknown: choose down_up or gaussian.")
         if self.filter == "gaussian" and (not within(self.sigma, 0) or not self.sigma or self.factor is not None):
             raise ValueError("LowPass(filter='gaussian') needs sigma > 0, in latents, and no factor.")
-        outside = self.factor is not None and not (within(self.factor, 0, 1) and 0 < self.factor < 1)
+        outside = self.factor is not None and not (is_number(self.factor) and 0 < self.factor < 1)
         if self.filter == "down_up" and (self.sigma is not None or outside):
             raise ValueError(f"LowPass(filter='down_up') needs a factor in (0, 1), not {self.factor!r}, and no sigma.")
         if not within(self.strength, 0, 1):
