@@ -57,8 +57,7 @@ class ConditionNoise:
         del process  # at any level
         if self.argument and self.argument not in seam.noise_arguments:
             raise ValueError(
-                f"{pipeline.__name__} has no {self.argument} by which ConditionNoise could add noise: leave the"
-                " argument away."
+                f"{pipeline.__name__} has no {self.argument} by which ConditionNoise could add noise: leave it out."
             )
         if not seam.noise_arguments:
             condition_of(pipeline, seam, "ConditionNoise")
@@ -119,7 +118,7 @@ def _add_noise(arguments: dict[str, Any], beta: float) -> None:
     if _weakened(arguments):
         raise ValueError(
             "image_cond_noise_scale acts on photos with strength 1 only, and this call gives a lower strength: leave"
-            " one of them away."
+            " one of them out."
         )
     arguments["image_cond_noise_scale"] += beta
 
