@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Collection, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from unleak.zoo.classes import FAMILIES, own_parts
 
@@ -145,7 +145,7 @@ class _Member(tarfile.TarInfo):
     """A member whose long name and further fields, which are read into memory at once, have a bounded size."""
 
     @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Member":
         """Read a header; ValueError if it announces too long a name or too many fields."""
         member = super().frombuf(buf, encoding, errors)
         if member.size > _MAX_FIELDS and member.type in _FIELDS:
